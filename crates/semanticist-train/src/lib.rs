@@ -1,0 +1,3 @@
+//! How the weights of Semanticist come to be, and how good they are.
+
+pub mod data;

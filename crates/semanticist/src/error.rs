@@ -1,0 +1,58 @@
+//! The one error type of the library: what was found, what was expected, what to do.
+
+use std::path::{Path, PathBuf};
+
+/// Why something outside the program (a file, a configuration, a request) could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb phrase ("read", "create the folder").
+        action: &'static str,
+        /// The operating system's answer.
+        source: std::io::Error,
+    },
+    /// An image could not be decoded, or is too large.
+    #[error("{name}: {problem}")]
+    Image {
+        /// Where the image came from: a path, or a shard and row.
+        name: String,
+        /// What is wrong with it, and what would be accepted.
+        problem: String,
+    },
+    /// A configuration contradicts itself or asks for something impossible.
+    #[error("{0}")]
+    Config(String),
+    /// A model, checkpoint or token file does not hold what it should.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what would be accepted.
+        problem: String,
+    },
+}
+
+/// The result of anything that touches the outside world.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Wraps an operating-system error: `map_err(|e| Error::io(path, "read", e))`.
+    pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), action, source }
+    }
+
+    /// A file whose content is not what it should be.
+    pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+
+    /// An image that cannot be used.
+    pub fn image(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Image { name: name.into(), problem: problem.into() }
+    }
+}

@@ -1,0 +1,26 @@
+//! Semanticist: an image as a short, ordered sequence of continuous tokens, and back.
+//!
+//! The modules in reading order: [`spaces`] names what flows (pixels, latents, tokens), [`image`]
+//! brings photos in and out, [`encoder`] turns pixels into tokens, [`autoencoder`] maps pixels to
+//! the latents in which [`decoder`] denoises, [`diffusion`] holds the formulas of that process, and
+//! [`tokenizer`] puts them together. [`weights`] reads and writes model files.
+
+pub mod error;
+pub mod noise;
+pub mod spaces;
+
+pub mod image;
+
+pub mod nn;
+
+pub mod autoencoder;
+pub mod decoder;
+pub mod diffusion;
+pub mod encoder;
+
+pub mod tokenizer;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use noise::Noise;
+pub use spaces::{Latents, Pixels, Tokens};
