@@ -1,1 +1,91 @@
+//! The operators in which Semanticist's models spend their time, each with its own gradient.
+//!
+//! Burn evaluates an activation, a norm or an attention as a chain of tensor operations, each with
+//! its own pass over memory. Here each is one operator: a backend extension with a native version
+//! for the processor (`flex`), a version composed of Burn's operations for every other device
+//! (`composed`) and one backward pass for both (`gradient`). This crate knows tensors only.
 
+mod backend;
+mod composed;
+mod flex;
+mod gradient;
+
+use backend::Operators;
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+pub use backend::{Activation, Visibility};
+
+/// Applies `activation` to every element.
+pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_activate(x.into_dispatch(), activation))
+}
+
+/// The exact Gaussian error linear unit, `x Φ(x)`.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activate(x, Activation::Gelu)
+}
+
+/// The tanh approximation of the Gaussian error linear unit.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activate(x, Activation::GeluTanh)
+}
+
+/// The sigmoid linear unit, `x σ(x)`.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activate(x, Activation::Silu)
+}
+
+/// Normalises the last axis to mean 0 and (biased) variance 1, then scales and shifts it.
+///
+/// # Shapes
+/// - `x`: `[B, N, D]`
+/// - `scale`, `shift`: `[1, D]` (a layer's own parameters) or `[B, D]` (one pair per sample)
+pub fn layer_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
+    let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_layer_norm(x, scale, shift, eps))
+}
+
+/// The gated residual connection `x + gate · y`.
+///
+/// # Shapes
+/// - `x`, `y`: `[B, N, D]`
+/// - `gate`: `[B, D]`
+pub fn gated_add(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
+    let (x, y, gate) = (x.into_dispatch(), y.into_dispatch(), gate.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_gated_add(x, y, gate))
+}
+
+/// Multi-head self-attention, `softmax(q kᵀ / √d) v`.
+///
+/// # Shapes
+/// - `qkv`: `[B, N, 3 W]`, queries, keys and values of all heads side by side
+/// - result: `[B, N, W]`
+///
+/// # Panics
+/// If `heads` does not divide `W`, or more positions are open than there are.
+pub fn attention(qkv: Tensor<3>, heads: usize, visibility: Visibility) -> Tensor<3> {
+    let [_, positions, width] = qkv.dims();
+    assert!(width.is_multiple_of(3 * heads), "{heads} heads do not divide a width of {}", width / 3);
+    let open = match visibility {
+        Visibility::All => positions,
+        Visibility::Ordered { open } => open,
+    };
+    assert!(open <= positions, "{open} open positions of {positions}");
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_attention(qkv.into_dispatch(), heads, open).0)
+}
+
+/// `x weightᵀ + bias` over the last axis.
+///
+/// # Shapes
+/// - `x`: `[.., I]`
+/// - `weight`: `[O, I]`
+/// - `bias`: `[O]`
+/// - result: `[.., O]`
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_linear(x, weight, bias))
+}
+
+#[cfg(test)]
+mod tests;

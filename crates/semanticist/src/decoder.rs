@@ -1,1 +1,304 @@
-//! (being written)
+//! The decoder: a diffusion transformer that removes noise from latents, told by the tokens what
+//! the image shows.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use semanticist_ops::{self as ops, Activation, Visibility};
+use serde::{Deserialize, Serialize};
+
+use crate::encoder::TokenShape;
+use crate::error::{Error, Result};
+use crate::nn::{
+    Attention, BlockSize, Linear, Mlp, NORM_EPSILON, PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify,
+};
+use crate::noise::Noise;
+use crate::spaces::Tokens;
+
+/// The decoder's numbers; latent and token shapes belong to the tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderConfig {
+    /// Side of a patch in latent pixels.
+    pub patch_size: usize,
+    /// The transformer.
+    pub blocks: BlockSize,
+    /// Alignment with a teacher's features in training, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repa: Option<RepaConfig>,
+}
+
+/// Representation alignment (Yu et al., 2024): hidden states projected onto a teacher's features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepaConfig {
+    /// After which block, counted from 1.
+    pub layer: usize,
+    /// Width of the teacher's features.
+    pub teacher_width: usize,
+    /// Hidden width of the projector.
+    pub hidden: usize,
+}
+
+/// The latent side of a decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentShape {
+    pub channels: usize,
+    /// Height and width.
+    pub side: usize,
+}
+
+impl DecoderConfig {
+    /// Checks what must hold for latents of side `side`.
+    pub fn validate(&self, side: usize) -> Result<()> {
+        self.blocks.validate("decoder")?;
+        if !self.blocks.width.is_multiple_of(4) {
+            let width = self.blocks.width;
+            return Err(Error::Config(format!(
+                "decoder: the sine-cosine positions need a width that is a multiple of 4, found {width}"
+            )));
+        }
+        if self.patch_size == 0 || !side.is_multiple_of(self.patch_size) {
+            return Err(Error::Config(format!(
+                "decoder: latent size {side} is not a multiple of patch size {}",
+                self.patch_size
+            )));
+        }
+        if let Some(repa) = &self.repa
+            && !(1..=self.blocks.depth).contains(&repa.layer)
+        {
+            let depth = self.blocks.depth;
+            return Err(Error::Config(format!("decoder: repa.layer {} is not in 1..={depth}", repa.layer)));
+        }
+        Ok(())
+    }
+}
+
+/// A transformer on noisy latents and tokens.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    pub patches: PatchEmbed,
+    pub time: TimestepEmbed,
+    /// From token space to the transformer's width.
+    pub tokens: Linear,
+    /// `[1, K, D]`: what stands for a token that is not there.
+    pub null_tokens: Param<Tensor<3>>,
+    pub blocks: Vec<DecoderBlock>,
+    pub output: OutputLayer,
+    pub projector: Option<Projector>,
+    /// `[1, N, W]`, fixed.
+    positions: Tensor<3>,
+    #[module(skip)]
+    grid: Grid,
+}
+
+/// How latents are cut into patches, and after which block the projector looks.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    side: usize,
+    patch: usize,
+    projected_block: usize,
+}
+
+impl Decoder {
+    /// Random weights; the blocks start as the identity, the output as 0.
+    pub fn init(
+        config: &DecoderConfig,
+        latent: LatentShape,
+        tokens: TokenShape,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> Self {
+        let width = config.blocks.width;
+        let side = latent.side / config.patch_size;
+        let outputs = config.patch_size.pow(2) * 2 * latent.channels;
+        let null_tokens = noise.normal([1, tokens.count, tokens.dim], device) * 0.02;
+        Self {
+            patches: PatchEmbed::init(latent.channels, config.patch_size, width, noise, device),
+            time: TimestepEmbed::init(width, noise, device),
+            tokens: Linear::init(tokens.dim, width, noise, device),
+            null_tokens: Param::from_tensor(null_tokens),
+            blocks: (0..config.blocks.depth)
+                .map(|_| DecoderBlock::init(&config.blocks, noise, device))
+                .collect(),
+            output: OutputLayer {
+                modulation: Linear::init_zero(width, 2 * width, device),
+                linear: Linear::init_zero(width, outputs, device),
+            },
+            projector: config.repa.map(|repa| Projector::init(&repa, width, noise, device)),
+            positions: sine_cosine_grid(side, width, device),
+            grid: Grid {
+                side,
+                patch: config.patch_size,
+                projected_block: config.repa.map_or(0, |repa| repa.layer),
+            },
+        }
+    }
+
+    /// What the network makes of noisy latents: the prediction and the variance logits.
+    ///
+    /// Sample i sees its first `keep[i]` tokens; null tokens stand in for the others. `tokens` may
+    /// hold fewer than K per image.
+    ///
+    /// # Shapes
+    /// - `noisy`: `[B, C, h, w]`
+    /// - `timesteps`, `keep`: B numbers
+    /// - `tokens`: `[B, k, D]` with k <= K
+    /// - result: `[B, 2 C, h, w]`
+    ///
+    /// # Panics
+    /// If the sizes do not agree.
+    pub fn forward(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: &[usize],
+        tokens: &Tokens,
+        keep: &[usize],
+    ) -> Tensor<4> {
+        self.run(noisy, timesteps, tokens, keep, |_, _| ())
+    }
+
+    /// [`Decoder::forward`] with the hidden states projected onto the teacher's space,
+    /// `[B, N, teacher width]`.
+    ///
+    /// # Panics
+    /// If the decoder has no projector.
+    pub fn forward_projected(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: &[usize],
+        tokens: &Tokens,
+        keep: &[usize],
+    ) -> (Tensor<4>, Tensor<3>) {
+        let projector = self.projector.as_ref().expect("the decoder was built without a projector");
+        let patches = self.grid.side.pow(2);
+        let mut projection = None;
+        let output = self.run(noisy, timesteps, tokens, keep, |block, x| {
+            if block == self.grid.projected_block {
+                projection = Some(projector.forward(x.clone().narrow(1, 0, patches)));
+            }
+        });
+        (output, projection.expect("validate() keeps the layer within the blocks"))
+    }
+
+    /// The forward pass; `observe` sees the hidden states after each block, counted from 1.
+    fn run(
+        &self,
+        noisy: Tensor<4>,
+        timesteps: &[usize],
+        tokens: &Tokens,
+        keep: &[usize],
+        mut observe: impl FnMut(usize, &Tensor<3>),
+    ) -> Tensor<4> {
+        let patches = self.patches.forward(noisy) + self.positions.clone(); // [B, N, W]
+        let count = patches.dims()[1];
+        let condition = self.tokens.forward(self.visible_tokens(tokens, keep)); // [B, K, W]
+        let mut x = Tensor::cat(vec![patches, condition], 1); // [B, N + K, W]
+        let time = ops::silu(self.time.forward(timesteps)); // [B, W]
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x, time.clone());
+            observe(index + 1, &x);
+        }
+        let out = self.output.forward(x.narrow(1, 0, count), time); // [B, N, p² 2 C]
+        unpatchify(out, self.grid.side, self.grid.patch)
+    }
+
+    /// Sample i's first `keep[i]` tokens, null tokens after them: `[B, K, D]`.
+    fn visible_tokens(&self, tokens: &Tokens, keep: &[usize]) -> Tensor<3> {
+        let [_, count, dim] = self.null_tokens.dims();
+        let [b, given, _] = tokens.0.dims();
+        assert_eq!(keep.len(), b, "one number of kept tokens per sample");
+        assert!(given <= count, "{given} tokens given to a decoder of {count}");
+        let device = tokens.0.device();
+        let tokens = match count - given {
+            0 => tokens.0.clone(),
+            missing => Tensor::cat(vec![tokens.0.clone(), Tensor::zeros([b, missing, dim], &device)], 1),
+        };
+        let kept = keep.iter().flat_map(|&keep| (0..count).map(move |i| f32::from(i < keep.min(given))));
+        let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, count, 1]);
+        let kept = Tensor::<3>::from_data(kept, &device);
+        let null = self.null_tokens.val() * (kept.clone().neg() + 1.0);
+        tokens * kept + null
+    }
+
+    /// The fixed positions, for comparison with those of a published file: `[1, N, W]`.
+    pub fn positions(&self) -> Tensor<3> {
+        self.positions.clone()
+    }
+}
+
+/// A transformer block steered by the timestep (adaLN-Zero; Peebles and Xie, 2023).
+#[derive(Module, Debug)]
+pub struct DecoderBlock {
+    /// `[6 W, W]`: shift, scale and gate of the attention, then of the MLP
+    pub modulation: Linear,
+    pub attention: Attention,
+    pub mlp: Mlp,
+}
+
+impl DecoderBlock {
+    fn init(size: &BlockSize, noise: &mut Noise, device: &Device) -> Self {
+        Self {
+            modulation: Linear::init_zero(size.width, 6 * size.width, device),
+            attention: Attention::init(size, noise, device),
+            mlp: Mlp::init(size, noise, device),
+        }
+    }
+
+    /// # Shapes
+    /// `x`: `[B, N + K, W]`, `time`: `[B, W]`
+    fn forward(&self, x: Tensor<3>, time: Tensor<2>) -> Tensor<3> {
+        let [shift1, scale1, gate1, shift2, scale2, gate2] = parts(self.modulation.forward(time));
+        let normal = modulated_norm(x.clone(), shift1, scale1);
+        let x = ops::gated_add(x, self.attention.forward(normal, Visibility::All), gate1);
+        let normal = modulated_norm(x.clone(), shift2, scale2);
+        ops::gated_add(x, self.mlp.forward(normal, Activation::GeluTanh), gate2)
+    }
+}
+
+/// `[B, P W]` -> P times `[B, W]`.
+fn parts<const P: usize>(x: Tensor<2>) -> [Tensor<2>; P] {
+    let width = x.dims()[1] / P;
+    std::array::from_fn(|i| x.clone().narrow(1, i * width, width))
+}
+
+fn modulated_norm(x: Tensor<3>, shift: Tensor<2>, scale: Tensor<2>) -> Tensor<3> {
+    ops::layer_norm(x, scale + 1.0, shift, NORM_EPSILON)
+}
+
+/// The last layer: a modulated norm and the projection to latent patches.
+#[derive(Module, Debug)]
+pub struct OutputLayer {
+    /// `[2 W, W]`: shift and scale
+    pub modulation: Linear,
+    /// `[p² 2 C, W]`
+    pub linear: Linear,
+}
+
+impl OutputLayer {
+    fn forward(&self, x: Tensor<3>, time: Tensor<2>) -> Tensor<3> {
+        let [shift, scale] = parts(self.modulation.forward(time));
+        self.linear.forward(modulated_norm(x, shift, scale))
+    }
+}
+
+/// Three linear layers from hidden states to a teacher's features.
+#[derive(Module, Debug)]
+pub struct Projector {
+    pub first: Linear,
+    pub second: Linear,
+    pub third: Linear,
+}
+
+impl Projector {
+    fn init(config: &RepaConfig, width: usize, noise: &mut Noise, device: &Device) -> Self {
+        Self {
+            first: Linear::init(width, config.hidden, noise, device),
+            second: Linear::init(config.hidden, config.hidden, noise, device),
+            third: Linear::init(config.hidden, config.teacher_width, noise, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.third.forward(ops::silu(self.second.forward(ops::silu(self.first.forward(x)))))
+    }
+}

@@ -1,1 +1,199 @@
-//! (being written)
+//! The encoder: a vision transformer with learned concept tokens behind the patches.
+//!
+//! Patches and class token attend to each other only, concept token i to them and to concept tokens
+//! up to i. So the first k tokens do not depend on how many are computed.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use semanticist_ops::{Activation, Visibility};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::nn::{Attention, BlockSize, LayerNorm, Linear, Mlp, PatchEmbed};
+use crate::noise::Noise;
+use crate::spaces::{Pixels, Tokens};
+
+/// The encoder's numbers; image size and token shape belong to the tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// The transformer.
+    pub blocks: BlockSize,
+    /// Probability, in the last block, that a sample skips a residual branch in training; it grows
+    /// linearly from 0 in the first block.
+    #[serde(default)]
+    pub drop_path: f64,
+}
+
+impl EncoderConfig {
+    /// Checks what must hold for images of `image_size`.
+    pub fn validate(&self, image_size: usize) -> Result<()> {
+        self.blocks.validate("encoder")?;
+        if self.patch_size == 0 || !image_size.is_multiple_of(self.patch_size) {
+            return Err(Error::Config(format!(
+                "encoder: image size {image_size} is not a multiple of patch size {}",
+                self.patch_size
+            )));
+        }
+        if !(0.0..1.0).contains(&self.drop_path) {
+            return Err(Error::Config(format!("encoder: drop_path {} is not in [0, 1)", self.drop_path)));
+        }
+        Ok(())
+    }
+}
+
+/// The token side of an encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenShape {
+    /// K, how many tokens an image has.
+    pub count: usize,
+    /// D, the numbers per token.
+    pub dim: usize,
+}
+
+/// A vision transformer that answers with concept tokens.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    pub patches: PatchEmbed,
+    /// `[1, 1, W]`
+    pub class_token: Param<Tensor<3>>,
+    /// `[1, 1 + N + K, W]`: class token, patches, concept tokens
+    pub positions: Param<Tensor<3>>,
+    /// `[1, K, W]`
+    pub concept_tokens: Param<Tensor<3>>,
+    pub blocks: Vec<EncoderBlock>,
+    pub norm: LayerNorm,
+    pub projection: Linear,
+    #[module(skip)]
+    token_epsilon: f64,
+}
+
+/// Everything the encoder computes of the concept tokens.
+#[derive(Debug, Clone)]
+pub struct EncoderOutput {
+    /// `[B, k, W]`, after the last norm.
+    pub features: Tensor<3>,
+    /// `[B, k, D]`, projected.
+    pub raw: Tensor<3>,
+    /// `[B, k, D]`, projected and normalised.
+    pub tokens: Tokens,
+}
+
+impl Encoder {
+    /// Random weights.
+    pub fn init(
+        config: &EncoderConfig,
+        image_size: usize,
+        tokens: TokenShape,
+        token_epsilon: f64,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> Self {
+        let width = config.blocks.width;
+        let patches = (image_size / config.patch_size).pow(2);
+        let last = (config.blocks.depth - 1).max(1) as f64;
+        let small = |noise: &mut Noise, n| Param::from_tensor(noise.normal([1, n, width], device) * 0.02);
+        Self {
+            patches: PatchEmbed::init(3, config.patch_size, width, noise, device),
+            class_token: small(noise, 1),
+            positions: small(noise, 1 + patches + tokens.count),
+            concept_tokens: small(noise, tokens.count),
+            blocks: (0..config.blocks.depth)
+                .map(|i| {
+                    EncoderBlock::init(&config.blocks, config.drop_path * i as f64 / last, noise, device)
+                })
+                .collect(),
+            norm: LayerNorm::init(width, device),
+            projection: Linear::init(width, tokens.dim, noise, device),
+            token_epsilon,
+        }
+    }
+
+    /// The first `count` concept tokens of every image.
+    ///
+    /// `drop_path` is the source of the decisions which samples skip a branch: given in training,
+    /// `None` in use.
+    ///
+    /// # Shapes
+    /// `[B, 3, H, W]` in `[0, 1]` -> `[B, count, ..]`
+    ///
+    /// # Panics
+    /// If the images are not of the trained size, or there are fewer than `count` tokens.
+    pub fn forward(&self, images: &Pixels, count: usize, mut drop_path: Option<&mut Noise>) -> EncoderOutput {
+        let patches = self.patches.forward(images.0.clone()); // [B, N, W]
+        let [b, n, width] = patches.dims();
+        let open = n + 1;
+        assert_eq!(
+            open + self.concept_tokens.dims()[1],
+            self.positions.dims()[1],
+            "images of another size than the encoder was built for"
+        );
+        let class_token = self.class_token.val().expand([b, 1, width]);
+        let concepts = self.concept_tokens.val().narrow(1, 0, count).expand([b, count, width]);
+        let positions = self.positions.val().narrow(1, 0, open + count);
+        let mut x = Tensor::cat(vec![class_token, patches, concepts], 1) + positions; // [B, 1 + N + k, W]
+        for block in &self.blocks {
+            x = block.forward(x, Visibility::Ordered { open }, drop_path.as_deref_mut());
+        }
+        let features = self.norm.forward(x.narrow(1, open, count)); // [B, k, W]
+        let raw = self.projection.forward(features.clone()); // [B, k, D]
+        let tokens = Tokens(normalise(raw.clone(), self.token_epsilon));
+        EncoderOutput { features, raw, tokens }
+    }
+}
+
+/// Each token less its mean, over its unbiased standard deviation.
+///
+/// `epsilon` is added to the variance: 0 as published, where a constant token becomes NaN.
+fn normalise(raw: Tensor<3>, epsilon: f64) -> Tensor<3> {
+    let dim = raw.dims()[2];
+    let centred = raw.clone() - raw.mean_dim(2);
+    let variance = centred.clone().square().sum_dim(2) / (dim - 1) as f64;
+    centred / (variance + epsilon).sqrt()
+}
+
+/// A pre-norm transformer block.
+#[derive(Module, Debug)]
+pub struct EncoderBlock {
+    pub norm1: LayerNorm,
+    pub attention: Attention,
+    pub norm2: LayerNorm,
+    pub mlp: Mlp,
+    #[module(skip)]
+    drop_path: f64,
+}
+
+impl EncoderBlock {
+    fn init(size: &BlockSize, drop_path: f64, noise: &mut Noise, device: &Device) -> Self {
+        Self {
+            norm1: LayerNorm::init(size.width, device),
+            attention: Attention::init(size, noise, device),
+            norm2: LayerNorm::init(size.width, device),
+            mlp: Mlp::init(size, noise, device),
+            drop_path,
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, visibility: Visibility, mut drop_path: Option<&mut Noise>) -> Tensor<3> {
+        let branch = self.attention.forward(self.norm1.forward(x.clone()), visibility);
+        let x = x + self.dropped(branch, drop_path.as_deref_mut());
+        let branch = self.mlp.forward(self.norm2.forward(x.clone()), Activation::Gelu);
+        x + self.dropped(branch, drop_path)
+    }
+
+    /// Stochastic depth (Huang et al., 2016): a sample's branch is dropped, or scaled up to keep its
+    /// expectation.
+    fn dropped(&self, branch: Tensor<3>, noise: Option<&mut Noise>) -> Tensor<3> {
+        let Some(noise) = noise.filter(|_| self.drop_path > 0.0) else {
+            return branch;
+        };
+        let b = branch.dims()[0];
+        let kept = (1.0 - self.drop_path) as f32;
+        let factors = noise.uniform(b).into_iter().map(|u| if u < kept { 1.0 / kept } else { 0.0 });
+        let factors = TensorData::new(factors.collect::<Vec<_>>(), [b, 1, 1]);
+        let factors = Tensor::from_data(factors, &branch.device());
+        branch * factors
+    }
+}

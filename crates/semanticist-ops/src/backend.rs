@@ -1,0 +1,126 @@
+//! What a backend must be able to do. The default bodies are composed of Burn's own operations, so
+//! that a backend without native versions needs an empty implementation only.
+
+use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+
+use crate::composed;
+
+/// The element-wise non-linearities of the models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x Φ(x)`, with the error function.
+    Gelu,
+    /// `x Φ(x)` with the tanh approximation of Hendrycks and Gimpel (2016).
+    GeluTanh,
+    /// `x σ(x)`.
+    Silu,
+}
+
+/// Which positions a position attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visibility {
+    /// All.
+    All,
+    /// The first `open` positions see each other and nothing else; each later position sees all
+    /// before it and itself.
+    Ordered {
+        /// How many positions stand outside the order.
+        open: usize,
+    },
+}
+
+#[backend_extension(Autodiff, Flex)]
+pub(crate) trait Operators: Backend {
+    fn fused_activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        composed::activate::<Self>(x, activation)
+    }
+
+    fn fused_activate_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        composed::activate_backward::<Self>(x, grad, activation)
+    }
+
+    /// x `[B, N, D]`, scale and shift `[1 or B, D]`.
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        composed::layer_norm::<Self>(x, scale, shift, eps)
+    }
+
+    /// The gradients of x, scale and shift.
+    fn fused_layer_norm_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::layer_norm_backward::<Self>(x, scale, grad, eps)
+    }
+
+    /// x and y `[B, N, D]`, gate `[B, D]`.
+    fn fused_gated_add(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composed::gated_add::<Self>(x, y, gate)
+    }
+
+    /// The gradients of y and gate; that of x is `grad` itself.
+    fn fused_gated_add_backward(
+        y: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::gated_add_backward::<Self>(y, gate, grad)
+    }
+
+    /// qkv `[B, N, 3 W]` -> `[B, N, W]` and the logarithm of each row's sum, `[B, heads, N]`.
+    fn fused_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        open: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::attention::<Self>(qkv, heads, open)
+    }
+
+    /// The gradient of qkv. `log_sum` has one number per head and row.
+    fn fused_attention_backward(
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sum: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        heads: usize,
+        open: usize,
+    ) -> FloatTensor<Self> {
+        composed::attention_backward::<Self>(qkv, out, log_sum, grad, heads, open)
+    }
+
+    /// x `[.., I]`, weight `[O, I]`, bias `[O]` -> `[.., O]`.
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        composed::linear::<Self>(x, weight, bias)
+    }
+
+    /// The gradient of x.
+    fn fused_linear_backward_input(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear_backward_input::<Self>(weight, grad)
+    }
+
+    /// The gradients of weight and bias.
+    fn fused_linear_backward_parameters(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::linear_backward_parameters::<Self>(x, grad)
+    }
+}

@@ -1,0 +1,231 @@
+//! The operators as chains of a backend's own operations: for devices without native versions, and
+//! as the second opinion in the tests of those that have one.
+
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
+
+use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::{Shape, Slice, TensorData};
+
+use crate::backend::Activation;
+
+/// Φ(x) for [`Activation::Gelu`], its tanh approximation, or σ(x): what x is multiplied by.
+fn gate_of<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+    match activation {
+        Activation::Gelu => {
+            let erf = B::float_erf(B::float_mul_scalar(x, FRAC_1_SQRT_2.into()));
+            B::float_mul_scalar(B::float_add_scalar(erf, 1.0.into()), 0.5.into())
+        }
+        Activation::GeluTanh => {
+            let cube = B::float_mul(B::float_mul(x.clone(), x.clone()), x.clone());
+            let inner = B::float_add(x, B::float_mul_scalar(cube, TANH_CUBIC.into()));
+            sigmoid::<B>(B::float_mul_scalar(inner, (2.0 * (2.0 / PI).sqrt()).into()))
+        }
+        Activation::Silu => sigmoid::<B>(x),
+    }
+}
+
+const TANH_CUBIC: f64 = 0.044715;
+
+fn sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_recip(B::float_add_scalar(B::float_exp(B::float_neg(x)), 1.0.into()))
+}
+
+pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
+    B::float_mul(x.clone(), gate_of::<B>(x, activation))
+}
+
+pub fn activate_backward<B: Backend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    activation: Activation,
+) -> FloatTensor<B> {
+    let gate = gate_of::<B>(x.clone(), activation);
+    let logistic_slope = |gate: FloatTensor<B>| {
+        let rest = B::float_add_scalar(B::float_neg(gate.clone()), 1.0.into());
+        B::float_mul(gate, rest)
+    };
+    let gate_slope = match activation {
+        // Not the backend's own gradient: Burn 0.22's is that of the tanh form on CubeCL devices.
+        Activation::Gelu => {
+            let square = B::float_mul(x.clone(), x.clone());
+            let density = B::float_exp(B::float_mul_scalar(square, (-0.5).into()));
+            B::float_mul_scalar(density, (1.0 / (2.0 * PI).sqrt()).into())
+        }
+        Activation::GeluTanh => {
+            let square = B::float_mul(x.clone(), x.clone());
+            let inner =
+                B::float_add_scalar(B::float_mul_scalar(square, (3.0 * TANH_CUBIC).into()), 1.0.into());
+            let inner = B::float_mul_scalar(inner, (2.0 * (2.0 / PI).sqrt()).into());
+            B::float_mul(logistic_slope(gate.clone()), inner)
+        }
+        Activation::Silu => logistic_slope(gate.clone()),
+    };
+    B::float_mul(B::float_add(gate, B::float_mul(x, gate_slope)), grad)
+}
+
+/// `[G, D]` -> `[G, 1, D]`, so that it broadcasts over positions.
+fn over_positions<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    B::float_reshape(x, Shape::new([shape[0], 1, shape[1]]))
+}
+
+/// The normalised x and one over its standard deviation.
+fn normalise<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatTensor<B>) {
+    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 2));
+    let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 2);
+    let inverse = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, eps.into())));
+    (B::float_mul(centred, inverse.clone()), inverse)
+}
+
+pub fn layer_norm<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    shift: FloatTensor<B>,
+    eps: f64,
+) -> FloatTensor<B> {
+    let (normal, _) = normalise::<B>(x, eps);
+    B::float_add(B::float_mul(normal, over_positions::<B>(scale)), over_positions::<B>(shift))
+}
+
+pub fn layer_norm_backward<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let groups = scale.shape()[0];
+    let width = scale.shape()[1];
+    let per_group = |g: FloatTensor<B>| {
+        let sum = B::float_sum_dim(g, 1);
+        let sum = if groups == 1 { B::float_sum_dim(sum, 0) } else { sum };
+        B::float_reshape(sum, Shape::new([groups, width]))
+    };
+    let (normal, inverse) = normalise::<B>(x, eps);
+    let d_scale = per_group(B::float_mul(grad.clone(), normal.clone()));
+    let d_shift = per_group(grad.clone());
+    let scaled = B::float_mul(grad, over_positions::<B>(scale));
+    let mean = B::float_mean_dim(scaled.clone(), 2);
+    let along = B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), 2);
+    let rest = B::float_sub(B::float_sub(scaled, mean), B::float_mul(normal, along));
+    (B::float_mul(rest, inverse), d_scale, d_shift)
+}
+
+pub fn gated_add<B: Backend>(x: FloatTensor<B>, y: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_add(x, B::float_mul(y, over_positions::<B>(gate)))
+}
+
+pub fn gated_add_backward<B: Backend>(
+    y: FloatTensor<B>,
+    gate: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let shape = gate.shape();
+    let d_gate = B::float_sum_dim(B::float_mul(grad.clone(), y), 1);
+    (B::float_mul(grad, over_positions::<B>(gate)), B::float_reshape(d_gate, shape))
+}
+
+/// Queries, keys and values, each `[B, H, N, d]`.
+fn heads_of<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3] {
+    let [b, n, packed] = qkv.shape().dims();
+    let packed_heads = B::float_reshape(qkv, Shape::new([b, n, 3, heads, packed / 3 / heads]));
+    let by_part = B::float_permute(packed_heads, &[2, 0, 3, 1, 4]); // [3, B, H, N, d]
+    [0, 1, 2].map(|part| {
+        let slice = B::float_slice(by_part.clone(), &[Slice::from(part..part + 1)]);
+        B::float_reshape(slice, Shape::new([b, heads, n, packed / 3 / heads]))
+    })
+}
+
+fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, open: usize) -> FloatTensor<B> {
+    let [_, _, n, d] = q.shape().dims();
+    let device = q.device();
+    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let scores = B::float_mul_scalar(scores, (1.0 / (d as f64).sqrt()).into());
+    if open == n {
+        return scores;
+    }
+    let blocked = (0..n * n).map(|i| i % n >= (i / n + 1).max(open)).collect::<Vec<_>>();
+    let blocked = B::bool_from_data(TensorData::new(blocked, [1, 1, n, n]), &device);
+    let shape = scores.shape();
+    B::float_mask_fill(scores, B::bool_expand(blocked, shape), f32::NEG_INFINITY.into())
+}
+
+pub fn attention<B: Backend>(
+    qkv: FloatTensor<B>,
+    heads: usize,
+    open: usize,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [b, n, packed] = qkv.shape().dims();
+    let [q, k, v] = heads_of::<B>(qkv, heads);
+    let scores = scores::<B>(q, k, open);
+    let highest = B::float_max_dim(scores.clone(), 3);
+    let weights = B::float_exp(B::float_sub(scores, highest.clone()));
+    let sum = B::float_sum_dim(weights.clone(), 3);
+    let log_sum = B::float_add(highest, B::float_log(sum.clone()));
+    let out = B::float_matmul(B::float_div(weights, sum), v); // [B, H, N, d]
+    let out = B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([b, n, packed / 3]));
+    (out, B::float_reshape(log_sum, Shape::new([b, heads, n])))
+}
+
+pub fn attention_backward<B: Backend>(
+    qkv: FloatTensor<B>,
+    out: FloatTensor<B>,
+    log_sum: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    heads: usize,
+    open: usize,
+) -> FloatTensor<B> {
+    let [b, n, packed] = qkv.shape().dims();
+    let d = packed / 3 / heads;
+    let by_head = |x| B::float_swap_dims(B::float_reshape(x, Shape::new([b, n, heads, d])), 1, 2);
+    let [q, k, v] = heads_of::<B>(qkv, heads);
+    let (out, grad) = (by_head(out), by_head(grad));
+    let log_sum = B::float_reshape(log_sum, Shape::new([b, heads, n, 1]));
+    let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), open), log_sum));
+    let d_weights = B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3));
+    let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3);
+    let d_scores = B::float_mul(weights.clone(), B::float_sub(d_weights, along));
+    let d_scores = B::float_mul_scalar(d_scores, (1.0 / (d as f64).sqrt()).into());
+    let d_q = B::float_matmul(d_scores.clone(), k);
+    let d_k = B::float_matmul(B::float_swap_dims(d_scores, 2, 3), q);
+    let d_v = B::float_matmul(B::float_swap_dims(weights, 2, 3), grad);
+    let part = |x| B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::new([b, n, packed / 3]));
+    B::float_cat(vec![part(d_q), part(d_k), part(d_v)], 2)
+}
+
+/// `[.., W]` -> `[rows, W]`.
+fn as_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = x.shape();
+    let width = shape[shape.num_dims() - 1];
+    let rows = shape.num_elements() / width;
+    B::float_reshape(x, Shape::new([rows, width]))
+}
+
+/// The shape of `x` with another last axis.
+fn with_width(mut shape: Shape, width: usize) -> Shape {
+    let last = shape.num_dims() - 1;
+    shape[last] = width;
+    shape
+}
+
+pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+    let outputs = weight.shape()[0];
+    let shape = with_width(x.shape(), outputs);
+    let product = B::float_matmul(as_rows::<B>(x), B::float_transpose(weight));
+    let bias = B::float_reshape(bias, Shape::new([1, outputs]));
+    B::float_reshape(B::float_add(product, bias), shape)
+}
+
+pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    let shape = with_width(grad.shape(), weight.shape()[1]);
+    B::float_reshape(B::float_matmul(as_rows::<B>(grad), weight), shape)
+}
+
+pub fn linear_backward_parameters<B: Backend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let grad = as_rows::<B>(grad);
+    let outputs = grad.shape()[1];
+    let d_weight = B::float_matmul(B::float_transpose(grad.clone()), as_rows::<B>(x));
+    (d_weight, B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs])))
+}

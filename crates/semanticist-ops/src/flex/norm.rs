@@ -1,0 +1,122 @@
+//! Layer normalisation with a scale and a shift per row group.
+
+use rayon::prelude::*;
+
+use super::Rows;
+use super::numeric::{self, LANES, vectorised};
+
+/// Rows per task.
+const BLOCK: usize = 32;
+
+pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, eps: f32) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    let block = BLOCK * rows.width;
+    y.par_chunks_mut(block).zip(x.par_chunks(block)).enumerate().for_each(|(index, (y, x))| {
+        vectorised(
+            #[inline(always)]
+            || {
+                let lines = y.chunks_exact_mut(rows.width).zip(x.chunks_exact(rows.width));
+                for (line, (y, x)) in lines.enumerate() {
+                    let start = (index * BLOCK + line) / rows.per_group * rows.width;
+                    let scale = &scale[start..start + rows.width];
+                    let shift = &shift[start..start + rows.width];
+                    let (mean, inverse) = moments(x, eps);
+                    for i in 0..y.len() {
+                        y[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+                    }
+                }
+            },
+        )
+    });
+    y
+}
+
+/// The mean of a row and one over its standard deviation.
+#[inline(always)]
+fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+    let count = x.len() as f32;
+    let mean = numeric::sum(x, |v| v) / count;
+    let variance = numeric::sum(x, |v| (v - mean) * (v - mean)) / count;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+pub fn layer_norm_backward(
+    x: &[f32],
+    scale: &[f32],
+    grad: &[f32],
+    rows: Rows,
+    eps: f32,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let width = rows.width;
+    let groups = scale.len() / width;
+    // A parameter shared by all rows is split into parts, so that both cores have work; the sums
+    // of the parts are added in order, so that the result does not depend on who was first.
+    let total = x.len() / width;
+    let parts = if groups == 1 { total.div_ceil(256).max(1) } else { groups };
+    let per_part = total.div_ceil(parts);
+    let mut d_x = vec![0.0; x.len()];
+    let mut sums = vec![0.0; parts * 2 * width];
+    d_x.par_chunks_mut(per_part * width)
+        .zip(sums.par_chunks_mut(2 * width))
+        .zip(x.par_chunks(per_part * width))
+        .zip(grad.par_chunks(per_part * width))
+        .enumerate()
+        .for_each(|(part, (((d_x, sums), x), grad))| {
+            let group = part * per_part / rows.per_group;
+            let scale = &scale[group * width..(group + 1) * width];
+            let (d_scale, d_shift) = sums.split_at_mut(width);
+            vectorised(
+                #[inline(always)]
+                || {
+                    let lines = d_x.chunks_exact_mut(width).zip(x.chunks_exact(width));
+                    for ((d_x, x), grad) in lines.zip(grad.chunks_exact(width)) {
+                        backward_row(d_x, d_scale, d_shift, x, scale, grad, eps);
+                    }
+                },
+            )
+        });
+    let (mut d_scale, mut d_shift) = (vec![0.0; scale.len()], vec![0.0; scale.len()]);
+    for (part, sums) in sums.chunks_exact(2 * width).enumerate() {
+        let group = if groups == 1 { 0 } else { part };
+        let (scale_part, shift_part) = sums.split_at(width);
+        for i in 0..width {
+            d_scale[group * width + i] += scale_part[i];
+            d_shift[group * width + i] += shift_part[i];
+        }
+    }
+    (d_x, d_scale, d_shift)
+}
+
+#[inline(always)]
+fn backward_row(
+    d_x: &mut [f32],
+    d_scale: &mut [f32],
+    d_shift: &mut [f32],
+    x: &[f32],
+    scale: &[f32],
+    grad: &[f32],
+    eps: f32,
+) {
+    let width = x.len();
+    let (d_x, d_scale, d_shift) = (&mut d_x[..width], &mut d_scale[..width], &mut d_shift[..width]);
+    let (scale, grad) = (&scale[..width], &grad[..width]);
+    let (mean, inverse) = moments(x, eps);
+    let (mut total, mut along) = ([0.0f32; LANES], [0.0f32; LANES]);
+    for start in (0..width).step_by(LANES) {
+        for lane in 0..LANES.min(width - start) {
+            let i = start + lane;
+            let normal = (x[i] - mean) * inverse;
+            let scaled = grad[i] * scale[i];
+            total[lane] += scaled;
+            along[lane] += scaled * normal;
+            d_scale[i] += grad[i] * normal;
+            d_shift[i] += grad[i];
+        }
+    }
+    let total = total.iter().sum::<f32>() / width as f32;
+    let along = along.iter().sum::<f32>() / width as f32;
+    for i in 0..width {
+        let normal = (x[i] - mean) * inverse;
+        d_x[i] = inverse * (grad[i] * scale[i] - total - normal * along);
+    }
+}

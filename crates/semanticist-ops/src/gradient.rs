@@ -1,0 +1,186 @@
+//! The backward passes: what each operator keeps from its forward pass, and which gradients it
+//! hands on. Written once for every backend.
+
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{AutodiffBackend, tensor::FloatTensor};
+
+use crate::backend::{Activation, Operators};
+
+#[derive(Debug)]
+struct Activate;
+
+impl<B: Operators> Backward<B, 1> for Activate {
+    type State = (FloatTensor<B>, Activation);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, activation) = ops.state;
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::fused_activate_backward(x, grad, activation));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNorm;
+
+impl<B: Operators> Backward<B, 3> for LayerNorm {
+    type State = (FloatTensor<B>, FloatTensor<B>, f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, scale, eps) = ops.state;
+        let (d_x, d_scale, d_shift) = B::fused_layer_norm_backward(x, scale, grad, eps);
+        for (node, gradient) in ops.parents.into_iter().zip([d_x, d_scale, d_shift]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GatedAdd;
+
+impl<B: Operators> Backward<B, 3> for GatedAdd {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (y, gate) = ops.state;
+        let (d_y, d_gate) = B::fused_gated_add_backward(y, gate, grad.clone());
+        for (node, gradient) in ops.parents.into_iter().zip([grad, d_y, d_gate]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Attention;
+
+#[derive(Debug, Clone)]
+struct AttentionState<F> {
+    qkv: F,
+    out: F,
+    log_sum: F,
+    heads: usize,
+    open: usize,
+}
+
+impl<B: Operators> Backward<B, 1> for Attention {
+    type State = AttentionState<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let AttentionState { qkv, out, log_sum, heads, open } = ops.state;
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::fused_attention_backward(qkv, out, log_sum, grad, heads, open));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Linear;
+
+impl<B: Operators> Backward<B, 3> for Linear {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight) = ops.state;
+        let [input, weights, bias] = ops.parents;
+        if weights.is_some() || bias.is_some() {
+            let (d_weight, d_bias) = B::fused_linear_backward_parameters(x, grad.clone());
+            if let Some(node) = weights {
+                grads.register::<B>(node.id, d_weight);
+            }
+            if let Some(node) = bias {
+                grads.register::<B>(node.id, d_bias);
+            }
+        }
+        if let Some(node) = input {
+            grads.register::<B>(node.id, B::fused_linear_backward_input(weight, grad));
+        }
+    }
+}
+
+impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
+    fn fused_activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        let node = x.node();
+        let x = x.into_primitive();
+        match Activate.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x.clone(), activation), B::fused_activate(x, activation)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_activate(x, activation)),
+        }
+    }
+
+    fn fused_layer_norm(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), scale.node(), shift.node()];
+        let (x, scale, shift) = (x.into_primitive(), scale.into_primitive(), shift.into_primitive());
+        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), scale.clone(), eps), B::fused_layer_norm(x, scale, shift, eps))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, scale, shift, eps)),
+        }
+    }
+
+    fn fused_gated_add(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), y.node(), gate.node()];
+        let (x, y, gate) = (x.into_primitive(), y.into_primitive(), gate.into_primitive());
+        match GatedAdd.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((y.clone(), gate.clone()), B::fused_gated_add(x, y, gate)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_gated_add(x, y, gate)),
+        }
+    }
+
+    fn fused_attention(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        open: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let node = qkv.node();
+        let qkv = qkv.into_primitive();
+        let (out, log_sum) = B::fused_attention(qkv.clone(), heads, open);
+        // No gradient flows through the second output: it is lifted as a constant.
+        let constant = <Self as AutodiffBackend>::from_inner(log_sum.clone());
+        let out = match Attention.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish(AttentionState { qkv, out: out.clone(), log_sum, heads, open }, out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        };
+        (out, constant)
+    }
+
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        match Linear.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), weight.clone()), B::fused_linear(x, weight, bias))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, bias)),
+        }
+    }
+}
