@@ -443,6 +443,17 @@ mod tests {
     }
 
     #[test]
+    fn zz_time() {
+        let images: Vec<_> = (0..2000).map(|i| RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * y + i) as u8, (x + 3 * y) as u8, (i * 7 + x) as u8]))).collect();
+        let start = std::time::Instant::now();
+        let mut fit = LinearFit::new(8);
+        fit.add(&images).unwrap();
+        println!("add {:?}", start.elapsed());
+        fit.finish(16, 0.25, &Device::flex()).unwrap();
+        println!("finish {:?}", start.elapsed());
+    }
+
+    #[test]
     fn what_cannot_be_fitted_is_refused() {
         let device = Device::flex();
         let mut fit = LinearFit::new(4);

@@ -22,7 +22,9 @@ pub enum Sampler {
         /// Share of the ancestral noise, in `[0, 1]`; 0 draws none at all.
         eta: f64,
     },
-    /// Second-order multistep solver (DPM-Solver++ 2M, Lu et al. 2022), deterministic.
+    /// Second-order multistep solver (DPM-Solver++ 2M, Lu et al. 2022), deterministic. The timesteps
+    /// are spaced quadratically: on even ones its last steps are so long in log signal-to-noise
+    /// ratio that 20 of them are less exact than 20 of DDIM.
     DpmSolverPlusPlus,
 }
 
@@ -121,7 +123,8 @@ impl SamplingPlan {
             Sampler::Ddim { .. } if Respacing::Ddim(steps).timesteps(config.steps).is_ok() => {
                 Respacing::Ddim(steps)
             }
-            _ => Respacing::Even(steps),
+            Sampler::Ddim { .. } | Sampler::Ddpm => Respacing::Even(steps),
+            Sampler::DpmSolverPlusPlus => Respacing::Quadratic(steps),
         };
         Ok(Self { process: Process::respaced(config, respacing)?, sampler })
     }
@@ -197,8 +200,9 @@ impl SamplingPlan {
         mean + noise.normal(predicted.dims(), &predicted.device()) * deviation
     }
 
-    /// Source: Lu et al. 2022 (DPM-Solver++), Algorithm 2. The first step has no predecessor and the
-    /// last, to no noise at all, has infinite length: both are of first order.
+    /// Source: Lu et al. 2022 (DPM-Solver++), Algorithm 2. Of first order are the first step, which
+    /// has no predecessor, and for stability the last two: the very last, to no noise at all, has
+    /// infinite length and gives the clean latents themselves.
     fn multistep(
         &self,
         x: Tensor<4>,
@@ -212,12 +216,12 @@ impl SamplingPlan {
         let from = self.signal_to_noise(position);
         let length = to.log_ratio - from.log_ratio;
         let direction = match previous {
-            None => clean.clone(),
-            Some(previous) => {
+            Some(previous) if position > 1 => {
                 let before = self.signal_to_noise(position + 1);
                 let weight = length / (2.0 * (from.log_ratio - before.log_ratio));
                 clean.clone() * (1.0 + weight) - previous.clone() * weight
             }
+            _ => clean.clone(),
         };
         x * (to.noise / from.noise) - direction * (to.signal * (-length).exp_m1())
     }

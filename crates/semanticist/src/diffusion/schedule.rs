@@ -14,6 +14,9 @@ pub enum Respacing {
     Even(usize),
     /// This many, an integer stride apart and starting at 0 (Song et al. 2021).
     Ddim(usize),
+    /// This many, denser towards the first with the square of their number, and always including
+    /// the first and the last (Song et al. 2021, appendix D.2; not in guided-diffusion).
+    Quadratic(usize),
 }
 
 impl Respacing {
@@ -25,16 +28,13 @@ impl Respacing {
         match self {
             Self::Even(count) => even_timesteps(count, steps),
             Self::Ddim(count) => strided_timesteps(count, steps),
+            Self::Quadratic(count) => quadratic_timesteps(count, steps),
         }
     }
 }
 
 fn even_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
-    if count == 0 || count > steps {
-        return Err(Error::Config(format!(
-            "{count} sampling steps asked of a process with {steps}; use 1 to {steps}"
-        )));
-    }
+    check_count(count, steps)?;
     let stride = if count == 1 { 1.0 } else { (steps - 1) as f64 / (count - 1) as f64 };
     // The position is summed up, and halves go to the even neighbour, as Python does it.
     let mut position: f64 = 0.0;
@@ -47,6 +47,13 @@ fn even_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
         .collect())
 }
 
+fn check_count(count: usize, steps: usize) -> Result<()> {
+    if (1..=steps).contains(&count) {
+        return Ok(());
+    }
+    Err(Error::Config(format!("{count} sampling steps asked of a process with {steps}; use 1 to {steps}")))
+}
+
 fn strided_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
     let stride = (1..steps).find(|&stride| steps.div_ceil(stride) == count).ok_or_else(|| {
         Error::Config(format!(
@@ -55,6 +62,21 @@ fn strided_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
         ))
     })?;
     Ok((0..steps).step_by(stride).collect())
+}
+
+fn quadratic_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
+    check_count(count, steps)?;
+    let mut earliest = 0;
+    Ok((0..count)
+        .map(|i| {
+            let share = i as f64 / count.saturating_sub(1).max(1) as f64;
+            // Neighbours that would round to the same timestep are pushed up by one.
+            let timestep = ((steps - 1) as f64 * share * share).round() as usize;
+            let timestep = timestep.max(earliest);
+            earliest = timestep + 1;
+            timestep
+        })
+        .collect())
 }
 
 /// The tables of a noising process, by position: entry `i` belongs to the `i`-th visited timestep.
@@ -235,6 +257,18 @@ mod tests {
         // Python rounds 0.5 to 0, 1.5 to 2, 2.5 to 2.
         assert_eq!(Respacing::Even(3).timesteps(6).unwrap(), [0, 2, 5]);
         assert_eq!(Respacing::Even(1000).timesteps(1000).unwrap(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn quadratic_timesteps_rise_from_first_to_last() {
+        assert_eq!(Respacing::Quadratic(5).timesteps(1000).unwrap(), [0, 62, 250, 562, 999]);
+        for count in [2, 50, 300, 999, 1000] {
+            let timesteps = Respacing::Quadratic(count).timesteps(1000).unwrap();
+            assert!(timesteps.is_sorted_by(|a, b| a < b));
+            assert_eq!((timesteps.len(), timesteps[0], timesteps[count - 1]), (count, 0, 999));
+        }
+        assert_eq!(Respacing::Quadratic(1).timesteps(1000).unwrap(), [0]);
+        assert!(Respacing::Quadratic(1001).timesteps(1000).is_err());
     }
 
     #[test]
