@@ -78,12 +78,8 @@ impl LinearAutoencoder {
         let patches = (latents / self.scales.clone().unsqueeze()).matmul(self.components.clone())
             + self.mean.clone().unsqueeze(); // [B·N, 3pp]
         let p = self.patch_size;
-        let image = patches.reshape([batch, rows, columns, 3, p, p]).permute([0, 3, 1, 4, 2, 5]).reshape([
-            batch,
-            3,
-            rows * p,
-            columns * p,
-        ]); // [B, 3, H, W]
+        let grid = patches.reshape([batch, rows, columns, 3, p, p]).permute([0, 3, 1, 4, 2, 5]); // [B, 3, h, p, w, p]
+        let image = grid.reshape([batch, 3, rows * p, columns * p]); // [B, 3, H, W]
         Pixels((image + 1.0) / 2.0)
     }
 
@@ -440,17 +436,6 @@ mod tests {
         assert!(refusal(6, &arrays[..2]).contains("\"autoencoder.scales\" is missing"));
         let stray = NamedArray { name: "autoencoder.bias".into(), ..arrays[0].clone() };
         assert!(refusal(6, &[arrays.clone(), vec![stray]].concat()).contains("autoencoder.bias"));
-    }
-
-    #[test]
-    fn zz_time() {
-        let images: Vec<_> = (0..2000).map(|i| RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * y + i) as u8, (x + 3 * y) as u8, (i * 7 + x) as u8]))).collect();
-        let start = std::time::Instant::now();
-        let mut fit = LinearFit::new(8);
-        fit.add(&images).unwrap();
-        println!("add {:?}", start.elapsed());
-        fit.finish(16, 0.25, &Device::flex()).unwrap();
-        println!("finish {:?}", start.elapsed());
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub enum Autoencoder {
     /// Latents are pixels, scaled to `[-1, 1]`.
     Pixel,
     /// Latents are principal components of patches.
-    Linear(LinearAutoencoder),
+    Linear(Box<LinearAutoencoder>),
 }
 
 /// A named tensor on the host, as a model file holds it.
@@ -107,7 +107,8 @@ impl Autoencoder {
                 arrays[0].name
             ))),
             AutoencoderConfig::Linear { patch_size, channels, .. } => {
-                LinearAutoencoder::from_arrays(patch_size, channels, arrays, device).map(Self::Linear)
+                let linear = LinearAutoencoder::from_arrays(patch_size, channels, arrays, device)?;
+                Ok(Self::Linear(Box::new(linear)))
             }
         }
     }

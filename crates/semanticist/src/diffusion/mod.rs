@@ -57,7 +57,8 @@ pub enum Prediction {
     Velocity,
 }
 
-/// A tensor computed with the published implementation; what and how is told where it is used.
+/// A recorded tensor. Inputs, random draws, losses and ends of sampling are the published PyTorch
+/// code's; the network outputs in between were computed in `f64` from the same weights.
 #[cfg(test)]
 fn golden<const D: usize>(name: &str, device: &burn::tensor::Device) -> burn::tensor::Tensor<D> {
     const FILE: &[u8] = include_bytes!("../../tests/data/diffusion.safetensors");

@@ -153,14 +153,13 @@ impl SamplingPlan {
         for position in (0..self.steps()).rev() {
             let (prediction, logits) = split(denoise(x.clone(), self.process.timesteps[position]));
             let denoised = self.process.denoised(x.clone(), prediction, &vec![position; x.dims()[0]]);
+            let step = Step { position, x, denoised, logits };
             x = match self.sampler {
-                Sampler::Ddpm => self.ancestral_step(x, denoised, logits, position, noise),
-                Sampler::Ddim { eta } => self.implicit_step(denoised, position, eta, noise),
+                Sampler::Ddpm => self.ancestral(step, noise),
+                Sampler::Ddim { eta } => self.implicit(step, eta, noise),
                 Sampler::DpmSolverPlusPlus => {
-                    let clean = denoised.clean;
-                    let next = self.multistep(x, &clean, previous.as_ref(), position);
-                    previous = Some(clean);
-                    next
+                    let clean = step.denoised.clean.clone();
+                    self.multistep(step, previous.replace(clean))
                 }
             };
         }
@@ -169,14 +168,8 @@ impl SamplingPlan {
 
     /// Source: guided-diffusion `p_sample`, `clip_denoised=False`. Noise is drawn at the last step
     /// too, where it is not used, so that recorded draws line up.
-    fn ancestral_step(
-        &self,
-        x: Tensor<4>,
-        denoised: Denoised,
-        logits: Tensor<4>,
-        position: usize,
-        noise: &mut Noise,
-    ) -> Tensor<4> {
+    fn ancestral(&self, step: Step, noise: &mut Noise) -> Tensor<4> {
+        let Step { position, x, denoised, logits } = step;
         let positions = vec![position; x.dims()[0]];
         let drawn = noise.normal(x.dims(), &x.device());
         let mean = self.process.posterior_mean(denoised.clean, x, &positions);
@@ -187,41 +180,35 @@ impl SamplingPlan {
     }
 
     /// Source: Song et al. 2021, eq. 12 and 16; guided-diffusion `ddim_sample`.
-    fn implicit_step(&self, denoised: Denoised, position: usize, eta: f64, noise: &mut Noise) -> Tensor<4> {
-        let Denoised { clean, noise: predicted } = denoised;
-        let now = self.process.alphas_cumprod[position];
-        let next = self.process.alphas_cumprod_prev[position];
+    fn implicit(&self, step: Step, eta: f64, noise: &mut Noise) -> Tensor<4> {
+        let Denoised { clean, noise: predicted } = step.denoised;
+        let now = self.process.alphas_cumprod[step.position];
+        let next = self.process.alphas_cumprod_prev[step.position];
         let deviation = eta * ((1.0 - next) / (1.0 - now)).sqrt() * (1.0 - now / next).sqrt();
-        let mean =
-            clean * next.sqrt() + predicted.clone() * (1.0 - next - deviation * deviation).max(0.0).sqrt();
+        let mean = clean * next.sqrt() + predicted * (1.0 - next - deviation * deviation).max(0.0).sqrt();
         if eta == 0.0 {
             return mean;
         }
-        mean + noise.normal(predicted.dims(), &predicted.device()) * deviation
+        mean.clone() + noise.normal(mean.dims(), &mean.device()) * deviation
     }
 
     /// Source: Lu et al. 2022 (DPM-Solver++), Algorithm 2. Of first order are the first step, which
     /// has no predecessor, and for stability the last two: the very last, to no noise at all, has
     /// infinite length and gives the clean latents themselves.
-    fn multistep(
-        &self,
-        x: Tensor<4>,
-        clean: &Tensor<4>,
-        previous: Option<&Tensor<4>>,
-        position: usize,
-    ) -> Tensor<4> {
-        let Some(to) = position.checked_sub(1).map(|next| self.signal_to_noise(next)) else {
-            return clean.clone();
-        };
-        let from = self.signal_to_noise(position);
+    fn multistep(&self, step: Step, previous: Option<Tensor<4>>) -> Tensor<4> {
+        let Step { position, x, denoised: Denoised { clean, .. }, .. } = step;
+        if position == 0 {
+            return clean;
+        }
+        let (from, to) = (self.signal_to_noise(position), self.signal_to_noise(position - 1));
         let length = to.log_ratio - from.log_ratio;
         let direction = match previous {
             Some(previous) if position > 1 => {
                 let before = self.signal_to_noise(position + 1);
                 let weight = length / (2.0 * (from.log_ratio - before.log_ratio));
-                clean.clone() * (1.0 + weight) - previous.clone() * weight
+                clean * (1.0 + weight) - previous * weight
             }
-            _ => clean.clone(),
+            _ => clean,
         };
         x * (to.noise / from.noise) - direction * (to.signal * (-length).exp_m1())
     }
@@ -231,6 +218,17 @@ impl SamplingPlan {
         let (signal, noise) = (share.sqrt(), (1.0 - share).sqrt());
         SignalToNoise { signal, noise, log_ratio: (signal / noise).ln() }
     }
+}
+
+/// Where a run stands, and what the network says there.
+struct Step {
+    /// Index into the tables of the process.
+    position: usize,
+    /// `[B, C, H, W]`, the noisy latents.
+    x: Tensor<4>,
+    denoised: Denoised,
+    /// `[B, C, H, W]`, the variance logits.
+    logits: Tensor<4>,
 }
 
 /// Signal and noise in noisy latents, as the solver's paper parameterises time.
