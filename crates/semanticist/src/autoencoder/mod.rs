@@ -1,1 +1,203 @@
-//! (being written)
+//! Between images and the latents in which the decoder denoises.
+//!
+//! An autoencoder is frozen: it is made or fitted before training and never learns with the rest.
+
+pub mod linear;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+pub use linear::{FitReport, LinearAutoencoder, LinearFit};
+
+use crate::{Error, Latents, Pixels, Result};
+
+/// Which autoencoder stands between pixels and latents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AutoencoderConfig {
+    /// The pixels themselves, in `[-1, 1]`. The braces make serde refuse unknown fields.
+    Pixel {},
+    /// Principal components of square patches, fitted to the training images.
+    Linear {
+        /// Side of a patch in pixels.
+        patch_size: usize,
+        /// How many components are kept, at most `3 · patch_size²`.
+        channels: usize,
+        /// Exponent of the variance by which each channel is divided, in `[0, 0.5]`: 0 keeps the
+        /// natural proportions, 0.25 takes the fourth root, 0.5 gives every channel variance 1.
+        whitening: f64,
+    },
+}
+
+impl AutoencoderConfig {
+    /// How many channels latents have.
+    pub fn channels(&self) -> usize {
+        match self {
+            Self::Pixel {} => 3,
+            Self::Linear { channels, .. } => *channels,
+        }
+    }
+
+    /// How many pixels one latent position spans in each direction.
+    pub fn stride(&self) -> usize {
+        match self {
+            Self::Pixel {} => 1,
+            Self::Linear { patch_size, .. } => *patch_size,
+        }
+    }
+
+    /// The side of the latents of square images with side `image_size`, in positions.
+    ///
+    /// # Errors
+    /// If the stride does not divide the image size.
+    pub fn latent_size(&self, image_size: usize) -> Result<usize> {
+        let stride = self.stride();
+        if stride == 0 || image_size == 0 || !image_size.is_multiple_of(stride) {
+            return Err(Error::Config(format!(
+                "image size {image_size} is not a multiple of the autoencoder's stride {stride}"
+            )));
+        }
+        Ok(image_size / stride)
+    }
+
+    /// # Errors
+    /// If a field is outside the range stated at it.
+    pub fn validate(&self) -> Result<()> {
+        match *self {
+            Self::Pixel {} => Ok(()),
+            Self::Linear { patch_size, channels, whitening } => {
+                linear::validate(patch_size, channels, whitening)
+            }
+        }
+    }
+}
+
+/// A ready autoencoder.
+#[derive(Debug, Clone)]
+pub enum Autoencoder {
+    /// Latents are pixels, scaled to `[-1, 1]`.
+    Pixel,
+    /// Latents are principal components of patches.
+    Linear(Box<LinearAutoencoder>),
+}
+
+/// A named tensor on the host, as a model file holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedArray {
+    /// Where it belongs, such as `autoencoder.mean`.
+    pub name: String,
+    /// Its axes.
+    pub shape: Vec<usize>,
+    /// Its values, the last axis running fastest.
+    pub values: Vec<f32>,
+}
+
+impl Autoencoder {
+    /// The autoencoder of a configuration from the arrays of a model file, which must be exactly
+    /// those that [`Autoencoder::to_arrays`] gives.
+    ///
+    /// # Errors
+    /// If the configuration is impossible, or an array is missing, unknown, or of another shape.
+    pub fn from_arrays(config: &AutoencoderConfig, arrays: &[NamedArray], device: &Device) -> Result<Self> {
+        config.validate()?;
+        match *config {
+            AutoencoderConfig::Pixel {} if arrays.is_empty() => Ok(Self::Pixel),
+            AutoencoderConfig::Pixel {} => Err(Error::Config(format!(
+                "the pixel autoencoder has no tensors, but \"{}\" was given",
+                arrays[0].name
+            ))),
+            AutoencoderConfig::Linear { patch_size, channels, .. } => {
+                let linear = LinearAutoencoder::from_arrays(patch_size, channels, arrays, device)?;
+                Ok(Self::Linear(Box::new(linear)))
+            }
+        }
+    }
+
+    /// What a model file holds of it; nothing for pixels.
+    pub fn to_arrays(&self) -> Vec<NamedArray> {
+        match self {
+            Self::Pixel => Vec::new(),
+            Self::Linear(linear) => linear.to_arrays(),
+        }
+    }
+
+    /// # Shapes
+    /// `[B, 3, H, W]` → `[B, C, H / stride, W / stride]`.
+    ///
+    /// # Panics
+    /// If the stride does not divide height and width.
+    pub fn encode(&self, pixels: &Pixels) -> Latents {
+        match self {
+            Self::Pixel => Latents(pixels.0.clone() * 2.0 - 1.0),
+            Self::Linear(linear) => linear.encode(pixels),
+        }
+    }
+
+    /// The images of latents. Values may lie outside `[0, 1]`: whoever shows or measures them clamps.
+    ///
+    /// # Shapes
+    /// `[B, C, h, w]` → `[B, 3, h · stride, w · stride]`.
+    pub fn decode(&self, latents: &Latents) -> Pixels {
+        match self {
+            Self::Pixel => Pixels((latents.0.clone() + 1.0) / 2.0),
+            Self::Linear(linear) => linear.decode(latents),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Tensor;
+
+    use super::*;
+
+    fn read(text: &str) -> serde_json::Result<AutoencoderConfig> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn pixels_become_latents_between_minus_one_and_one_and_back() {
+        let device = Device::flex();
+        let pixels = Pixels(Tensor::<1>::from_floats([0.0, 0.25, 1.0], &device).reshape([1, 3, 1, 1]));
+        let latents = Autoencoder::Pixel.encode(&pixels);
+        assert_eq!(latents.0.to_data().try_to_vec::<f32>().unwrap(), [-1.0, -0.5, 1.0]);
+        let back = Autoencoder::Pixel.decode(&latents);
+        assert_eq!(back.0.into_data().try_to_vec::<f32>().unwrap(), [0.0, 0.25, 1.0]);
+    }
+
+    #[test]
+    fn configuration_is_tagged_and_strict() {
+        assert_eq!(read(r#"{"kind": "pixel"}"#).unwrap(), AutoencoderConfig::Pixel {});
+        let linear = AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25 };
+        assert_eq!(
+            read(r#"{"kind": "linear", "patch_size": 8, "channels": 16, "whitening": 0.25}"#).unwrap(),
+            linear
+        );
+        assert_eq!(read(&serde_json::to_string(&linear).unwrap()).unwrap(), linear);
+        assert!(read(r#"{"kind": "pixel", "channels": 3}"#).is_err());
+        assert!(read(r#"{"kind": "linear", "patch_size": 8, "channels": 16}"#).is_err());
+    }
+
+    #[test]
+    fn configuration_knows_its_latents() {
+        let linear = AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25 };
+        assert_eq!((linear.channels(), linear.latent_size(64).unwrap()), (16, 8));
+        assert_eq!(AutoencoderConfig::Pixel {}.latent_size(31).unwrap(), 31);
+        assert!(linear.latent_size(60).unwrap_err().to_string().contains("60"));
+        assert!(linear.validate().is_ok());
+        for (patch_size, channels, whitening) in
+            [(0, 1, 0.0), (2, 13, 0.0), (2, 0, 0.0), (2, 4, 0.6), (2, 4, f64::NAN)]
+        {
+            assert!(AutoencoderConfig::Linear { patch_size, channels, whitening }.validate().is_err());
+        }
+    }
+
+    #[test]
+    fn pixels_have_nothing_to_store() {
+        let (device, pixel) = (Device::flex(), AutoencoderConfig::Pixel {});
+        assert!(Autoencoder::Pixel.to_arrays().is_empty());
+        assert!(matches!(Autoencoder::from_arrays(&pixel, &[], &device), Ok(Autoencoder::Pixel)));
+        let stray = NamedArray { name: "autoencoder.mean".into(), shape: vec![1], values: vec![0.0] };
+        assert!(Autoencoder::from_arrays(&pixel, &[stray], &device).is_err());
+    }
+}
