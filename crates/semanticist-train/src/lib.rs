@@ -1,3 +1,4 @@
 //! How the weights of Semanticist come to be, and how good they are.
 
 pub mod data;
+pub mod tokens;

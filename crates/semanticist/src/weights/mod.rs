@@ -1,1 +1,201 @@
-//! (being written)
+//! Model files: named tensors between modules, our own files and checkpoints published elsewhere.
+//!
+//! [`Weights`] is what flows: [`collect`] takes it out of a module and [`apply`] puts it back,
+//! [`save`] and [`load`] keep it in a `.safetensors` file, [`published`] reads what others wrote,
+//! whose names [`names`] translates.
+
+mod module;
+
+mod file;
+pub mod header;
+
+pub mod names;
+pub mod published;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+pub use safetensors::Dtype;
+
+pub use file::{Metadata, Precision, from_bytes, hash, load, save};
+pub use module::{apply, collect};
+
+// Values are kept as the little-endian bytes that files hold, so that a mapped file needs no copy.
+const _: () = assert!(cfg!(target_endian = "little"), "weights assume a little-endian machine");
+
+/// Tensors by name, in the order of their names.
+///
+/// [`apply`] takes out what a module needs and notes what does not fit; [`Weights::finish`] then
+/// reports everything that was missing, misshapen or left over, at once.
+#[derive(Debug, Clone, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, HostTensor>,
+    problems: module::Problems,
+}
+
+impl Weights {
+    /// No tensors yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a tensor, replacing one of the same name.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: HostTensor) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&HostTensor> {
+        self.tensors.get(name)
+    }
+
+    /// Takes the tensor called `name` out.
+    pub fn remove(&mut self, name: &str) -> Option<HostTensor> {
+        self.tensors.remove(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// All names and tensors, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &HostTensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// How many tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are no tensors.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Adds all tensors of `other`, replacing those of the same name.
+    pub fn extend(&mut self, other: Weights) {
+        self.tensors.extend(other.tensors);
+    }
+
+    /// Takes out every tensor whose name starts with `prefix`, under the rest of its name.
+    ///
+    /// This is how to use a part of a file on purpose: `weights.split_prefix("encoder.")`.
+    pub fn split_prefix(&mut self, prefix: &str) -> Weights {
+        let mut part = Weights::new();
+        self.tensors.retain(|name, tensor| match name.strip_prefix(prefix) {
+            Some(rest) => {
+                part.insert(rest, tensor.clone());
+                false
+            }
+            None => true,
+        });
+        part
+    }
+}
+
+/// A tensor in the memory of the host, or in a mapped file: shape, type of the elements, bytes.
+///
+/// Cloning is cheap: the bytes are shared.
+#[derive(Debug, Clone)]
+pub struct HostTensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    Owned(Arc<Vec<u8>>),
+    Mapped(Arc<Mmap>, Range<usize>),
+    Static(&'static [u8]),
+}
+
+impl HostTensor {
+    /// A tensor of the given values.
+    ///
+    /// # Panics
+    /// If the number of values is not the product of `shape`.
+    pub fn from_f32(shape: &[usize], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::new(Dtype::F32, shape.to_vec(), Bytes::Owned(Arc::new(bytes)))
+    }
+
+    /// # Panics
+    /// If the bytes do not have the size that shape and type ask for: readers check before.
+    fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
+        let tensor = Self { dtype, shape, bytes };
+        let expected = tensor.shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        assert_eq!(tensor.bytes().len(), expected, "bytes of a {dtype} tensor {:?}", tensor.shape);
+        tensor
+    }
+
+    /// The length of every axis, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The type of the elements as stored.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The elements as stored: row-major, little-endian.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Mapped(map, range) => &map[range.clone()],
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+
+    /// The elements as 32-bit floats; `None` if they are not floats of 16, 32 or 64 bits.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        let bytes = self.bytes();
+        Some(match self.dtype {
+            Dtype::F32 => decode(bytes, f32::from_le_bytes),
+            Dtype::F16 => decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
+            Dtype::BF16 => decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
+            // Rounding to the nearest is what a model in single precision would have stored.
+            Dtype::F64 => decode(bytes, |value| f64::from_le_bytes(value) as f32),
+            _ => return None,
+        })
+    }
+
+    /// The elements as integers; `None` unless they are stored as 64-bit integers.
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        (self.dtype == Dtype::I64).then(|| decode(self.bytes(), i64::from_le_bytes))
+    }
+
+    /// The type and bytes under which this tensor is stored at `precision`.
+    fn stored(&self, precision: Precision) -> (Dtype, Cow<'_, [u8]>) {
+        let already = match precision {
+            Precision::F32 => self.dtype == Dtype::F32,
+            Precision::F16 => self.dtype == Dtype::F16,
+        };
+        let values = if already { None } else { self.to_f32() };
+        // Without values to convert, which is also the case for integers, the bytes stay.
+        values.map_or((self.dtype, Cow::Borrowed(self.bytes())), |values| encode(&values, precision))
+    }
+}
+
+fn decode<T, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| element(*chunk)).collect()
+}
+
+/// Bytes at `precision`; values beyond the range of 16 bits are kept in 32.
+fn encode(values: &[f32], precision: Precision) -> (Dtype, Cow<'static, [u8]>) {
+    let fits = |value: &f32| !value.is_finite() || f16::from_f32(*value).is_finite();
+    if precision == Precision::F16 && values.iter().all(fits) {
+        let bytes = values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+        (Dtype::F16, Cow::Owned(bytes))
+    } else {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        (Dtype::F32, Cow::Owned(bytes))
+    }
+}

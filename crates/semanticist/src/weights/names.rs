@@ -1,0 +1,109 @@
+//! Our names of parameters beside those of the published checkpoints, in both directions.
+
+/// Our name, published name. `{i}` is the index of a block, `{p}` is `weight` or `bias`.
+///
+/// Published names are those of `state_dict()` in the published PyTorch implementation.
+const TABLE: &[(&str, &str)] = &[
+    ("encoder.patches.{p}", "encoder.patch_embed.proj.{p}"),
+    ("encoder.class_token", "encoder.cls_token"),
+    ("encoder.positions", "encoder.pos_embed"),
+    ("encoder.concept_tokens", "encoder.slot_embed"),
+    ("encoder.blocks.{i}.norm1.{p}", "encoder.blocks.{i}.norm1.{p}"),
+    ("encoder.blocks.{i}.attention.qkv.{p}", "encoder.blocks.{i}.attn.qkv.{p}"),
+    ("encoder.blocks.{i}.attention.out.{p}", "encoder.blocks.{i}.attn.proj.{p}"),
+    ("encoder.blocks.{i}.norm2.{p}", "encoder.blocks.{i}.norm2.{p}"),
+    ("encoder.blocks.{i}.mlp.up.{p}", "encoder.blocks.{i}.mlp.fc1.{p}"),
+    ("encoder.blocks.{i}.mlp.down.{p}", "encoder.blocks.{i}.mlp.fc2.{p}"),
+    ("encoder.norm.{p}", "encoder.norm.{p}"),
+    ("encoder.projection.{p}", "encoder2slot.{p}"),
+    ("decoder.patches.{p}", "dit.x_embedder.proj.{p}"),
+    ("decoder.time.up.{p}", "dit.t_embedder.mlp.0.{p}"),
+    ("decoder.time.down.{p}", "dit.t_embedder.mlp.2.{p}"),
+    ("decoder.tokens.{p}", "dit.autoenc_cond_embedder.{p}"),
+    ("decoder.null_tokens", "dit.null_cond"),
+    ("decoder.blocks.{i}.modulation.{p}", "dit.blocks.{i}.adaLN_modulation.1.{p}"),
+    ("decoder.blocks.{i}.attention.qkv.{p}", "dit.blocks.{i}.attn.qkv.{p}"),
+    ("decoder.blocks.{i}.attention.out.{p}", "dit.blocks.{i}.attn.proj.{p}"),
+    ("decoder.blocks.{i}.mlp.up.{p}", "dit.blocks.{i}.mlp.fc1.{p}"),
+    ("decoder.blocks.{i}.mlp.down.{p}", "dit.blocks.{i}.mlp.fc2.{p}"),
+    ("decoder.output.modulation.{p}", "dit.final_layer.adaLN_modulation.1.{p}"),
+    ("decoder.output.linear.{p}", "dit.final_layer.linear.{p}"),
+    ("decoder.projector.first.{p}", "dit.projector.0.{p}"),
+    ("decoder.projector.second.{p}", "dit.projector.2.{p}"),
+    ("decoder.projector.third.{p}", "dit.projector.4.{p}"),
+];
+
+/// The decoder's frozen sine-cosine table, which published files may hold and we compute.
+pub const FROZEN_POSITIONS: &str = "dit.pos_embed";
+
+/// Our name of a published parameter.
+pub fn from_published(name: &str) -> Option<String> {
+    TABLE.iter().find_map(|(ours, published)| translate(name, published, ours)).or_else(|| unchanged(name))
+}
+
+/// The published name of one of our parameters.
+pub fn to_published(name: &str) -> Option<String> {
+    TABLE.iter().find_map(|(ours, published)| translate(name, ours, published)).or_else(|| unchanged(name))
+}
+
+/// The autoencoder is not part of published tokenizers, so its names are ours everywhere.
+fn unchanged(name: &str) -> Option<String> {
+    name.starts_with("autoencoder.").then(|| name.to_owned())
+}
+
+/// `name`, if it has the form `from`, in the form `to`.
+fn translate(name: &str, from: &str, to: &str) -> Option<String> {
+    let (mut index, mut parameter) = ("", "");
+    let mut parts = name.split('.');
+    for pattern in from.split('.') {
+        let part = parts.next()?;
+        match pattern {
+            "{i}" if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) => index = part,
+            "{p}" if matches!(part, "weight" | "bias") => parameter = part,
+            _ if pattern == part => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then(|| to.replace("{i}", index).replace("{p}", parameter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in the state dictionary of the full-size tokenizer with DiT-B/2.
+    const DIT_B: &str = include_str!("../../tests/data/weights/tokenizer-DiT-B-2.names.txt");
+
+    #[test]
+    fn every_published_name_has_ours_and_comes_back() {
+        let mut ours: Vec<String> = Vec::new();
+        for published in DIT_B.lines().filter(|name| *name != FROZEN_POSITIONS) {
+            let name = from_published(published).unwrap_or_else(|| panic!("{published} has no name of ours"));
+            assert_eq!(to_published(&name).as_deref(), Some(published), "{name}");
+            ours.push(name);
+        }
+        let count = ours.len();
+        ours.sort_unstable();
+        ours.dedup();
+        assert_eq!((ours.len(), count), (292, 292), "two published names share one of ours");
+    }
+
+    #[test]
+    fn every_row_of_the_table_is_used_by_the_published_model() {
+        for (ours, published) in TABLE {
+            let used = DIT_B.lines().any(|name| translate(name, published, ours).is_some());
+            assert!(used, "{published}");
+        }
+    }
+
+    #[test]
+    fn only_whole_names_match() {
+        for name in
+            ["dit.blocks.x.attn.qkv.weight", "dit.blocks.1.attn.qkv", "encoder.cls_token.weight", "", "dit"]
+        {
+            assert_eq!(from_published(name), None, "{name}");
+        }
+        assert_eq!(from_published(FROZEN_POSITIONS), None);
+        assert_eq!(from_published("autoencoder.a.b").as_deref(), Some("autoencoder.a.b"));
+    }
+}
