@@ -24,6 +24,9 @@ pub enum Error {
         /// What is wrong with it, and what would be accepted.
         problem: String,
     },
+    /// A data set cannot be used: it is empty, has another layout, or too much of it is broken.
+    #[error("{0}")]
+    Data(String),
     /// A configuration contradicts itself or asks for something impossible.
     #[error("{0}")]
     Config(String),

@@ -6,6 +6,7 @@
 //! [`tokenizer`] puts them together. [`weights`] reads and writes model files.
 
 pub mod error;
+pub mod files;
 pub mod noise;
 pub mod spaces;
 

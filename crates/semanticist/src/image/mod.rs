@@ -1,1 +1,106 @@
-//! (being written)
+//! Photos in and out: decoding, Pillow-exact resizing, the evaluation crop, and 8-bit RGB to and
+//! from [`Pixels`].
+
+mod decode;
+mod resample;
+
+pub use ::image::RgbImage;
+pub use decode::{EXTENSIONS, MAX_DECODED_BYTES, MAX_SIDE, decode, open};
+pub use resample::{Filter, Window, center_crop, resize, resize_window};
+
+use std::io;
+use std::path::Path;
+
+use ::image::codecs::png::PngEncoder;
+use ::image::{ExtendedColorType, ImageEncoder, ImageError};
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::error::Result;
+use crate::files::write_atomically;
+use crate::spaces::Pixels;
+
+/// A batch of 8-bit images as the encoder takes them: `[B, 3, H, W]`, values in `[0, 1]`.
+///
+/// # Panics
+/// If `images` is empty or the sizes differ.
+pub fn to_pixels(images: &[RgbImage], device: &Device) -> Pixels {
+    assert!(!images.is_empty(), "a batch needs at least one image");
+    let (width, height) = images[0].dimensions();
+    let plane = width as usize * height as usize;
+    let mut values = vec![0f32; images.len() * 3 * plane];
+    for (image, planes) in images.iter().zip(values.chunks_mut(3 * plane)) {
+        assert_eq!(image.dimensions(), (width, height), "the images of a batch must have one size");
+        for (at, pixel) in image.pixels().enumerate() {
+            for channel in 0..3 {
+                planes[channel * plane + at] = f32::from(pixel.0[channel]) / 255.0;
+            }
+        }
+    }
+    let shape = [images.len(), 3, height as usize, width as usize];
+    Pixels(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// The images of a batch in 8 bits: clamped to `[0, 1]` and rounded to the nearest of 256 levels.
+///
+/// # Panics
+/// If `pixels` is not `[B, 3, H, W]`.
+pub fn from_pixels(pixels: &Pixels) -> Vec<RgbImage> {
+    let [_, channels, height, width] = pixels.0.dims();
+    assert_eq!(channels, 3, "pixels have three channels");
+    let values = pixels.0.clone().into_data().convert::<f32>();
+    let values = values.as_slice::<f32>().expect("the data was just converted to f32");
+    let plane = height * width;
+    let to_byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round() as u8;
+    values
+        .chunks(3 * plane)
+        .map(|planes| {
+            let bytes = (0..plane).flat_map(|at| [0, 1, 2].map(|c| to_byte(planes[c * plane + at])));
+            RgbImage::from_raw(width as u32, height as u32, bytes.collect())
+                .expect("three bytes were collected for each pixel")
+        })
+        .collect()
+}
+
+/// Writes a PNG; `path` holds either the whole image or what it held before.
+pub fn save_png(image: &RgbImage, path: &Path) -> Result<()> {
+    write_atomically(path, |writer| {
+        PngEncoder::new(writer)
+            .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
+            .map_err(|error| match error {
+                ImageError::IoError(error) => error,
+                other => io::Error::other(other),
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| ::image::Rgb([x as u8, y as u8, (x * y) as u8]))
+    }
+
+    #[test]
+    fn pixels_come_back_bit_for_bit() {
+        let images = [ramp(7, 5), RgbImage::from_pixel(7, 5, ::image::Rgb([255, 0, 128]))];
+        let pixels = to_pixels(&images, &Device::flex());
+        assert_eq!(pixels.0.dims(), [2, 3, 5, 7]);
+        assert_eq!(from_pixels(&pixels), images);
+    }
+
+    #[test]
+    fn values_are_clamped_and_rounded() {
+        let values = TensorData::new(vec![-0.5f32, 1.5, 0.6 / 255.0], [1, 3, 1, 1]);
+        let images = from_pixels(&Pixels(Tensor::from_data(values, &Device::flex())));
+        assert_eq!(images[0].as_raw(), &[0, 255, 1]);
+    }
+
+    #[test]
+    fn a_png_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ramp.png");
+        save_png(&ramp(9, 4), &path).unwrap();
+        assert_eq!(open(&path).unwrap(), ramp(9, 4));
+    }
+}
