@@ -19,9 +19,12 @@ pub mod decoder;
 pub mod diffusion;
 pub mod encoder;
 
+pub mod model;
 pub mod tokenizer;
 pub mod weights;
 
 pub use error::{Error, Result};
+pub use model::Model;
 pub use noise::Noise;
 pub use spaces::{Latents, Pixels, Tokens};
+pub use tokenizer::{Tokenizer, TokenizerConfig};

@@ -1,1 +1,158 @@
-//! (being written)
+//! The tokenizer: encoder, decoder and autoencoder put together, with its two verbs.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::autoencoder::{Autoencoder, AutoencoderConfig};
+use crate::decoder::{Decoder, DecoderConfig, LatentShape};
+use crate::diffusion::{DiffusionConfig, SampleOptions, SamplingPlan};
+use crate::encoder::{Encoder, EncoderConfig, TokenShape};
+use crate::error::{Error, Result};
+use crate::noise::Noise;
+use crate::spaces::{Latents, Pixels, Tokens};
+
+/// Everything that defines a tokenizer but its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Side of the square images, in pixels.
+    pub image_size: usize,
+    /// K, tokens per image.
+    pub tokens: usize,
+    /// D, numbers per token.
+    pub token_dim: usize,
+    /// Added to a token's variance when it is normalised: 0 as published, 1e-12 by default, which
+    /// changes no ordinary float32 result and keeps a constant token finite.
+    #[serde(default = "default_token_epsilon")]
+    pub token_epsilon: f64,
+    pub encoder: EncoderConfig,
+    pub decoder: DecoderConfig,
+    pub autoencoder: AutoencoderConfig,
+    #[serde(default)]
+    pub diffusion: DiffusionConfig,
+}
+
+fn default_token_epsilon() -> f64 {
+    1e-12
+}
+
+impl TokenizerConfig {
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// Names the first field that does not fit, and what would.
+    pub fn validate(&self) -> Result<()> {
+        if self.tokens == 0 || self.token_dim < 2 {
+            return Err(Error::Config(format!(
+                "{} tokens of {} dimensions: at least 1 token of 2 dimensions is needed",
+                self.tokens, self.token_dim
+            )));
+        }
+        self.encoder.validate(self.image_size)?;
+        self.autoencoder.validate()?;
+        self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
+    }
+
+    /// K and D.
+    pub fn token_shape(&self) -> TokenShape {
+        TokenShape { count: self.tokens, dim: self.token_dim }
+    }
+
+    /// The shape of one image's latents.
+    ///
+    /// # Errors
+    /// If the autoencoder's stride does not divide the image size.
+    pub fn latent_shape(&self) -> Result<LatentShape> {
+        let side = self.autoencoder.latent_size(self.image_size)?;
+        Ok(LatentShape { channels: self.autoencoder.channels(), side })
+    }
+}
+
+/// The parts that learn.
+#[derive(Module, Debug)]
+pub struct Networks {
+    pub encoder: Encoder,
+    pub decoder: Decoder,
+}
+
+impl Networks {
+    /// Random weights.
+    ///
+    /// # Errors
+    /// If the configuration is impossible.
+    pub fn init(config: &TokenizerConfig, noise: &mut Noise, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let (tokens, epsilon) = (config.token_shape(), config.token_epsilon);
+        Ok(Self {
+            encoder: Encoder::init(&config.encoder, config.image_size, tokens, epsilon, noise, device),
+            decoder: Decoder::init(&config.decoder, config.latent_shape()?, tokens, noise, device),
+        })
+    }
+}
+
+/// A ready tokenizer.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    pub config: TokenizerConfig,
+    pub networks: Networks,
+    pub autoencoder: Autoencoder,
+}
+
+impl Tokenizer {
+    /// The first `count` tokens of every image.
+    ///
+    /// # Panics
+    /// If the images are not of the configured size, or there are fewer than `count` tokens.
+    pub fn encode(&self, images: &Pixels, count: usize) -> Tokens {
+        self.networks.encoder.forward(images, count, None).tokens
+    }
+
+    /// Paints the images that the first `keep[i]` tokens of each sample describe.
+    ///
+    /// # Errors
+    /// If the sampler cannot run with these options.
+    ///
+    /// # Panics
+    /// If `tokens` and `keep` differ in length, or have more tokens than the decoder.
+    pub fn decode(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &SampleOptions,
+        noise: &mut Noise,
+    ) -> Result<Pixels> {
+        self.decode_observed(tokens, keep, options, noise, || ())
+    }
+
+    /// [`Tokenizer::decode`], calling `after_step` as often as the sampler asks the network.
+    pub fn decode_observed(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &SampleOptions,
+        noise: &mut Noise,
+        mut after_step: impl FnMut(),
+    ) -> Result<Pixels> {
+        let plan = SamplingPlan::new(&self.config.diffusion, options)?;
+        let LatentShape { channels, side } = self.config.latent_shape()?;
+        let b = tokens.batch();
+        let start = noise.normal([b, channels, side, side], &tokens.0.device());
+        let both = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
+        let keep_both = [vec![0; b], keep.to_vec()].concat();
+        let decoder = &self.networks.decoder;
+        let latents = plan.run(start, noise, |x, timestep| {
+            let output = if options.guidance.is_active(timestep) {
+                // Without and with tokens in one batch.
+                let x = Tensor::cat(vec![x.clone(), x], 0);
+                let output = decoder.forward(x, &vec![timestep; 2 * b], &both, &keep_both);
+                options.guidance.apply(output.clone().narrow(0, 0, b), output.narrow(0, b, b))
+            } else {
+                decoder.forward(x, &vec![timestep; b], tokens, keep)
+            };
+            after_step();
+            output
+        });
+        Ok(self.autoencoder.decode(&Latents(latents)))
+    }
+}

@@ -1,0 +1,183 @@
+//! One model, one file: a tokenizer's weights with its configuration and history in the metadata.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::autoencoder::{Autoencoder, AutoencoderConfig, NamedArray};
+use crate::error::{Error, Result};
+use crate::noise::Noise;
+use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
+use crate::weights::{self, HostTensor, Metadata, Precision, Weights, published};
+
+/// The metadata entry that says what kind of model a file holds, and the kind of this module.
+const KIND: (&str, &str) = ("semanticist.kind", "tokenizer");
+const CONFIG: &str = "config";
+const TRAINING: &str = "training";
+const AUTOENCODER: &str = "autoencoder.";
+
+/// A tokenizer with its identity and history.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub tokenizer: Tokenizer,
+    /// SHA-256 of configuration and weights, in hexadecimal.
+    pub hash: String,
+    /// How it was trained, if the file says so.
+    pub training: Option<serde_json::Value>,
+}
+
+impl Model {
+    /// Loads one of our files, or a published checkpoint if `config` says what it holds.
+    ///
+    /// # Errors
+    /// If the file is not a model, or missing, unused or misshapen weights are found.
+    pub fn load(path: &Path, config: Option<&TokenizerConfig>, device: &Device) -> Result<Self> {
+        match config {
+            Some(config) => Self::load_published(path, config, device),
+            None => {
+                let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
+                Self::build(path, weights, &metadata, device)
+            }
+        }
+    }
+
+    /// Loads a file that is compiled into the program; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_bytes(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
+        let (weights, metadata) = weights::from_bytes(name, bytes)?;
+        Self::build(Path::new(name), weights, &metadata, device)
+    }
+
+    fn build(source: &Path, mut weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
+        let config: TokenizerConfig = entry(source, metadata, CONFIG)?.ok_or_else(|| {
+            Error::file(
+                source,
+                "holds weights but no configuration; a published checkpoint needs --config FILE.toml",
+            )
+        })?;
+        let kind = metadata.get(KIND.0).map(String::as_str);
+        if kind != Some(KIND.1) {
+            let found = kind.unwrap_or("something else");
+            return Err(Error::file(source, format!("holds a {found}, expected a {}", KIND.1)));
+        }
+        let hash = weights::hash(&weights, metadata);
+        let arrays = split_arrays(source, &mut weights)?;
+        let autoencoder = Autoencoder::from_arrays(&config.autoencoder, &arrays, device)
+            .map_err(|error| Error::file(source, error.to_string()))?;
+        let networks = placed(source, &config, weights, device)?;
+        let training = entry(source, metadata, TRAINING)?;
+        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training })
+    }
+
+    fn load_published(path: &Path, config: &TokenizerConfig, device: &Device) -> Result<Self> {
+        let checkpoint = published::load(path)?;
+        let hash = weights::hash(&checkpoint.weights, &Metadata::from([(CONFIG.into(), json(config))]));
+        if config.autoencoder != (AutoencoderConfig::Pixel {}) {
+            return Err(Error::Config(
+                "a published checkpoint holds no autoencoder; set autoencoder.kind = \"pixel\" in --config"
+                    .into(),
+            ));
+        }
+        let networks = placed(path, config, checkpoint.weights, device)?;
+        if let Some(positions) = checkpoint.positions {
+            compare_positions(path, &networks, &positions)?;
+        }
+        let tokenizer = Tokenizer { config: config.clone(), networks, autoencoder: Autoencoder::Pixel };
+        Ok(Self { tokenizer, hash, training: None })
+    }
+}
+
+impl Tokenizer {
+    /// Writes the model file; `training` is kept as its history.
+    ///
+    /// # Errors
+    /// If the file cannot be written; nothing is left under its name then.
+    pub fn save(
+        &self,
+        path: &Path,
+        training: Option<&serde_json::Value>,
+        precision: Precision,
+    ) -> Result<()> {
+        let mut weights = weights::collect(&self.networks, "");
+        for NamedArray { name, shape, values } in self.autoencoder.to_arrays() {
+            weights.insert(name, HostTensor::from_f32(&shape, &values));
+        }
+        let mut metadata = Metadata::from([
+            (KIND.0.to_string(), KIND.1.to_string()),
+            (CONFIG.to_string(), json(&self.config)),
+        ]);
+        if let Some(training) = training {
+            metadata.insert(TRAINING.to_string(), json(training));
+        }
+        weights::save(path, &weights, &metadata, precision)
+    }
+}
+
+/// Networks of this configuration with these weights, all of them and nothing else.
+fn placed(
+    source: &Path,
+    config: &TokenizerConfig,
+    mut weights: Weights,
+    device: &Device,
+) -> Result<Networks> {
+    let blank = Networks::init(config, &mut Noise::seeded(0), device)?;
+    let networks = weights::apply(blank, "", &mut weights);
+    weights.finish(source)?;
+    Ok(networks)
+}
+
+fn split_arrays(source: &Path, weights: &mut Weights) -> Result<Vec<NamedArray>> {
+    let named = weights.split_prefix(AUTOENCODER);
+    named
+        .iter()
+        .map(|(name, tensor)| {
+            let name = format!("{AUTOENCODER}{name}");
+            let values = tensor
+                .to_f32()
+                .ok_or_else(|| Error::file(source, format!("{name} is not a tensor of floats")))?;
+            Ok(NamedArray { name, shape: tensor.shape().to_vec(), values })
+        })
+        .collect()
+}
+
+/// A published file may hold the fixed positions; they must be those that we compute.
+fn compare_positions(path: &Path, networks: &Networks, found: &HostTensor) -> Result<()> {
+    let ours = networks.decoder.positions().into_data().try_to_vec::<f32>().unwrap_or_default();
+    let theirs = found.to_f32().unwrap_or_default();
+    let equal = ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4);
+    if equal {
+        return Ok(());
+    }
+    Err(Error::file(
+        path,
+        "dit.pos_embed is not the sine-cosine table of this configuration; check its sizes",
+    ))
+}
+
+fn entry<T: DeserializeOwned>(source: &Path, metadata: &Metadata, name: &str) -> Result<Option<T>> {
+    let Some(text) = metadata.get(name) else {
+        return Ok(None);
+    };
+    let read = serde_json::from_str(text);
+    read.map(Some).map_err(|error| Error::file(source, format!("the metadata entry \"{name}\": {error}")))
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("configurations are plain data")
+}
+
+/// A file that is no safetensors file may be a published pickle: say what it needs.
+fn explain(path: &Path, error: Error) -> Error {
+    let pickle = ["pkl", "pt", "pth", "bin"].map(Some);
+    if pickle.contains(&path.extension().and_then(|e| e.to_str())) && path.is_file() {
+        return Error::file(
+            path,
+            "a PyTorch checkpoint does not say what it holds; give its configuration with --config FILE.toml",
+        );
+    }
+    error
+}
