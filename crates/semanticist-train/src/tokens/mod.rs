@@ -119,7 +119,7 @@ impl TokenWriter {
         info.check(path)?;
         let output = match Format::of(path)? {
             Format::Parquet => Output::Parquet(Box::new(parquet::Writer::create(path, &info)?)),
-            Format::Safetensors => Output::Safetensors(safetensors::Writer::create(path, &info)?),
+            Format::Safetensors => Output::Safetensors(safetensors::Writer::create(path)?),
         };
         Ok(Self { info, output })
     }
@@ -153,7 +153,7 @@ pub struct TokenReader {
 }
 
 enum Input {
-    Parquet(parquet::Reader),
+    Parquet(Box<parquet::Reader>),
     Safetensors(safetensors::Reader),
 }
 
@@ -163,7 +163,7 @@ impl TokenReader {
         Ok(match Format::of(path)? {
             Format::Parquet => {
                 let (info, len, reader) = parquet::Reader::open(path)?;
-                Self { info, len, input: Input::Parquet(reader) }
+                Self { info, len, input: Input::Parquet(Box::new(reader)) }
             }
             Format::Safetensors => {
                 let (info, len, reader) = safetensors::Reader::open(path)?;

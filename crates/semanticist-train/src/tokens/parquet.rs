@@ -24,11 +24,15 @@ const BATCH_BYTES: usize = 4 << 20;
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
 fn schema(info: &TokenFileInfo) -> SchemaRef {
-    Arc::new(Schema::new(vec![
+    let fields = vec![
         Field::new("path", DataType::Utf8, false),
         Field::new("label", DataType::Int64, true),
         Field::new("tokens", DataType::FixedSizeList(element(), info.values() as i32), false),
-    ]))
+    ];
+    // Arrow readers such as pyarrow look for metadata here, others in the entries of the file.
+    let metadata: std::collections::HashMap<_, _> =
+        info.to_metadata().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
 fn element() -> Arc<Field> {

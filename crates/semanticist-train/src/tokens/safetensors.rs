@@ -27,7 +27,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn create(path: &Path, _info: &TokenFileInfo) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         let (partial, file) = Partial::create(path)?;
         let payload = BufWriter::with_capacity(1 << 20, file);
         Ok(Self { payload, partial, paths: Vec::new(), labels: Vec::new(), header_bytes: 4096 })
