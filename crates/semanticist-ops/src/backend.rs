@@ -29,6 +29,26 @@ pub enum Visibility {
     },
 }
 
+/// The numbers of one AdamW step (Loshchilov and Hutter, 2019, Algorithm 2), bias corrections
+/// resolved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// What the gradient is multiplied by first: the factor of global-norm clipping.
+    pub gradient_factor: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Learning rate over the first moment's bias correction.
+    pub step_size: f64,
+    /// Square root of the second moment's bias correction.
+    pub second_correction: f64,
+    /// Added to the root of the corrected second moment.
+    pub epsilon: f64,
+    /// What the parameter is multiplied by first: `1 - learning rate · weight decay`.
+    pub decay: f64,
+}
+
 #[backend_extension(Autodiff, Flex)]
 pub(crate) trait Operators: Backend {
     fn fused_activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
@@ -122,5 +142,21 @@ pub(crate) trait Operators: Backend {
         grad: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         composed::linear_backward_parameters::<Self>(x, grad)
+    }
+
+    /// The updated parameter, first and second moment; all of one shape. Not differentiable.
+    fn fused_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        composed::adamw::<Self>(parameter, gradient, first, second, step)
+    }
+
+    /// `a + weight (b - a)`. Not differentiable.
+    fn fused_blend(a: FloatTensor<Self>, b: FloatTensor<Self>, weight: f64) -> FloatTensor<Self> {
+        composed::blend::<Self>(a, b, weight)
     }
 }

@@ -6,7 +6,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use crate::backend::Activation;
+use crate::backend::{Activation, AdamWStep};
 
 /// Φ(x) for [`Activation::Gelu`], its tanh approximation, or σ(x): what x is multiplied by.
 fn gate_of<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
@@ -228,4 +228,26 @@ pub fn linear_backward_parameters<B: Backend>(
     let outputs = grad.shape()[1];
     let d_weight = B::float_matmul(B::float_transpose(grad.clone()), as_rows::<B>(x));
     (d_weight, B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs])))
+}
+
+pub fn adamw<B: Backend>(
+    parameter: FloatTensor<B>,
+    gradient: FloatTensor<B>,
+    first: FloatTensor<B>,
+    second: FloatTensor<B>,
+    step: AdamWStep,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let gradient = B::float_mul_scalar(gradient, step.gradient_factor.into());
+    let first = blend::<B>(first, gradient.clone(), 1.0 - step.beta1);
+    let second = blend::<B>(second, B::float_mul(gradient.clone(), gradient), 1.0 - step.beta2);
+    let root = B::float_sqrt(second.clone());
+    let root = B::float_mul_scalar(root, (1.0 / step.second_correction).into());
+    let change = B::float_div(first.clone(), B::float_add_scalar(root, step.epsilon.into()));
+    let change = B::float_mul_scalar(change, step.step_size.into());
+    (B::float_sub(B::float_mul_scalar(parameter, step.decay.into()), change), first, second)
+}
+
+pub fn blend<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>, weight: f64) -> FloatTensor<B> {
+    let a = B::float_mul_scalar(a, (1.0 - weight).into());
+    B::float_add(a, B::float_mul_scalar(b, weight.into()))
 }

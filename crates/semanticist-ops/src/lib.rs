@@ -14,7 +14,7 @@ use backend::Operators;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-pub use backend::{Activation, Visibility};
+pub use backend::{Activation, AdamWStep, Visibility};
 
 /// Applies `activation` to every element.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
@@ -85,6 +85,29 @@ pub fn attention(qkv: Tensor<3>, heads: usize, visibility: Visibility) -> Tensor
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Operators>::fused_linear(x, weight, bias))
+}
+
+/// One step of AdamW: the new parameter, first and second moment. Not differentiable.
+///
+/// # Shapes
+/// All of one shape.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    [first, second]: [Tensor<D>; 2],
+    step: AdamWStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let (parameter, gradient) = (parameter.into_dispatch(), gradient.into_dispatch());
+    let (first, second) = (first.into_dispatch(), second.into_dispatch());
+    let (parameter, first, second) =
+        <Dispatch as Operators>::fused_adamw(parameter, gradient, first, second, step);
+    let moments = [Tensor::from_dispatch(first), Tensor::from_dispatch(second)];
+    (Tensor::from_dispatch(parameter), moments)
+}
+
+/// `a + weight (b - a)`, as for a moving average. Not differentiable.
+pub fn blend<const D: usize>(a: Tensor<D>, b: Tensor<D>, weight: f64) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_blend(a.into_dispatch(), b.into_dispatch(), weight))
 }
 
 #[cfg(test)]

@@ -157,3 +157,24 @@ fn gradients_are_the_slopes() {
         linear(x, weight, bias)
     });
 }
+
+#[test]
+fn an_optimiser_step_matches_its_composition() {
+    let [p, g, m] = [1, 2, 3].map(|seed| primitive(&noise([70_000], seed)));
+    let v = primitive(&noise([70_000], 4).square());
+    let step = AdamWStep {
+        gradient_factor: 0.5,
+        beta1: 0.9,
+        beta2: 0.95,
+        step_size: 0.01,
+        second_correction: 0.7,
+        epsilon: 1e-8,
+        decay: 0.99,
+    };
+    let native = Flex::fused_adamw(p.clone(), g.clone(), m.clone(), v.clone(), step);
+    let reference = composed::adamw::<Flex>(p.clone(), g.clone(), m, v, step);
+    assert_close(native.0, reference.0, 1e-6);
+    assert_close(native.1, reference.1, 1e-6);
+    assert_close(native.2, reference.2, 1e-6);
+    assert_close(Flex::fused_blend(p.clone(), g.clone(), 0.1), composed::blend::<Flex>(p, g, 0.1), 1e-6);
+}

@@ -2,3 +2,9 @@
 
 pub mod data;
 pub mod tokens;
+
+pub mod ema;
+pub mod gradients;
+pub mod optimizer;
+mod paths;
+pub mod schedule;

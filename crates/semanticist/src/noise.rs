@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn normal_numbers_have_mean_zero_and_variance_one() {
-        let values = Noise::seeded(0).normal([100_000], &Device::flex()).into_data().try_to_vec::<f32>().unwrap();
+        let values =
+            Noise::seeded(0).normal([100_000], &Device::flex()).into_data().try_to_vec::<f32>().unwrap();
         let mean = values.iter().sum::<f32>() / 1e5;
         let variance = values.iter().map(|v| v * v).sum::<f32>() / 1e5;
         assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");

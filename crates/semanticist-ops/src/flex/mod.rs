@@ -6,12 +6,13 @@ mod elementwise;
 mod linear;
 mod norm;
 mod numeric;
+mod update;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Bytes, DType, Flex};
 use burn::tensor::Shape;
 
-use crate::backend::{Activation, Operators};
+use crate::backend::{Activation, AdamWStep, Operators};
 
 impl Operators for Flex {
     fn fused_activate(x: FlexTensor, activation: Activation) -> FlexTensor {
@@ -109,6 +110,26 @@ impl Operators for Flex {
         let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
         let (d_weight, d_bias) = linear::backward_parameters(x.storage(), grad.storage(), inputs, outputs);
         (tensor(d_weight, Shape::new([outputs, inputs])), tensor(d_bias, Shape::new([outputs])))
+    }
+
+    fn fused_adamw(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (parameter, gradient) = (contiguous(parameter), contiguous(gradient));
+        let (first, second) = (contiguous(first), contiguous(second));
+        let shape = parameter.layout().shape().clone();
+        let moments = [first.storage(), second.storage()];
+        let [new, first, second] = update::adamw(parameter.storage(), gradient.storage(), moments, step);
+        (tensor(new, shape.clone()), tensor(first, shape.clone()), tensor(second, shape))
+    }
+
+    fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
+        let (a, b) = (contiguous(a), contiguous(b));
+        tensor(update::blend(a.storage(), b.storage(), weight as f32), a.layout().shape().clone())
     }
 }
 
