@@ -1,0 +1,319 @@
+//! An endless stream of training batches, prepared ahead on threads, in an order that depends on
+//! nothing but the seed.
+//!
+//! One feeder walks the order and reads shards; worker `i` of `n` decodes every `n`-th sample and
+//! hands it over through its own short queue. Taking the queues in turn restores the order without
+//! a buffer that could grow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use semanticist::image::{RgbImage, decode};
+use semanticist::noise::derive_seed;
+use semanticist::{Error, Noise, Result};
+use serde::{Deserialize, Serialize};
+
+use super::broken::Broken;
+use super::order::EpochOrder;
+use super::source::{Chunk, Record, Source};
+use super::transform;
+
+/// What the batches are made of.
+#[derive(Debug, Clone)]
+pub struct BatchOptions {
+    /// The side of the square images, in pixels.
+    pub size: usize,
+    /// Images in a batch.
+    pub batch: usize,
+    /// The seed of order, crops and flips.
+    pub seed: u64,
+    /// Threads that decode; at least one is used. Does not influence the result.
+    pub workers: usize,
+    /// The probability of a horizontal flip.
+    pub flip: f32,
+}
+
+/// A place in the endless stream of samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Full passes before this one.
+    pub epoch: u64,
+    /// Samples before this one in the order of the epoch, below the size of the data set.
+    pub index: usize,
+}
+
+/// Images for one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Squares of the same size.
+    pub images: Vec<RgbImage>,
+    /// The class of each image, if known.
+    pub labels: Vec<Option<i64>>,
+    /// The name of each image.
+    pub names: Vec<String>,
+    /// Where to go on after this batch.
+    pub next: Position,
+}
+
+/// The endless iterator over batches. It ends only after an error.
+///
+/// A broken image is left out and its place taken by the next one; more than 1 % of the data set
+/// broken is an error. Dropping it ends its threads.
+#[derive(Debug)]
+pub struct Batches {
+    batch: usize,
+    /// One queue per worker; empty once an error was handed out.
+    results: Vec<Receiver<Outcome>>,
+    turn: usize,
+    next: Position,
+    broken: Broken,
+    reported: usize,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Task {
+    at: Position,
+    next: Position,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// The number of a chunk that is one file; the worker reads it.
+    File(usize),
+    Record(Result<Record>),
+}
+
+#[derive(Debug)]
+struct Outcome {
+    next: Position,
+    sample: Result<Sample>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    image: RgbImage,
+    label: Option<i64>,
+    name: String,
+}
+
+impl Batches {
+    /// Starts at `start`: the default for a new run, [`Batch::next`] to go on.
+    ///
+    /// # Panics
+    /// If size or batch is 0.
+    pub fn new(source: Arc<Source>, options: BatchOptions, start: Position) -> Self {
+        assert!(options.size > 0 && options.batch > 0, "size and batch must be at least 1: {options:?}");
+        let workers = options.workers.max(1);
+        // A batch waits decoded, another one encoded.
+        let depth = options.batch.div_ceil(workers);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut threads, mut results, mut senders) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (task_sender, tasks) = sync_channel(depth);
+            let (outcomes, result) = sync_channel(depth);
+            let (source, options) = (source.clone(), options.clone());
+            threads.push(thread::spawn(move || work(&source, &options, &tasks, &outcomes)));
+            senders.push(task_sender);
+            results.push(result);
+        }
+        let (batch, broken) = (options.batch, Broken::new(source.len()));
+        let feeder = Feeder { source, seed: options.seed, senders, turn: 0, stop: stop.clone() };
+        threads.push(thread::spawn(move || feeder.run(start)));
+        Self { batch, results, turn: 0, next: start, broken, reported: 0, stop, threads }
+    }
+
+    /// The broken images found since the last call, each with its problem; none is told twice.
+    pub fn take_warnings(&mut self) -> Vec<(String, String)> {
+        let fresh = self.broken.items()[self.reported..].to_vec();
+        self.reported += fresh.len();
+        fresh
+    }
+
+    fn fill(&mut self) -> Result<Batch> {
+        let mut batch = Batch { images: vec![], labels: vec![], names: vec![], next: self.next };
+        while batch.images.len() < self.batch {
+            let outcome = self.results[self.turn].recv().map_err(|_| {
+                Error::Data("a thread that reads images has panicked; this is a bug, please report it".into())
+            })?;
+            self.turn = (self.turn + 1) % self.results.len();
+            self.next = outcome.next;
+            match outcome.sample {
+                Ok(sample) => {
+                    batch.images.push(sample.image);
+                    batch.labels.push(sample.label);
+                    batch.names.push(sample.name);
+                }
+                Err(Error::Image { name, problem }) => self.broken.add(name, problem)?,
+                Err(fatal) => return Err(fatal),
+            }
+        }
+        batch.next = self.next;
+        Ok(batch)
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.results.is_empty() {
+            return None;
+        }
+        let batch = self.fill();
+        if batch.is_err() {
+            self.results.clear();
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Without receivers the workers end, and without workers the feeder.
+        self.results.clear();
+        for thread in self.threads.drain(..) {
+            // A panic was already reported by `fill`, or nobody is left to ask.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcomes: &SyncSender<Outcome>) {
+    for Task { at, next, content } in tasks {
+        let record = match content {
+            Content::Record(record) => record,
+            Content::File(chunk) => {
+                source.chunks()[chunk].records().next().expect("a file is a chunk of one record")
+            }
+        };
+        let sample = record.and_then(|record| prepare(record, options, at));
+        if outcomes.send(Outcome { next, sample }).is_err() {
+            return;
+        }
+    }
+}
+
+fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sample> {
+    let image = decode(&record.name, &record.bytes)?;
+    let mut noise = Noise::seeded(derive_seed(options.seed, &[at.epoch, at.index as u64]));
+    let image = transform::training(&image, options.size, options.flip, &mut noise);
+    Ok(Sample { image, label: record.label, name: record.name })
+}
+
+/// Walks through the epochs and hands each sample to the worker whose turn it is.
+struct Feeder {
+    source: Arc<Source>,
+    seed: u64,
+    senders: Vec<SyncSender<Task>>,
+    turn: usize,
+    stop: Arc<AtomicBool>,
+}
+
+/// The batches were dropped: there is nothing more to do, and nobody to tell.
+struct Stopped;
+
+impl Feeder {
+    fn run(mut self, start: Position) {
+        let rows = self.source.len();
+        if start.index >= rows {
+            let found = start.index;
+            let problem = format!(
+                "cannot go on at image {found} of the epoch: the data set has {rows}; use the data set \
+                 with which the run was started"
+            );
+            let _ = self.give_up::<()>(start, Error::Data(problem));
+            return;
+        }
+        let sizes: Vec<_> = self.source.chunks().iter().map(Chunk::rows).collect();
+        let mut at = start;
+        loop {
+            let order = EpochOrder::new(&sizes, self.seed, at.epoch, self.source.pool_rows());
+            for number in order.pool_of(at.index)..order.pools() {
+                let pool = order.pool(number);
+                let rest = &pool.rows[at.index - pool.start..];
+                match self.feed(rest, at) {
+                    Ok(()) => at.index += rest.len(),
+                    Err(Stopped) => return,
+                }
+            }
+            at = Position { epoch: at.epoch + 1, index: 0 };
+        }
+    }
+
+    /// Sends the samples `rows`, of which the first is at `at`.
+    fn feed(&mut self, rows: &[(usize, usize)], mut at: Position) -> Result<(), Stopped> {
+        let mut loaded = self.load(rows, at)?;
+        for &(chunk, row) in rows {
+            let content = match loaded.get_mut(&chunk) {
+                Some(records) => Content::Record(records[row].take().expect("an order names each row once")),
+                None => Content::File(chunk),
+            };
+            self.send(at, content)?;
+            at.index += 1;
+        }
+        Ok(())
+    }
+
+    /// Reads the row groups among the chunks of `rows`; files are left to the workers.
+    fn load(
+        &mut self,
+        rows: &[(usize, usize)],
+        at: Position,
+    ) -> Result<HashMap<usize, Vec<Option<Result<Record>>>>, Stopped> {
+        let source = self.source.clone();
+        let mut loaded = HashMap::new();
+        for &(chunk, _) in rows {
+            let group = &source.chunks()[chunk];
+            if matches!(group, Chunk::File { .. }) || loaded.contains_key(&chunk) {
+                continue;
+            }
+            let mut records = Vec::with_capacity(group.rows());
+            for record in group.records() {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Stopped);
+                }
+                match record {
+                    Err(Error::Image { .. }) | Ok(_) => records.push(Some(record)),
+                    Err(fatal) => return self.give_up(at, fatal),
+                }
+            }
+            if records.len() != group.rows() {
+                let (found, expected) = (records.len(), group.rows());
+                let problem =
+                    format!("a row group holds {found} rows; its metadata says {expected}: {group:?}");
+                return self.give_up(at, Error::Data(problem));
+            }
+            loaded.insert(chunk, records);
+        }
+        Ok(loaded)
+    }
+
+    /// Hands out an error that concerns the whole data set, and ends.
+    fn give_up<T>(&mut self, at: Position, fatal: Error) -> Result<T, Stopped> {
+        self.send(at, Content::Record(Err(fatal)))?;
+        Err(Stopped)
+    }
+
+    fn send(&mut self, at: Position, content: Content) -> Result<(), Stopped> {
+        let index = at.index + 1;
+        let next = if index < self.source.len() {
+            Position { index, ..at }
+        } else {
+            Position { epoch: at.epoch + 1, index: 0 }
+        };
+        self.senders[self.turn].send(Task { at, next, content }).map_err(|_| Stopped)?;
+        self.turn = (self.turn + 1) % self.senders.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use std::path::Path;
+
+use super::super::source::Split;
+use super::super::testing::{png, put, shard};
+use super::*;
+
+const OPTIONS: BatchOptions = BatchOptions { size: 8, batch: 7, seed: 5, workers: 2, flip: 0.5 };
+
+fn open(path: &Path) -> Arc<Source> {
+    Arc::new(Source::open(&[path.to_path_buf()], Split::All).unwrap())
+}
+
+fn folder(images: &[Vec<u8>]) -> (tempfile::TempDir, Arc<Source>) {
+    let root = tempfile::tempdir().unwrap();
+    for (number, image) in images.iter().enumerate() {
+        put(root.path(), &format!("{number:03}.png"), image);
+    }
+    let source = open(root.path());
+    (root, source)
+}
+
+fn shards(images: &[Vec<u8>]) -> (tempfile::TempDir, Arc<Source>) {
+    let root = tempfile::tempdir().unwrap();
+    let images: Vec<_> = images.iter().cloned().map(Some).collect();
+    shard(&root.path().join("a.parquet"), &images, 6);
+    let source = open(root.path());
+    (root, source)
+}
+
+fn start(source: &Arc<Source>) -> Batches {
+    Batches::new(source.clone(), OPTIONS, Position::default())
+}
+
+fn pngs(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(png).collect()
+}
+
+#[test]
+fn an_epoch_has_every_image_once_across_the_borders_of_batches() {
+    for (_root, source) in [folder(&pngs(35)), shards(&pngs(35))] {
+        let mut batches = start(&source);
+        for epoch in 1..4 {
+            let mut names: Vec<_> = batches.by_ref().take(5).flat_map(|batch| batch.unwrap().names).collect();
+            assert_eq!(batches.next, Position { epoch, index: 0 });
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), 35);
+        }
+    }
+}
+
+#[test]
+fn resuming_goes_on_as_if_uninterrupted() {
+    for (_root, source) in [folder(&pngs(17)), shards(&pngs(17))] {
+        let whole: Vec<_> = start(&source).take(9).map(Result::unwrap).collect();
+        for done in 1..8 {
+            let rest = Batches::new(source.clone(), OPTIONS, whole[done - 1].next);
+            let rest: Vec<_> = rest.take(9 - done).map(Result::unwrap).collect();
+            assert!(rest == whole[done..], "after {done} batches");
+        }
+    }
+}
+
+#[test]
+fn the_number_of_workers_changes_nothing() {
+    let (_root, source) = shards(&pngs(23));
+    let batches = |workers| -> Vec<_> {
+        let options = BatchOptions { workers, ..OPTIONS };
+        Batches::new(source.clone(), options, Position::default()).take(8).map(Result::unwrap).collect()
+    };
+    let one = batches(1);
+    assert!(one == batches(2) && one == batches(5) && one == batches(0));
+}
+
+#[test]
+fn labels_belong_to_their_images() {
+    let (_root, source) = shards(&pngs(23));
+    for batch in start(&source).take(4).map(Result::unwrap) {
+        for (image, label) in batch.images.iter().zip(&batch.labels) {
+            assert_eq!(image.dimensions(), (8, 8));
+            assert_eq!(i64::from(image.get_pixel(0, 0).0[0]), label.unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_broken_image_is_skipped_and_told_once() {
+    let mut images = pngs(120);
+    images[40] = b"this is not an image".to_vec();
+    for (_root, source) in [folder(&images), shards(&images)] {
+        let mut batches = start(&source);
+        let names: Vec<_> = batches.by_ref().take(34).flat_map(|batch| batch.unwrap().names).collect();
+        assert_eq!(names.len(), 34 * 7, "two epochs of 119");
+        assert!(batches.next.epoch <= 2);
+        let warnings = batches.take_warnings();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].0.contains("40") && warnings[0].1.contains("not an image"), "{warnings:?}");
+        assert!(batches.take_warnings().is_empty());
+        assert!(!names.contains(&warnings[0].0));
+    }
+}
+
+#[test]
+fn too_many_broken_images_end_the_stream() {
+    let mut images = pngs(120);
+    images[40].truncate(20);
+    images[41].clear();
+    for (_root, source) in [folder(&images), shards(&images)] {
+        let mut batches = start(&source);
+        let error = batches.find_map(Result::err).unwrap().to_string();
+        assert!(error.starts_with("2 of 120 images are broken") && error.contains("(0 bytes)"), "{error}");
+        assert!(batches.next().is_none());
+    }
+}
+
+#[test]
+fn nothing_but_broken_images_ends_the_stream() {
+    let (_root, source) = folder(&vec![b"x".to_vec(); 3]);
+    assert!(start(&source).next().unwrap().is_err());
+}
+
+#[test]
+fn another_data_set_cannot_be_resumed() {
+    let (_root, source) = folder(&pngs(3));
+    let far = Position { epoch: 1, index: 3 };
+    let error = Batches::new(source, OPTIONS, far).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("cannot go on at image 3") && error.contains("has 3"), "{error}");
+}
+
+#[test]
+fn a_damaged_shard_ends_the_stream() {
+    let (root, source) = shards(&pngs(30));
+    let path = root.path().join("a.parquet");
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::write(&path, vec![0xAB; length as usize]).unwrap();
+    let error = start(&source).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("a.parquet: cannot read row group"), "{error}");
+}
+
+#[test]
+#[ignore = "measures the speed on the shards in SEMANTICIST_DATA"]
+fn speed() {
+    let path = std::env::var_os("SEMANTICIST_DATA").expect("SEMANTICIST_DATA names a folder of shards");
+    let source = Arc::new(Source::open(&[path.into()], Split::Train).unwrap());
+    let options = BatchOptions { size: 64, batch: 64, ..OPTIONS };
+    let mut batches = Batches::new(source.clone(), options, Position::default());
+    let began = std::time::Instant::now();
+    let steps = source.len() / 64;
+    assert!(batches.by_ref().take(steps).all(|batch| batch.is_ok()));
+    let seconds = began.elapsed().as_secs_f64();
+    let (rate, warnings) = ((steps * 64) as f64 / seconds, batches.take_warnings());
+    eprintln!("{} images, {rate:.0} images/s, warnings: {warnings:?}", source.len());
+}
