@@ -93,8 +93,9 @@ impl Checkpoint {
         };
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(|error| Error::io(&state_path, "read", error))?;
-        let state: State = serde_json::from_slice(&text)
-            .map_err(|error| Error::file(&state_path, format!("is not a checkpoint of this version: {error}")))?;
+        let state: State = serde_json::from_slice(&text).map_err(|error| {
+            Error::file(&state_path, format!("is not a checkpoint of this version: {error}"))
+        })?;
         let tokenizer = Model::load(&path.join(WEIGHTS), None, device)?.tokenizer;
         let loaded = Model::load(&path.join(AVERAGE), None, &device.clone().without_autodiff())?.tokenizer;
         // The average must share the ids of the weights it follows.
@@ -104,8 +105,7 @@ impl Checkpoint {
         let average = Tokenizer { networks, ..loaded };
         let optimizer_path = path.join(OPTIMIZER);
         let (mut moments, _) = weights::load(&optimizer_path)?;
-        let optimizer =
-            AdamW::restore(state.config.optimizer, state.step, &tokenizer.networks, &mut moments);
+        let optimizer = AdamW::restore(state.config.optimizer, state.step, &tokenizer.networks, &mut moments);
         moments.finish(&optimizer_path)?;
         Ok(Self { state, tokenizer, average, optimizer })
     }

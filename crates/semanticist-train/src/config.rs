@@ -212,7 +212,9 @@ fn config_error(error: &toml::de::Error) -> Error {
     let message = error.to_string();
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let hint = match quoted.split_first() {
-        Some((unknown, known)) if message.contains("unknown field") || message.contains("unknown variant") => {
+        Some((unknown, known))
+            if message.contains("unknown field") || message.contains("unknown variant") =>
+        {
             nearest(unknown, known).map(|name| format!(" (did you mean `{name}`?)"))
         }
         _ => None,
@@ -222,9 +224,11 @@ fn config_error(error: &toml::de::Error) -> Error {
 
 fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |name: &&&str| strsim::damerau_levenshtein(unknown, name);
-    known.iter().min_by_key(distance).copied().filter(|name| {
-        strsim::damerau_levenshtein(unknown, name) <= 1 + unknown.len() / 3
-    })
+    known
+        .iter()
+        .min_by_key(distance)
+        .copied()
+        .filter(|name| strsim::damerau_levenshtein(unknown, name) <= 1 + unknown.len() / 3)
 }
 
 #[cfg(test)]

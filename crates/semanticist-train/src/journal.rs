@@ -49,7 +49,9 @@ impl Journal {
     /// If the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         let kept = match std::fs::read_to_string(path) {
-            Ok(text) => text.lines().filter(|line| belongs(line, step)).fold(String::new(), |t, l| t + l + "\n"),
+            Ok(text) => {
+                text.lines().filter(|line| belongs(line, step)).fold(String::new(), |t, l| t + l + "\n")
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::io(path, "read", error)),
         };

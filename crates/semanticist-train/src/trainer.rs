@@ -304,7 +304,11 @@ impl<'a> Trainer<'a> {
             "training_images": self.surroundings.training.len(),
             "config": self.config,
         });
-        self.average.save(&self.surroundings.out.join("model.safetensors"), Some(&history), Precision::F16)?;
+        self.average.save(
+            &self.surroundings.out.join("model.safetensors"),
+            Some(&history),
+            Precision::F16,
+        )?;
         observe(Event::Saved(&path));
         Ok(())
     }

@@ -39,7 +39,12 @@ pub fn images(source: &Source, count: usize, size: usize) -> Result<Vec<RgbImage
 ///
 /// # Errors
 /// If the diffusion process cannot be built.
-pub fn losses(tokenizer: &Tokenizer, images: &[RgbImage], counts: &[usize], device: &Device) -> Result<Vec<f64>> {
+pub fn losses(
+    tokenizer: &Tokenizer,
+    images: &[RgbImage],
+    counts: &[usize],
+    device: &Device,
+) -> Result<Vec<f64>> {
     let process = Process::new(&tokenizer.config.diffusion)?;
     let mut totals = vec![0.0; counts.len()];
     for (index, images) in images.chunks(BATCH).enumerate() {
@@ -54,7 +59,8 @@ pub fn losses(tokenizer: &Tokenizer, images: &[RgbImage], counts: &[usize], devi
         let example = process.add_noise(latents.0, drawn, &timesteps);
         for (total, &count) in totals.iter_mut().zip(counts) {
             let keep = vec![count; images.len()];
-            let output = tokenizer.networks.decoder.forward(example.noisy.clone(), &timesteps, &tokens, &keep);
+            let output =
+                tokenizer.networks.decoder.forward(example.noisy.clone(), &timesteps, &tokens, &keep);
             let mse: Tensor<1> = process.training_loss(output, &example).mse;
             *total += f64::from(mse.sum().into_scalar::<f32>());
         }
@@ -72,11 +78,8 @@ pub fn samples(
     counts: &[usize],
     device: &Device,
 ) -> Result<Vec<Vec<RgbImage>>> {
-    let options = SampleOptions {
-        steps: 25,
-        sampler: Sampler::Ddim { eta: 0.0 },
-        guidance: Guidance::constant(1.5),
-    };
+    let options =
+        SampleOptions { steps: 25, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::constant(1.5) };
     let tokens = tokenizer.encode(&to_pixels(images, device), tokenizer.config.tokens);
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.

@@ -24,10 +24,16 @@ pub struct TrainTokenizer {
 pub fn train_tokenizer(request: &TrainTokenizer, device: &Device) -> Result<()> {
     let config = RunConfig::read(&request.config, &request.settings)?;
     let training = Arc::new(Source::open(&request.data, Split::Train)?);
-    let validation = Source::open(&request.data, Split::Validation).or_else(|_| Source::open(&request.data, Split::All))?;
+    let validation = Source::open(&request.data, Split::Validation)
+        .or_else(|_| Source::open(&request.data, Split::All))?;
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
-    let surroundings =
-        Surroundings { training, validation: &validation, out: &request.out, device, interrupted: &INTERRUPTED };
+    let surroundings = Surroundings {
+        training,
+        validation: &validation,
+        out: &request.out,
+        device,
+        interrupted: &INTERRUPTED,
+    };
     let mut observe = |event: Event| match event {
         Event::Stepped { step, steps, loss, images_per_second } if step % 50 == 0 => {
             eprintln!("step {step}/{steps} loss {loss:.4} {images_per_second:.1} images/s")
