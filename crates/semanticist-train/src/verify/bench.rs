@@ -70,6 +70,9 @@ impl<'a> Bench<'a> {
             let reason = format!("{recorded} values are recorded where this build computes {found}");
             return self.unreadable(quantity, reason);
         }
+        if recorded.is_empty() {
+            return self.unreadable(quantity, "no values are recorded; expected at least one".into());
+        }
         let (max_absolute, max_relative) = largest_errors(recorded, found);
         // A comparison with NaN is false.
         let verdict = if max_relative <= tolerance { Verdict::Pass } else { Verdict::Fail };

@@ -45,7 +45,7 @@ impl Question {
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let mut recording = bench.open(FILE)?;
-    let sizes: DecoderSizes = recording.config()?;
+    let sizes = DecoderSizes::of(&recording)?;
     let question = Question::read(&sizes, &mut recording, bench.device)?;
     let published = recording.parameters()?;
     let mut parameters = published.weights;
@@ -55,9 +55,10 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let batch = question.keep.len();
     let all = question.ask(&decoder, &vec![sizes.tokens; batch]);
     let none = question.ask(&decoder, &vec![0; batch]);
-    bench.compare(&mut recording, "out_all_tokens", all.clone().into(), OUTPUT);
-    bench.compare(&mut recording, "out_kept", question.ask(&decoder, &question.keep).into(), OUTPUT);
-    let guided = Guidance::constant(3.0).apply(none, all);
+    let kept = question.ask(&decoder, &question.keep);
+    bench.compare(&mut recording, "out_all_tokens", all.into(), OUTPUT);
+    bench.compare(&mut recording, "out_kept", kept.clone().into(), OUTPUT);
+    let guided = Guidance::constant(3.0).apply(none, kept);
     bench.compare(&mut recording, "out_cfg3", guided.into(), OUTPUT);
     if sizes.repa().is_some() {
         let Question { latents, timesteps, tokens, keep } = &question;

@@ -10,7 +10,7 @@ pub(super) const FILE: &str = "encoder.safetensors";
 
 pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let mut recording = bench.open(FILE)?;
-    let sizes: EncoderSizes = recording.config()?;
+    let sizes = EncoderSizes::of(&recording)?;
     let images = sizes.images(&mut recording, bench.device)?;
     let mut parameters = recording.parameters()?.weights;
     let encoder = sizes.build(&mut parameters, recording.path(), bench.device)?;
@@ -23,7 +23,7 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     bench.close(&recording);
 
     let (mut expected, mut found) = (Vec::new(), Vec::new());
-    for count in 1..sizes.tokens {
+    for count in 1..=sizes.tokens {
         expected.append(&mut Values::from(all.tokens.prefix(count).0).values);
         found.append(&mut Values::from(encoder.forward(&images, count, None).tokens.0).values);
     }

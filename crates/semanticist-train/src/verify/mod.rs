@@ -76,6 +76,7 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
 /// If `folder` is not a folder, or `cases` has a name that is no case.
 pub fn verify(folder: &Path, cases: Option<&[String]>, device: &Device) -> Result<Report> {
     let chosen = choose(cases)?;
+    let device = &device.clone().without_autodiff();
     let present = files_in(folder)?;
     let mut report = Report { checks: Vec::new(), unknown: Vec::new() };
     let mut known: BTreeSet<String> = CASES.iter().map(|case| case.file.to_string()).collect();
@@ -150,4 +151,24 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
         .map_err(failed)?
         .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_reported_as_the_file_of_its_case() {
+        let (folder, device) = (tempfile::tempdir().unwrap(), Device::flex());
+        std::fs::write(folder.path().join("x"), "").unwrap();
+        let cases: [(fn(&mut Bench) -> Result<()>, &str); 2] =
+            [(|_| panic!("shapes {:?}", [1, 2]), "failed: shapes [1, 2]"), (|_| Ok(()), "holds nothing")];
+        for (run, expected) in cases {
+            let mut bench = Bench::new("case", folder.path(), &device);
+            super::run(&Case { name: "case", file: "x", run }, &mut bench);
+            assert_eq!((bench.checks.len(), bench.checks[0].quantity.as_str()), (1, "x"));
+            let Verdict::Unreadable(reason) = &bench.checks[0].verdict else { panic!("{:?}", bench.checks) };
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
 }

@@ -29,13 +29,21 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     }
     let decoder = sizes.build(&mut parameters, recording.path(), bench.device)?;
     parameters.finish(recording.path())?;
+    let subject = Subject { sizes, decoder, tokens };
     for run in &runs {
-        if let Err(error) = run.compare(bench, &mut recording, &sizes, &decoder, &tokens) {
+        if let Err(error) = run.compare(bench, &mut recording, &subject) {
             bench.unreadable(&run.tensor("out"), error.to_string());
         }
     }
     bench.close(&recording);
     Ok(())
+}
+
+/// What all runs sample from.
+struct Subject {
+    sizes: DecoderSizes,
+    decoder: Decoder,
+    tokens: Tokens,
 }
 
 /// One sampling run: its name and what the name means.
@@ -65,14 +73,8 @@ impl Run {
         format!("{}.{part}", self.name)
     }
 
-    fn compare(
-        &self,
-        bench: &mut Bench,
-        recording: &mut Recording,
-        sizes: &DecoderSizes,
-        decoder: &Decoder,
-        tokens: &Tokens,
-    ) -> Result<()> {
+    fn compare(&self, bench: &mut Bench, recording: &mut Recording, subject: &Subject) -> Result<()> {
+        let Subject { sizes, decoder, tokens } = subject;
         let batch = tokens.batch();
         let shape @ [_, channels, height, width] = sizes.latent(batch);
         let SampleOptions { steps, guidance, .. } = self.options;

@@ -46,10 +46,18 @@ pub(super) struct DecoderSizes {
 }
 
 impl EncoderSizes {
+    /// The sizes in the config of a recording, none of them absurd.
+    pub fn of(recording: &Recording) -> Result<Self> {
+        let sizes: Self = recording.config()?;
+        let Self { image_size, patch_size, dim, depth, heads, tokens, token_dim } = sizes;
+        bounded(recording, &[image_size, patch_size, dim, depth, heads, tokens, token_dim])?;
+        Ok(sizes)
+    }
+
     /// The sizes and parameters in the encoder's file, for cases that build on them.
     pub fn read(folder: &Path) -> Result<(Self, Weights)> {
         let mut recording = Recording::open(folder, encoder::FILE)?;
-        Ok((recording.config()?, recording.parameters()?.weights))
+        Ok((Self::of(&recording)?, recording.parameters()?.weights))
     }
 
     /// Takes the recorded images.
@@ -62,7 +70,6 @@ impl EncoderSizes {
     /// An encoder with the parameters under `encoder.`, taken from there.
     pub fn build(&self, parameters: &mut Weights, source: &Path, device: &Device) -> Result<Encoder> {
         let Self { image_size, patch_size, dim, depth, heads, tokens, token_dim } = *self;
-        bounded(source, &[image_size, patch_size, dim, depth, heads, tokens, token_dim])?;
         let tokens = token_shape(source, tokens, token_dim)?;
         let config = EncoderConfig {
             patch_size,
@@ -87,16 +94,26 @@ impl EncoderSizes {
 }
 
 impl DecoderSizes {
+    /// The sizes in the config of a recording, none of them absurd.
+    pub fn of(recording: &Recording) -> Result<Self> {
+        let sizes: Self = recording.config()?;
+        let Self { latent_size, latent_channels, patch_size, dim, depth, heads, tokens, token_dim, .. } =
+            sizes;
+        let all = [latent_size, latent_channels, patch_size, dim, depth, heads, tokens, token_dim];
+        bounded(recording, &all)?;
+        Ok(sizes)
+    }
+
     /// The sizes and parameters in the decoder's file, for cases that build on them.
     pub fn read(folder: &Path) -> Result<(Self, Weights)> {
         let mut recording = Recording::open(folder, decoder::FILE)?;
-        Ok((recording.config()?, recording.parameters()?.weights))
+        Ok((Self::of(&recording)?, recording.parameters()?.weights))
     }
 
     /// The same in a case whose file repeats the sizes: they must agree.
     pub fn read_for(folder: &Path, recording: &Recording) -> Result<(Self, Weights)> {
         let (sizes, parameters) = Self::read(folder)?;
-        if recording.config::<Self>()? == sizes {
+        if Self::of(recording)? == sizes {
             return Ok((sizes, parameters));
         }
         let decoder = decoder::FILE;
@@ -139,7 +156,6 @@ impl DecoderSizes {
     pub fn build(&self, parameters: &mut Weights, source: &Path, device: &Device) -> Result<Decoder> {
         let Self { latent_size, latent_channels, patch_size, dim, depth, heads, tokens, token_dim, .. } =
             *self;
-        bounded(source, &[latent_size, latent_channels, patch_size, dim, depth, heads, tokens, token_dim])?;
         let tokens = token_shape(source, tokens, token_dim)?;
         let config = DecoderConfig {
             patch_size,
@@ -163,9 +179,9 @@ impl DecoderSizes {
     }
 }
 
-fn bounded(source: &Path, sizes: &[usize]) -> Result<()> {
+fn bounded(recording: &Recording, sizes: &[usize]) -> Result<()> {
     match sizes.iter().find(|&&size| !(1..=LARGEST).contains(&size)) {
-        Some(size) => Err(Error::file(source, format!("config: a size of {size} is not in 1..={LARGEST}"))),
+        Some(size) => Err(recording.error(format!("config: a size of {size} is not in 1..={LARGEST}"))),
         None => Ok(()),
     }
 }

@@ -36,28 +36,34 @@ pub(super) fn run(bench: &mut Bench) -> Result<()> {
     let mut recording = bench.open(FILE)?;
     let config: RunConfig = recording.config()?;
     let device = bench.device.clone().autodiff();
-    let (sizes, mut encoder) = EncoderSizes::read(bench.folder)?;
-    let images = sizes.images(&mut recording, &device)?;
-    let encoder = {
-        let built = sizes.build(&mut encoder, recording.path(), &device)?;
-        encoder.finish(recording.path())?;
-        built
+    let (encoder_sizes, mut encoder) = EncoderSizes::read(bench.folder)?;
+    let (decoder_sizes, mut decoder) = DecoderSizes::read(bench.folder)?;
+    let images = encoder_sizes.images(&mut recording, &device)?;
+    let draws = Draws::read(&decoder_sizes, config.steps, &mut recording, &device)?;
+    agree(&recording, "images and latents", images.0.dims()[0], draws.latents.dims()[0])?;
+    agree(&recording, "tokens of encoder and decoder", encoder_sizes.tokens, decoder_sizes.tokens)?;
+    agree(&recording, "token_dim of encoder and decoder", encoder_sizes.token_dim, decoder_sizes.token_dim)?;
+    let networks = Networks {
+        encoder: encoder_sizes.build(&mut encoder, recording.path(), &device)?,
+        decoder: decoder_sizes.build(&mut decoder, recording.path(), &device)?,
     };
-    let (sizes, mut decoder) = DecoderSizes::read(bench.folder)?;
-    let draws = Draws::read(&sizes, config.steps, &mut recording, &device)?;
-    let decoder = {
-        let built = sizes.build(&mut decoder, recording.path(), &device)?;
-        decoder.finish(recording.path())?;
-        built
-    };
+    encoder.finish(recording.path())?;
+    decoder.finish(recording.path())?;
 
-    let course = train(Networks { encoder, decoder }, &images, &draws, &config)?;
+    let course = train(networks, &images, &draws, &config)?;
     bench.compare(&mut recording, "loss", Values::vector(course.losses), RUN);
     bench.compare(&mut recording, "grad_norm", Values::vector(course.norms), RUN);
     compare_weights(bench, &mut recording, "final.", &weights::collect(&course.networks, ""));
     compare_weights(bench, &mut recording, "ema.", &weights::collect(&course.average, ""));
     bench.close(&recording);
     Ok(())
+}
+
+fn agree(recording: &Recording, what: &str, left: usize, right: usize) -> Result<()> {
+    if left == right {
+        return Ok(());
+    }
+    Err(recording.error(format!("{what} differ: {left} and {right}, expected the same number")))
 }
 
 /// The latents and the random draws of every step.
