@@ -5,6 +5,7 @@ pub mod data;
 pub mod objective;
 pub mod schedule;
 
+pub mod alignment;
 pub mod ema;
 pub mod gradients;
 pub mod optimizer;
@@ -12,8 +13,10 @@ mod paths;
 
 pub mod checkpoint;
 pub mod journal;
-pub mod sheet;
 pub mod trainer;
 pub mod validation;
 
+pub mod quality;
+pub mod sheet;
 pub mod tokens;
+pub mod verify;

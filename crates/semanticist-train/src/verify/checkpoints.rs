@@ -1,0 +1,77 @@
+//! A published checkpoint: it holds the weights of the recorded networks, and they work the same.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use semanticist::Result;
+use semanticist::weights::published::{self, PublishedWeights};
+use semanticist::weights::{HostTensor, Weights};
+
+use super::bench::{Bench, Values};
+use super::decoder::{self, Question, compare_positions};
+use super::sizes::{DecoderSizes, EncoderSizes};
+use super::{EXACT, OUTPUT, encoder};
+
+pub(super) const FILE: &str = "checkpoints/tokenizer_ema.pkl";
+
+/// A checkpoint can leave this out, because only training needs it.
+const PROJECTOR: &str = "decoder.projector.";
+
+pub(super) fn run(bench: &mut Bench) -> Result<()> {
+    let path = bench.folder.join(FILE);
+    let PublishedWeights { mut weights, positions, .. } = published::load(&path)?;
+    let (encoder_sizes, mut recorded) = EncoderSizes::read(bench.folder)?;
+    let (mut decoder_sizes, decoder_weights) = DecoderSizes::read(bench.folder)?;
+    recorded.extend(decoder_weights);
+    if !weights.names().any(|name| name.starts_with(PROJECTOR)) {
+        recorded.split_prefix(PROJECTOR);
+        decoder_sizes = decoder_sizes.without_projector();
+    }
+    compare_stored(bench, &recorded, &weights);
+    compare_tokens(bench, &encoder_sizes, &mut weights, &path)?;
+
+    let mut recording = bench.open(decoder::FILE)?;
+    let question = Question::read(&decoder_sizes, &mut recording, bench.device)?;
+    let network = decoder_sizes.build(&mut weights, &path, bench.device)?;
+    weights.finish(&path)?;
+    bench.compare(&mut recording, "out_kept", question.ask(&network, &question.keep).into(), OUTPUT);
+    if let Some(positions) = positions {
+        compare_positions(bench, &network, &positions);
+    }
+    Ok(())
+}
+
+fn compare_tokens(bench: &mut Bench, sizes: &EncoderSizes, weights: &mut Weights, path: &Path) -> Result<()> {
+    let mut recording = bench.open(encoder::FILE)?;
+    let images = sizes.images(&mut recording, bench.device)?;
+    let network = sizes.build(weights, path, bench.device)?;
+    let tokens = network.forward(&images, sizes.tokens, None).tokens;
+    bench.compare(&mut recording, "tokens", tokens.0.into(), OUTPUT);
+    Ok(())
+}
+
+/// Compares all weights at once: the same names, shapes, types and bits.
+fn compare_stored(bench: &mut Bench, recorded: &Weights, found: &Weights) {
+    const QUANTITY: &str = "stored weights";
+    let names: BTreeSet<&str> = recorded.names().chain(found.names()).collect();
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    for name in names {
+        let (recorded, found) = (recorded.get(name), found.get(name));
+        let layout = |tensor: Option<&HostTensor>| match tensor {
+            Some(tensor) => format!("{} {:?}", tensor.dtype(), tensor.shape()),
+            None => "nothing".to_string(),
+        };
+        let values = |tensor: Option<&HostTensor>| Some(Values::from_host(tensor?)?.values);
+        if layout(recorded) != layout(found) {
+            let (recorded, found) = (layout(recorded), layout(found));
+            let reason = format!("{name} is {found} in the checkpoint, {recorded} in the recordings");
+            return bench.unreadable(QUANTITY, reason);
+        }
+        let (Some(recorded), Some(found)) = (values(recorded), values(found)) else {
+            return bench.unreadable(QUANTITY, format!("{name} does not hold floats"));
+        };
+        theirs.extend(recorded);
+        ours.extend(found);
+    }
+    bench.record(QUANTITY, &theirs, &ours, EXACT);
+}
