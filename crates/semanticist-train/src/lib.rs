@@ -12,6 +12,7 @@ mod paths;
 
 pub mod checkpoint;
 pub mod journal;
+pub mod quality;
 pub mod sheet;
 pub mod trainer;
 pub mod validation;
