@@ -40,6 +40,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TrainCommand,
     },
+    Evaluate(Evaluate),
     Verify(Verify),
 }
 
@@ -237,11 +238,40 @@ pub struct TrainingData {
     pub settings: Vec<String>,
 }
 
+/// Measure a tokenizer: PSNR, SSIM and diffusion loss at several numbers of tokens
+///
+/// Uses the validation part of the data if it has one, from the first image on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist evaluate --data photos
+  semanticist evaluate --data tiny-imagenet-100 --images 500 --model model.safetensors --json")]
+pub struct Evaluate {
+    /// Images: folders of class folders, folders of images, Parquet files or folders of them
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// How many images
+    #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
+    pub images: usize,
+    /// Numbers of tokens [default: 1, 2, 4 … all]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = count)]
+    pub tokens: Vec<usize>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
 /// Check this build and device against recorded reference tensors
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  semanticist verify crates/semanticist-train/tests/data/reference
+  semanticist verify recordings
   semanticist verify recordings --cases encoder,decoder --json
 
 Exit code 1 if any quantity is over its tolerance, unreadable or absent.")]

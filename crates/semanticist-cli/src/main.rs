@@ -1,5 +1,6 @@
 //! The command line of Semanticist: parse, dispatch, and say once what went wrong.
 
+mod allocator;
 mod args;
 mod boxed;
 mod device;
@@ -13,10 +14,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let arguments = args::Arguments::parse();
     match command::run(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,

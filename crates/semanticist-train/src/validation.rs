@@ -4,9 +4,11 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::noise::derive_seed;
-use semanticist::{Error, Noise, Result, Tokenizer, Tokens};
+use semanticist::{Error, Noise, Result, Tokenizer};
+use serde::Serialize;
 
 use crate::data::{Source, transform};
+use crate::quality::{self, Quality};
 
 /// Images that go through the network together.
 const BATCH: usize = 64;
@@ -86,11 +88,66 @@ pub fn samples(
     let seeds: Vec<u64> = (0..images.len() as u64).collect();
     for &count in counts {
         let mut noise = Noise::per_sample(&seeds);
-        let kept = Tokens(tokens.0.clone());
-        let painted = tokenizer.decode(&kept, &vec![count; images.len()], &options, &mut noise)?;
+        let painted = tokenizer.decode(&tokens, &vec![count; images.len()], &options, &mut noise)?;
         for (row, image) in rows.iter_mut().zip(from_pixels(&painted)) {
             row.push(image);
         }
     }
     Ok(rows)
+}
+
+/// What a tokenizer achieves with a number of tokens, averaged over images.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Achievement {
+    pub tokens: usize,
+    /// Mean over images, in dB.
+    pub psnr: f64,
+    /// Mean over images; none if they are smaller than the window.
+    pub ssim: Option<f64>,
+    /// Mean squared error of the prediction, as [`losses`] measures it.
+    pub diffusion_loss: f64,
+}
+
+/// Paints every image from its first 1, 2, … tokens and compares; one result per entry of `counts`.
+///
+/// Image i starts from the noise of seed `seed + i`, whatever the count. `after_step` is called for
+/// every picture in every sampling step, with the number of pictures.
+///
+/// # Errors
+/// If the sampler cannot run.
+pub fn achievements(
+    tokenizer: &Tokenizer,
+    images: &[RgbImage],
+    counts: &[usize],
+    (options, seed): (&SampleOptions, u64),
+    device: &Device,
+    mut after_step: impl FnMut(usize),
+) -> Result<Vec<Achievement>> {
+    let losses = losses(tokenizer, images, counts, device)?;
+    let mut qualities: Vec<Vec<Quality>> = vec![Vec::new(); counts.len()];
+    for (index, images) in images.chunks(BATCH).enumerate() {
+        let pixels = to_pixels(images, device);
+        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
+        let seeds: Vec<u64> = (0..images.len()).map(|i| seed + (index * BATCH + i) as u64).collect();
+        for (found, &count) in qualities.iter_mut().zip(counts) {
+            let mut noise = Noise::per_sample(&seeds);
+            let keep = vec![count; images.len()];
+            let prefix = tokens.prefix(count);
+            let progress = || after_step(images.len());
+            let painted = tokenizer.decode_observed(&prefix, &keep, options, &mut noise, progress)?;
+            found.extend(quality::compare(&pixels, &painted));
+        }
+    }
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    Ok(counts
+        .iter()
+        .zip(qualities)
+        .zip(losses)
+        .map(|((&tokens, qualities), diffusion_loss)| Achievement {
+            tokens,
+            psnr: mean(qualities.iter().map(|q| q.psnr).collect()),
+            ssim: qualities.iter().map(|q| q.ssim).collect::<Option<Vec<_>>>().map(mean),
+            diffusion_loss,
+        })
+        .collect())
 }

@@ -143,7 +143,7 @@ pub fn load_autoencoder(path: &Path, device: &Device) -> Result<(AutoencoderConf
 fn config_of<T: DeserializeOwned>(source: &Path, metadata: &Metadata, expected: &str) -> Result<T> {
     match metadata.get(KIND).map(String::as_str) {
         Some(kind) if kind == expected => {}
-        Some(kind) => return Err(Error::file(source, format!("holds a {kind}, expected a {expected}"))),
+        Some(kind) => return Err(Error::file(source, format!("holds one {kind}, expected one {expected}"))),
         None => {
             return Err(Error::file(
                 source,

@@ -1,12 +1,16 @@
 //! Choices that several commands share: which model, how many tokens, how to sample.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use burn::tensor::Device;
 use semanticist::Model;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
 use semanticist_train::config::read_tokenizer_config;
+use semanticist_train::data::{Source, Split};
 
 use crate::args::{ModelChoice, Sampling};
+use crate::output::note;
 use crate::{boxed, failure};
 
 impl ModelChoice {
@@ -36,4 +40,26 @@ pub fn check_count(asked: usize, there: usize, holder: &str) -> Result<()> {
         return Ok(());
     }
     Err(failure::usage(format!("--tokens {asked}: {holder} has {there} tokens per image; use 1 to {there}")))
+}
+
+/// The validation part of the data if it has one, else all of it.
+pub fn validation_source(data: &[PathBuf]) -> Result<Source> {
+    let all = Source::open(data, Split::All)?;
+    match Source::open(data, Split::Validation) {
+        Ok(part) if part.len() < all.len() => Ok(part),
+        _ => {
+            note("the data has no validation part of its own; all of it is used to validate");
+            Ok(all)
+        }
+    }
+}
+
+/// What was asked for, or powers of two up to all tokens.
+pub fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
+    if asked.is_empty() {
+        let powers = std::iter::successors(Some(1), |count| Some(count * 2));
+        return Ok(powers.take_while(|&count| count < all).chain([all]).collect());
+    }
+    asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
+    Ok(asked.to_vec())
 }

@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod encode;
+pub mod evaluate;
 pub mod models;
 pub mod reconstruct;
 pub mod train;
@@ -23,6 +24,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
+        Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),
     }
 }

@@ -13,7 +13,7 @@ use semanticist_train::quality::{self, Quality};
 use semanticist_train::sheet::{self, Cell};
 use serde::Serialize;
 
-use super::choice::check_count;
+use super::choice::counts;
 use crate::args::Reconstruct;
 use crate::progress::Progress;
 use crate::{boxed, failure, output};
@@ -110,16 +110,6 @@ fn check_distinct(counts: &[usize]) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// What was asked for, or powers of two up to all tokens.
-fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
-    if asked.is_empty() {
-        let powers = std::iter::successors(Some(1), |count| Some(count * 2));
-        return Ok(powers.take_while(|&count| count < all).chain([all]).collect());
-    }
-    asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
-    Ok(asked.to_vec())
 }
 
 /// Where the sheet of each image goes; checked before anything is computed.

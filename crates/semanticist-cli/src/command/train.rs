@@ -13,7 +13,8 @@ use semanticist_train::data::{Source, Split};
 use semanticist_train::journal::ValidationRecord;
 use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, fit_autoencoder};
 
-use crate::args::{TrainAutoencoder, TrainTokenizer, TrainingData};
+use super::choice::validation_source;
+use crate::args::{TrainAutoencoder, TrainTokenizer};
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
 
@@ -24,7 +25,7 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     let config = RunConfig::read(&request.run.config, &request.run.settings)?;
     let device = request.machine.start()?;
     let training = Arc::new(Source::open(&request.run.data, Split::Train)?);
-    let validation = validation_source(&request.run)?;
+    let validation = validation_source(&request.run.data)?;
     note(&format!("{} training images, {} for validation", training.len(), validation.len()));
     let autoencoder = request.autoencoder.as_deref();
     let autoencoder = autoencoder.map(|path| shared_autoencoder(path, &config, &device)).transpose()?;
@@ -74,17 +75,6 @@ pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     let autoencoder = fit_autoencoder(&config, source, &device, &mut observe)?;
     save_autoencoder(&request.out, &config.model.autoencoder, &autoencoder)?;
     output::print(&format!("done: {}", request.out.display()))
-}
-
-/// The validation split of the data if it has one, else all of it.
-fn validation_source(run: &TrainingData) -> Result<Source> {
-    if let Ok(source) = Source::open(&run.data, Split::Validation)
-        && source.len() < Source::open(&run.data, Split::All)?.len()
-    {
-        return Ok(source);
-    }
-    note("the data has no validation part; the validation loss is that of training images");
-    Ok(Source::open(&run.data, Split::All)?)
 }
 
 fn shared_autoencoder(path: &Path, config: &RunConfig, device: &Device) -> Result<Autoencoder> {

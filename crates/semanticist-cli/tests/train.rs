@@ -1,0 +1,152 @@
+//! `train` through the real binary: a kill at any moment costs nothing but time.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const CONFIG: &str = r#"
+steps = 24
+[model]
+image_size = 16
+tokens = 4
+token_dim = 4
+encoder = { patch_size = 4, drop_path = 0.1, blocks = { width = 16, depth = 1, heads = 2 } }
+decoder = { patch_size = 1, blocks = { width = 16, depth = 1, heads = 2 } }
+autoencoder = { kind = "linear", patch_size = 4, channels = 8, whitening = 0.25 }
+diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
+[data]
+batch = 4
+[learning_rate]
+peak = 1e-3
+warmup_steps = 2
+decay = "constant"
+[log]
+every = 1
+checkpoint_every = 2
+validate_every = 12
+validation_images = 2
+validation_tokens = [1, 4]
+sample_images = 1
+"#;
+
+fn semanticist(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_semanticist"));
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn train(folder: &Path, out: &str) -> Command {
+    let mut command = semanticist(folder);
+    command.args(["train", "tokenizer", "tiny.toml", "--data", "photos", "--threads", "1", "--out", out]);
+    command
+}
+
+fn prepare(folder: &Path) {
+    fs::write(folder.join("tiny.toml"), CONFIG).unwrap();
+    fs::create_dir(folder.join("photos")).unwrap();
+    for seed in 0..120u32 {
+        let picture = image::RgbImage::from_fn(16, 16, |x, y| {
+            image::Rgb([(x * 16) as u8, (y * seed) as u8, ((x * y + seed * 7) % 256) as u8])
+        });
+        picture.save(folder.join(format!("photos/{seed}.png"))).unwrap();
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+/// What a run ended with, without what depends on the clock.
+fn result(folder: &Path, out: &str) -> (Vec<u8>, Vec<serde_json::Value>) {
+    let weights = folder.join(out).join("checkpoints/step-00000024/weights.safetensors");
+    let journal = fs::read_to_string(folder.join(out).join("journal.jsonl")).unwrap();
+    let records = journal.lines().map(|line| {
+        let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().remove("images_per_second");
+        record
+    });
+    (fs::read(weights).unwrap(), records.collect())
+}
+
+#[test]
+fn a_killed_run_ends_as_if_it_had_not_been() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let whole = train(folder, "whole").output().unwrap();
+    assert!(whole.status.success(), "{}", stderr(&whole));
+
+    // Kills at different moments, some while a checkpoint is being written, until one run ends.
+    let mut killed = 0;
+    for attempt in 0..40u64 {
+        let mut command = train(folder, "parts");
+        if folder.join("parts/checkpoints").exists() {
+            command.arg("--resume");
+        }
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + 47 * (attempt * attempt) % 400));
+        if attempt < 12 && child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            killed += 1;
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = stderr(&output);
+        if output.status.success() {
+            assert!(killed > 0);
+            assert_eq!(result(folder, "parts"), result(folder, "whole"));
+            return;
+        }
+        // A kill before the first checkpoint leaves nothing to resume from; that is said.
+        assert!(output.status.code().is_none() || text.contains("no checkpoint"), "{text}");
+        if text.contains("no checkpoint") {
+            fs::remove_dir_all(folder.join("parts")).unwrap();
+        }
+    }
+    panic!("no run came to its end");
+}
+
+#[test]
+fn what_cannot_be_trained_is_said_and_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["missing.toml", "--data", "photos"], 1, "missing.toml"),
+        (&["tiny.toml", "--data", "nowhere"], 1, "nowhere"),
+        (&["tiny.toml", "--data", "photos", "--set", "model.tokns=3"], 1, "did you mean `tokens`"),
+        (&["tiny.toml", "--data", "photos", "--set", "nonsense"], 1, "KEY=VALUE"),
+        (&["tiny.toml", "--data", "photos", "--resume"], 1, "no checkpoint"),
+        (&["tiny.toml"], 2, "--data"),
+    ];
+    for (arguments, code, part) in cases {
+        let mut command = semanticist(folder);
+        let output = command.args(["train", "tokenizer"]).args(*arguments).args(["--out", "run"]).output();
+        let output = output.unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(*code), "{arguments:?}: {text}");
+        assert!(text.contains(part), "{arguments:?}: {text}");
+        assert!(!folder.join("run/model.safetensors").exists());
+    }
+}
+
+#[test]
+fn an_autoencoder_is_fitted_once_and_shared() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let mut fit = semanticist(folder);
+    fit.args(["train", "autoencoder", "tiny.toml", "--data", "photos", "--out", "linear.safetensors"]);
+    let output = fit.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("% of the variance"));
+    let run = |out, file| {
+        let mut command = train(folder, out);
+        command.args(["--set", "steps=1", "--autoencoder", file]).output().unwrap()
+    };
+    assert!(run("shared", "linear.safetensors").status.success());
+    let wrong = stderr(&run("wrong", "shared/model.safetensors"));
+    assert!(wrong.contains("holds one tokenizer, expected one autoencoder"), "{wrong}");
+}
