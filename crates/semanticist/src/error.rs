@@ -30,6 +30,9 @@ pub enum Error {
     /// A configuration contradicts itself or asks for something impossible.
     #[error("{0}")]
     Config(String),
+    /// Training cannot go on.
+    #[error("{0}")]
+    Training(String),
     /// A model, checkpoint or token file does not hold what it should.
     #[error("{}: {problem}", path.display())]
     File {

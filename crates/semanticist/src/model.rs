@@ -12,8 +12,10 @@ use crate::noise::Noise;
 use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
 use crate::weights::{self, HostTensor, Metadata, Precision, Weights, published};
 
-/// The metadata entry that says what kind of model a file holds, and the kind of this module.
-const KIND: (&str, &str) = ("semanticist.kind", "tokenizer");
+/// The metadata entry that says what kind of model a file holds.
+const KIND: &str = "semanticist.kind";
+const TOKENIZER: &str = "tokenizer";
+const AUTOENCODER_ALONE: &str = "autoencoder";
 const CONFIG: &str = "config";
 const TRAINING: &str = "training";
 const AUTOENCODER: &str = "autoencoder.";
@@ -53,17 +55,7 @@ impl Model {
     }
 
     fn build(source: &Path, mut weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
-        let config: TokenizerConfig = entry(source, metadata, CONFIG)?.ok_or_else(|| {
-            Error::file(
-                source,
-                "holds weights but no configuration; a published checkpoint needs --config FILE.toml",
-            )
-        })?;
-        let kind = metadata.get(KIND.0).map(String::as_str);
-        if kind != Some(KIND.1) {
-            let found = kind.unwrap_or("something else");
-            return Err(Error::file(source, format!("holds a {found}, expected a {}", KIND.1)));
-        }
+        let config: TokenizerConfig = config_of(source, metadata, TOKENIZER)?;
         let hash = weights::hash(&weights, metadata);
         let arrays = split_arrays(source, &mut weights)?;
         let autoencoder = Autoencoder::from_arrays(&config.autoencoder, &arrays, device)
@@ -107,7 +99,7 @@ impl Tokenizer {
             weights.insert(name, HostTensor::from_f32(&shape, &values));
         }
         let mut metadata = Metadata::from([
-            (KIND.0.to_string(), KIND.1.to_string()),
+            (KIND.to_string(), TOKENIZER.to_string()),
             (CONFIG.to_string(), json(&self.config)),
         ]);
         if let Some(training) = training {
@@ -115,6 +107,52 @@ impl Tokenizer {
         }
         weights::save(path, &weights, &metadata, precision)
     }
+}
+
+/// Writes an autoencoder alone, for training runs that share it.
+///
+/// # Errors
+/// If the file cannot be written; nothing is left under its name then.
+pub fn save_autoencoder(path: &Path, config: &AutoencoderConfig, autoencoder: &Autoencoder) -> Result<()> {
+    let mut weights = Weights::new();
+    for NamedArray { name, shape, values } in autoencoder.to_arrays() {
+        weights.insert(name, HostTensor::from_f32(&shape, &values));
+    }
+    let metadata = Metadata::from([
+        (KIND.to_string(), AUTOENCODER_ALONE.to_string()),
+        (CONFIG.to_string(), json(config)),
+    ]);
+    weights::save(path, &weights, &metadata, Precision::F32)
+}
+
+/// Reads what [`save_autoencoder`] wrote.
+///
+/// # Errors
+/// If the file is something else or damaged.
+pub fn load_autoencoder(path: &Path, device: &Device) -> Result<(AutoencoderConfig, Autoencoder)> {
+    let (mut weights, metadata) = weights::load(path)?;
+    let config: AutoencoderConfig = config_of(path, &metadata, AUTOENCODER_ALONE)?;
+    let arrays = split_arrays(path, &mut weights)?;
+    weights.finish(path)?;
+    let autoencoder = Autoencoder::from_arrays(&config, &arrays, device)
+        .map_err(|error| Error::file(path, error.to_string()))?;
+    Ok((config, autoencoder))
+}
+
+/// The configuration in a file that must hold a model of kind `expected`.
+fn config_of<T: DeserializeOwned>(source: &Path, metadata: &Metadata, expected: &str) -> Result<T> {
+    match metadata.get(KIND).map(String::as_str) {
+        Some(kind) if kind == expected => {}
+        Some(kind) => return Err(Error::file(source, format!("holds a {kind}, expected a {expected}"))),
+        None => {
+            return Err(Error::file(
+                source,
+                "holds weights but does not say of what; a published checkpoint needs --config FILE.toml",
+            ));
+        }
+    }
+    entry(source, metadata, CONFIG)?
+        .ok_or_else(|| Error::file(source, "has no \"config\" entry in its metadata; it is damaged"))
 }
 
 /// Networks of this configuration with these weights, all of them and nothing else.

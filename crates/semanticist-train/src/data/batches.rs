@@ -208,6 +208,9 @@ fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sampl
     Ok(Sample { image, label: record.label, name: record.name })
 }
 
+/// The rows of row groups, by the number of the chunk, until they are sent.
+type Loaded = HashMap<usize, Vec<Option<Result<Record>>>>;
+
 /// Walks through the epochs and hands each sample to the worker whose turn it is.
 struct Feeder {
     source: Arc<Source>,
@@ -263,13 +266,9 @@ impl Feeder {
     }
 
     /// Reads the row groups among the chunks of `rows`; files are left to the workers.
-    fn load(
-        &mut self,
-        rows: &[(usize, usize)],
-        at: Position,
-    ) -> Result<HashMap<usize, Vec<Option<Result<Record>>>>, Stopped> {
+    fn load(&mut self, rows: &[(usize, usize)], at: Position) -> Result<Loaded, Stopped> {
         let source = self.source.clone();
-        let mut loaded = HashMap::new();
+        let mut loaded = Loaded::new();
         for &(chunk, _) in rows {
             let group = &source.chunks()[chunk];
             if matches!(group, Chunk::File { .. }) || loaded.contains_key(&chunk) {

@@ -2,6 +2,10 @@
 //!
 //! Follows `src/libImaging/Resample.c` of Pillow 11: coefficients normalised in `f64`, rounded to
 //! 22-bit fixed point, a horizontal pass, rounding to 8 bits, a vertical pass, rounding again.
+//!
+//! Since version 13 Pillow turns the two passes around where the height shrinks by more than twice
+//! as many pixels as the width (pull request 9549), which may move a byte by one. The published
+//! models were made with earlier versions, so the order is always horizontal first here.
 
 use std::ops::Range;
 

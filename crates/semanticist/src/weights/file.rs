@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::header::{self, Entry, Header};
 use super::{Bytes, HostTensor, Weights};
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// The text entries of a file: `config` holds the model's configuration.
@@ -109,24 +110,6 @@ fn split(header: Header, bytes: impl Fn(std::ops::Range<usize>) -> Bytes) -> (We
         weights.insert(name, HostTensor::new(info.dtype, info.shape, bytes));
     }
     (weights, header.metadata)
-}
-
-// replaced by files::write_atomically on merge
-fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = File::create(&temporary).and_then(|file| {
-        let mut writer = BufWriter::with_capacity(1 << 20, file);
-        write(&mut writer)?;
-        writer.into_inner()?.sync_all()?;
-        std::fs::rename(&temporary, path)
-    });
-    written.map_err(|source| {
-        // Best effort: the first error is the one that matters.
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path, "write", source)
-    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,145 @@
+//! Step folders: everything a run needs to go on exactly where it was.
+//!
+//! A folder is written under a temporary name, synced and renamed, so that one with the final name
+//! is complete whatever happened.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use semanticist::weights::{self, Metadata, Precision};
+use semanticist::{Error, Model, Result, Tokenizer};
+use serde::{Deserialize, Serialize};
+
+use crate::config::RunConfig;
+use crate::data::Position;
+use crate::optimizer::AdamW;
+
+const WEIGHTS: &str = "weights.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+const PREFIX: &str = "step-";
+
+/// What is not a tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps made.
+    pub step: u64,
+    /// The next image.
+    pub position: Position,
+    /// Images seen.
+    pub images: u64,
+    /// Seconds of training, validation not counted.
+    pub seconds: f64,
+    pub config: RunConfig,
+}
+
+/// A run at a step.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub state: State,
+    /// The current weights, and the autoencoder.
+    pub tokenizer: Tokenizer,
+    /// Their moving average.
+    pub average: Tokenizer,
+    pub optimizer: AdamW,
+}
+
+impl Checkpoint {
+    /// Writes the folder of this step below `folder`, and removes all but the last `keep`.
+    ///
+    /// # Errors
+    /// If it cannot be written; the folders that are there stay then.
+    pub fn save(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
+        let path = folder.join(format!("{PREFIX}{:08}", self.state.step));
+        let partial = folder.join(format!(".{PREFIX}{:08}.partial", self.state.step));
+        remove(&partial)?;
+        fs::create_dir_all(&partial).map_err(|error| Error::io(&partial, "create the folder", error))?;
+        let written = self.write(&partial);
+        if let Err(error) = written {
+            let _ = fs::remove_dir_all(&partial);
+            return Err(error);
+        }
+        remove(&path)?;
+        fs::rename(&partial, &path).map_err(|error| Error::io(&path, "rename to", error))?;
+        sync(folder)?;
+        for (_, old) in steps(folder)?.iter().rev().skip(keep.max(1)) {
+            remove(old)?;
+        }
+        Ok(path)
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        self.tokenizer.save(&folder.join(WEIGHTS), None, Precision::F32)?;
+        self.average.save(&folder.join(AVERAGE), None, Precision::F32)?;
+        let optimizer = self.optimizer.state();
+        weights::save(&folder.join(OPTIMIZER), &optimizer, &Metadata::new(), Precision::F32)?;
+        let state = serde_json::to_vec_pretty(&self.state).expect("the state is plain data");
+        semanticist::files::write_atomically(&folder.join(STATE), |file| {
+            std::io::Write::write_all(file, &state)
+        })?;
+        sync(folder)
+    }
+
+    /// The last complete checkpoint below `folder`, on the device of training.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn load_last(folder: &Path, device: &burn::tensor::Device) -> Result<Self> {
+        let Some((_, path)) = steps(folder)?.pop() else {
+            return Err(Error::file(folder, "holds no checkpoint to resume from; start without --resume"));
+        };
+        let state_path = path.join(STATE);
+        let text = fs::read(&state_path).map_err(|error| Error::io(&state_path, "read", error))?;
+        let state: State = serde_json::from_slice(&text).map_err(|error| {
+            Error::file(&state_path, format!("is not a checkpoint of this version: {error}"))
+        })?;
+        let tokenizer = Model::load(&path.join(WEIGHTS), None, device)?.tokenizer;
+        let loaded = Model::load(&path.join(AVERAGE), None, &device.clone().without_autodiff())?.tokenizer;
+        // The average must share the ids of the weights it follows.
+        let mut values = weights::collect(&loaded.networks, "");
+        let networks = weights::apply(tokenizer.networks.valid(), "", &mut values);
+        values.finish(&path.join(AVERAGE))?;
+        let average = Tokenizer { networks, ..loaded };
+        let optimizer_path = path.join(OPTIMIZER);
+        let (mut moments, _) = weights::load(&optimizer_path)?;
+        let optimizer = AdamW::restore(state.config.optimizer, state.step, &tokenizer.networks, &mut moments);
+        moments.finish(&optimizer_path)?;
+        Ok(Self { state, tokenizer, average, optimizer })
+    }
+}
+
+/// The complete step folders, in order.
+pub fn steps(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io(folder, "read the folder", error)),
+    };
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let step = path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
+            Some((step, path))
+        })
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(path, "remove the folder", error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes renames in a folder last through a power cut.
+fn sync(folder: &Path) -> Result<()> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::io(folder, "sync", error))
+}

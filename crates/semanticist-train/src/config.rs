@@ -1,0 +1,273 @@
+//! What a training run is: a TOML file, resolved and checked before anything starts.
+
+use std::path::Path;
+
+use semanticist::{Error, Result, TokenizerConfig};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::objective::NestedGuidance;
+use crate::optimizer::AdamWConfig;
+use crate::schedule::LearningRate;
+
+/// A tokenizer's training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The seed of weights, data order, augmentation and every draw of training.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimiser steps in all.
+    pub steps: u64,
+    /// Decay of the moving average of the weights per step.
+    #[serde(default = "default_ema")]
+    pub ema: f64,
+    pub model: TokenizerConfig,
+    pub data: DataConfig,
+    pub learning_rate: LearningRate,
+    #[serde(default)]
+    pub optimizer: AdamWConfig,
+    #[serde(default)]
+    pub nested_guidance: NestedGuidance,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+fn default_ema() -> f64 {
+    0.999
+}
+
+/// How batches are made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Images per optimiser step.
+    pub batch: usize,
+    /// Parts that a batch is computed in, one after the other, to save memory.
+    #[serde(default = "default_accumulate")]
+    pub accumulate: usize,
+    /// Probability of a horizontal flip.
+    #[serde(default = "default_flip")]
+    pub flip: f32,
+    /// Threads that decode images; they do not change the result.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+    /// Images that a linear autoencoder is fitted to at the start.
+    #[serde(default = "default_fit_images")]
+    pub fit_images: usize,
+}
+
+fn default_accumulate() -> usize {
+    1
+}
+
+fn default_flip() -> f32 {
+    0.5
+}
+
+fn default_workers() -> usize {
+    2
+}
+
+fn default_fit_images() -> usize {
+    10_000
+}
+
+/// When the run says something, and what; steps, except where stated. 0 turns a line off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A line in the journal.
+    pub every: u64,
+    /// A checkpoint; the last step always makes one.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept; older ones are removed.
+    pub keep_checkpoints: usize,
+    /// A validation loss and a sheet of samples.
+    pub validate_every: u64,
+    /// Images in the validation loss.
+    pub validation_images: usize,
+    /// Token counts of the validation loss and of the samples.
+    pub validation_tokens: Vec<usize>,
+    /// Images on the sheet of samples.
+    pub sample_images: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            every: 50,
+            checkpoint_every: 1000,
+            keep_checkpoints: 2,
+            validate_every: 1000,
+            validation_images: 256,
+            validation_tokens: vec![1, 2, 4, 8, 16, 32],
+            sample_images: 6,
+        }
+    }
+}
+
+impl RunConfig {
+    /// Reads a file and lays `settings` of the form `key.path=value` over it.
+    ///
+    /// # Errors
+    /// If the file or a setting is not TOML, names an unknown key, or contradicts itself.
+    pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+        Self::parse(&text, settings).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// [`RunConfig::read`] on text.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
+        for setting in settings {
+            apply_setting(&mut table, setting)?;
+        }
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| config_error(&error))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The file that [`RunConfig::read`] reads back.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a run configuration is plain data")
+    }
+
+    /// Checks that the numbers fit together.
+    ///
+    /// # Errors
+    /// Names the first field that does not.
+    pub fn validate(&self) -> Result<()> {
+        self.model.validate()?;
+        self.nested_guidance.validate()?;
+        let DataConfig { batch, accumulate, .. } = self.data;
+        let problem = if self.steps == 0 {
+            "steps is 0; a run has at least 1".into()
+        } else if batch == 0 || accumulate == 0 || !batch.is_multiple_of(accumulate) {
+            format!("data.accumulate = {accumulate} does not divide data.batch = {batch}")
+        } else if !(0.0..1.0).contains(&self.ema) {
+            format!("ema = {} is not in [0, 1)", self.ema)
+        } else if !(self.learning_rate.peak > 0.0 && self.learning_rate.peak.is_finite()) {
+            format!("learning_rate.peak = {} is not a positive number", self.learning_rate.peak)
+        } else if let Some(&count) =
+            self.log.validation_tokens.iter().find(|&&count| count > self.model.tokens)
+        {
+            format!("log.validation_tokens has {count}, but the model has {} tokens", self.model.tokens)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(problem))
+    }
+}
+
+/// Reads the configuration of a tokenizer: a run's `[model]` table, or the bare table.
+///
+/// # Errors
+/// As [`RunConfig::read`].
+pub fn read_tokenizer_config(path: &Path) -> Result<TokenizerConfig> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+    let parse = || {
+        let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
+        let model = match table.remove("model") {
+            Some(Value::Table(model)) => model,
+            Some(_) => return Err(Error::Config("\"model\" is not a table".into())),
+            None => table,
+        };
+        let config: TokenizerConfig =
+            model.try_into().map_err(|error: toml::de::Error| config_error(&error))?;
+        config.validate()?;
+        Ok(config)
+    };
+    parse().map_err(|error: Error| Error::file(path, error.to_string()))
+}
+
+/// Sets `a.b.c=value`; the value is TOML, or else text.
+fn apply_setting(table: &mut Table, setting: &str) -> Result<()> {
+    let (key, value) = setting.split_once('=').ok_or_else(|| {
+        Error::Config(format!("--set {setting}: expected KEY=VALUE, such as learning_rate.peak=1e-3"))
+    })?;
+    let value = format!("value = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(value.to_string()));
+    let mut names = key.split('.').collect::<Vec<_>>();
+    let last = names.pop().unwrap_or_default();
+    let mut place = table;
+    for name in names {
+        let next = place.entry(name).or_insert_with(|| Value::Table(Table::new()));
+        place = next
+            .as_table_mut()
+            .ok_or_else(|| Error::Config(format!("--set {setting}: {name} is a value, not a table")))?;
+    }
+    place.insert(last.to_string(), value);
+    Ok(())
+}
+
+/// Serde's message, with the nearest known name if it is about an unknown one.
+fn config_error(error: &toml::de::Error) -> Error {
+    let message = error.to_string();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let hint = match quoted.split_first() {
+        Some((unknown, known))
+            if message.contains("unknown field") || message.contains("unknown variant") =>
+        {
+            nearest(unknown, known).map(|name| format!(" (did you mean `{name}`?)"))
+        }
+        _ => None,
+    };
+    Error::Config(message.trim_end().to_string() + &hint.unwrap_or_default())
+}
+
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |name: &&&str| strsim::damerau_levenshtein(unknown, name);
+    known
+        .iter()
+        .min_by_key(distance)
+        .copied()
+        .filter(|name| strsim::damerau_levenshtein(unknown, name) <= 1 + unknown.len() / 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TINY: &str = include_str!("../../../configs/tokenizer-tiny.toml");
+
+    #[test]
+    fn the_preset_reads_and_survives_a_round_trip() {
+        let config = RunConfig::parse(TINY, &[]).unwrap();
+        assert_eq!(RunConfig::parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn settings_lie_over_the_file() {
+        let settings = ["model.encoder.blocks.depth=3", "learning_rate.decay=constant", "steps=7"];
+        let config = RunConfig::parse(TINY, &settings.map(String::from)).unwrap();
+        assert_eq!((config.model.encoder.blocks.depth, config.steps), (3, 7));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
+        let error = RunConfig::parse(TINY, &["model.token_dmi=3".into()]).unwrap_err().to_string();
+        assert!(error.contains("token_dmi") && error.contains("did you mean `token_dim`?"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        for (setting, part) in [
+            ("model.image_size=60", "60 is not a multiple"),
+            ("model.encoder.blocks.heads=5", "5 heads do not divide"),
+            ("data.accumulate=3", "data.accumulate = 3"),
+            ("steps=0", "steps"),
+            ("log.validation_tokens=[64]", "64"),
+            ("nested_guidance.drop_all=1.5", "1.5"),
+        ] {
+            let error = RunConfig::parse(TINY, &[setting.into()]).unwrap_err().to_string();
+            assert!(error.contains(part), "{setting}: {error}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Training as a whole: it learns, it resumes exactly, it stops before harm.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
+use semanticist::image::{RgbImage, from_pixels, to_pixels};
+use semanticist::tokenizer::Networks;
+use semanticist::{Latents, Noise, Pixels, Tokenizer};
+use semanticist_train::config::RunConfig;
+use semanticist_train::data::{Source, Split};
+use semanticist_train::gradients::Gradients;
+use semanticist_train::objective::{Draws, loss};
+use semanticist_train::optimizer::{AdamW, AdamWConfig};
+use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer};
+
+const CONFIG: &str = r#"
+steps = 6
+ema = 0.9
+[model]
+image_size = 16
+tokens = 4
+token_dim = 4
+encoder = { patch_size = 4, drop_path = 0.2, blocks = { width = 32, depth = 2, heads = 2 } }
+decoder = { patch_size = 1, blocks = { width = 32, depth = 2, heads = 2 } }
+autoencoder = { kind = "linear", patch_size = 4, channels = 8, whitening = 0.25 }
+diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
+[data]
+batch = 6
+accumulate = 2
+[learning_rate]
+peak = 1e-3
+warmup_steps = 2
+decay = "cosine"
+[nested_guidance]
+from_step = 2
+[log]
+every = 1
+checkpoint_every = 3
+validate_every = 3
+validation_images = 4
+validation_tokens = [1, 4]
+sample_images = 1
+"#;
+
+/// A smooth picture, different for each seed.
+fn picture(seed: u32, side: u32) -> RgbImage {
+    RgbImage::from_fn(side, side, |x, y| {
+        let wave = |k: u32| {
+            let angle = (x * (seed % 5 + 1) + y * (seed % 3 + 1)) as f32 / side as f32 + (k * seed) as f32;
+            (127.5 + 127.0 * angle.sin()) as u8
+        };
+        image::Rgb([wave(1), (x * 255 / side) as u8, wave(3) / 2])
+    })
+}
+
+fn photos(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for seed in 0..40 {
+        picture(seed, 20).save(folder.join(format!("{seed:03}.png"))).unwrap();
+    }
+}
+
+/// Runs in `out`; `stop_before` interrupts after as many steps.
+fn run(data: &Path, out: &Path, settings: &[&str], resume: bool) -> semanticist::Result<Ending> {
+    let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+    let config = RunConfig::parse(CONFIG, &settings)?;
+    let source = Arc::new(Source::open(&[data.to_path_buf()], Split::All)?);
+    let (device, interrupted) = (Device::flex(), AtomicBool::new(false));
+    let validation = source.clone();
+    let surroundings = Surroundings {
+        training: source,
+        validation: &validation,
+        out,
+        device: &device,
+        interrupted: &interrupted,
+    };
+    let trainer = if resume {
+        Trainer::resume(config, surroundings)?
+    } else {
+        Trainer::start(config, None, surroundings, &mut |_| ())?
+    };
+    trainer.run(&mut |event| {
+        if let Event::Saved(path) = event
+            && path.ends_with("step-00000003")
+            && !resume
+        {
+            interrupted.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    })
+}
+
+/// The journal without what depends on the clock.
+fn journal(out: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
+    let strip = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("images_per_second");
+        value
+    };
+    text.lines().map(strip).collect()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, whole, parts) =
+        (temp.path().join("data"), temp.path().join("whole"), temp.path().join("parts"));
+    photos(&data);
+    // Steps 1 to 3, then what a kill at step 5 may leave: later lines, a torn one, half a folder.
+    assert_eq!(run(&data, &parts, &[], false).unwrap(), Ending::Interrupted);
+    let mut torn = std::fs::read_to_string(parts.join("journal.jsonl")).unwrap();
+    torn += "{\"step\":4,\"loss\":7.0}\n{\"step\":5,\"lo";
+    std::fs::write(parts.join("journal.jsonl"), torn).unwrap();
+    let partial = parts.join("checkpoints/.step-00000006.partial");
+    std::fs::create_dir_all(&partial).unwrap();
+    std::fs::write(partial.join("weights.safetensors"), b"half").unwrap();
+    assert_eq!(run(&data, &parts, &[], true).unwrap(), Ending::Complete);
+
+    run(&data, &whole, &["log.checkpoint_every=0"], false).unwrap();
+    assert_eq!(journal(&parts), journal(&whole));
+    for file in ["weights", "average", "optimizer"] {
+        let name = format!("checkpoints/step-00000006/{file}.safetensors");
+        let [a, b] = [&parts, &whole].map(|out| std::fs::read(out.join(&name)).unwrap());
+        assert!(a == b, "{name} differs");
+    }
+    assert!(whole.join("model.safetensors").is_file() && whole.join("samples/step-00000006.png").is_file());
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_the_weights_change() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    let settings = ["learning_rate.peak=1e30", "learning_rate.warmup_steps=0", "log.validate_every=0"];
+    let error = run(&data, &out, &settings, false).unwrap_err().to_string();
+    assert!(error.contains("of step") && error.contains("learning_rate.peak"), "{error}");
+    assert!(!out.join("checkpoints/step-00000006").exists());
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_not_resumed_as_another() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    run(&data, &out, &["steps=1", "log.validate_every=0"], false).unwrap();
+    let again = run(&data, &out, &[], false).unwrap_err().to_string();
+    assert!(again.contains("--resume"), "{again}");
+    let other = run(&data, &out, &["seed=5"], true).unwrap_err().to_string();
+    assert!(other.contains("seed differs"), "{other}");
+    let none = run(&data, &temp.path().join("nothing"), &[], true).unwrap_err().to_string();
+    assert!(none.contains("no checkpoint"), "{none}");
+}
+
+#[test]
+fn one_image_can_be_learnt_by_heart() {
+    let device = Device::flex();
+    let settings = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"].map(String::from);
+    let config = RunConfig::parse(CONFIG, &settings).unwrap().model;
+    let picture = picture(3, 16);
+    let pixels = to_pixels(std::slice::from_ref(&picture), &device);
+    let process = Process::new(&config.diffusion).unwrap();
+    let mut networks = Networks::init(&config, &mut Noise::seeded(0), &device.clone().autodiff()).unwrap();
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let batch = 8;
+    let lift = |x: &Tensor<4>| Tensor::from_inner(x.clone().repeat_dim(0, batch));
+    for step in 0..400 {
+        let mut noise = Noise::stream(1, step);
+        let latents = lift(&(pixels.0.clone() * 2.0 - 1.0));
+        let draws = Draws {
+            keep: vec![4; batch],
+            timesteps: noise.below(batch, 1000),
+            noise: Tensor::from_inner(noise.normal(latents.dims(), &device)),
+        };
+        let total =
+            loss(&networks, &process, (&Pixels(lift(&pixels.0)), Latents(latents)), draws, None).total;
+        let gradients = Gradients::collect(&networks, &total.backward());
+        let norm = gradients.norm();
+        networks = optimizer.step(networks, &gradients, norm, 3e-3);
+    }
+    let autoencoder = semanticist::autoencoder::Autoencoder::Pixel;
+    let tokenizer = Tokenizer { config, networks: networks.valid(), autoencoder };
+    let options = SampleOptions { steps: 50, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::NONE };
+    let tokens = tokenizer.encode(&pixels, 4);
+    let painted = tokenizer.decode(&tokens, &[4], &options, &mut Noise::seeded(5)).unwrap();
+    let error: f64 = from_pixels(&painted)[0]
+        .iter()
+        .zip(picture.iter())
+        .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+        .sum::<f64>()
+        / (3.0 * 256.0);
+    let psnr = 10.0 * (255.0f64.powi(2) / error).log10();
+    assert!(psnr > 20.0, "{psnr} dB");
+}
