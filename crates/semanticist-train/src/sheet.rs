@@ -1,22 +1,194 @@
-//! Pictures side by side.
+//! The contact sheet: pictures side by side, each with what it is below it.
 
+use std::convert::Infallible;
+
+use embedded_graphics::Drawable;
+use embedded_graphics::Pixel;
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle, ascii};
+use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
+use embedded_graphics::text::{Alignment, Baseline, Text};
+use image::Rgb;
+use image::imageops::{self, FilterType};
 use semanticist::image::RgbImage;
 
-/// One row per image, one column per picture of it.
-pub fn rows(rows: &[Vec<RgbImage>], _counts: &[usize]) -> RgbImage {
-    let (w, h) = rows.first().and_then(|row| row.first()).map_or((0, 0), RgbImage::dimensions);
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
+/// Pictures are magnified by whole numbers until their shorter side has this many pixels.
+const CELL: u32 = 192;
+/// White between and around the cells, in pixels.
+const GAP: u32 = 12;
+/// From a picture to the text below it, in pixels.
+const TEXT_GAP: u32 = 4;
+/// The longest row; more cells go on in the next, so that a sheet fits a screen.
+const COLUMNS: usize = 8;
+
+const CAPTION: MonoFont = ascii::FONT_9X15_BOLD;
+const DETAIL: MonoFont = ascii::FONT_9X15;
+const BLACK: Rgb888 = Rgb888::BLACK;
+const GREY: Rgb888 = Rgb888::new(96, 96, 96);
+
+/// A picture and the two lines below it.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    pub picture: RgbImage,
+    /// What the picture is.
+    pub caption: String,
+    /// A number about it; may be empty.
+    pub detail: String,
+}
+
+impl Cell {
+    /// The picture that everything else on the sheet is compared with.
+    pub fn original(picture: RgbImage) -> Self {
+        Self { picture, caption: "original".into(), detail: String::new() }
+    }
+
+    /// What was painted from the first `count` tokens.
+    pub fn painted(picture: RgbImage, count: usize) -> Self {
+        let caption = if count == 1 { "1 token".into() } else { format!("{count} tokens") };
+        Self { picture, caption, detail: String::new() }
+    }
+
+    /// The same with a line below its caption.
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+}
+
+/// One row per image: the original, then what was painted from `counts` tokens.
+pub fn rows(rows: &[Vec<RgbImage>], counts: &[usize]) -> RgbImage {
+    let cells = |row: &Vec<RgbImage>| {
+        let painted =
+            row.iter().skip(1).zip(counts).map(|(picture, &count)| Cell::painted(picture.clone(), count));
+        row.iter().take(1).cloned().map(Cell::original).chain(painted).collect()
+    };
+    draw(&rows.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// Draws a sheet with one row of cells, or as many as it needs, for each of `rows`.
+pub fn draw(rows: &[Vec<Cell>]) -> RgbImage {
+    let lines: Vec<&[Cell]> = rows.iter().flat_map(|row| row.chunks(balanced(row.len()))).collect();
+    let sizes = || lines.iter().flat_map(|line| line.iter()).map(|cell| cell.picture.dimensions());
+    let scale = sizes().map(|(width, height)| CELL.div_ceil(width.min(height).max(1))).max().unwrap_or(1);
+    let width = sizes().map(|size| size.0).max().unwrap_or(0) * scale;
+    let height = sizes().map(|size| size.1).max().unwrap_or(0) * scale;
+    let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0) as u32;
+    let (step_x, step_y) = (width + GAP, height + text_height(&lines) + GAP);
+    let white = Rgb([255; 3]);
     let mut sheet =
-        RgbImage::from_pixel(columns * (w + 2), rows.len() as u32 * (h + 2), image::Rgb([255; 3]));
-    for (y, row) in rows.iter().enumerate() {
-        for (x, picture) in row.iter().enumerate() {
-            image::imageops::replace(
-                &mut sheet,
-                picture,
-                (x as u32 * (w + 2)).into(),
-                (y as u32 * (h + 2)).into(),
-            );
+        Canvas(RgbImage::from_pixel(GAP + columns * step_x, GAP + lines.len() as u32 * step_y, white));
+    for (line, y) in lines.iter().zip((GAP..).step_by(step_y as usize)) {
+        for (cell, x) in line.iter().zip((GAP..).step_by(step_x as usize)) {
+            sheet.cell(cell, scale, (x, y), (width, height));
         }
     }
-    sheet
+    sheet.0
+}
+
+/// How many cells of a row stand side by side, so that its lines are about equally long.
+fn balanced(cells: usize) -> usize {
+    let lines = cells.div_ceil(COLUMNS).max(1);
+    cells.div_ceil(lines).max(1)
+}
+
+fn text_height(lines: &[&[Cell]]) -> u32 {
+    let any_detail = lines.iter().flat_map(|line| line.iter()).any(|cell| !cell.detail.is_empty());
+    let detail = if any_detail { DETAIL.character_size.height } else { 0 };
+    TEXT_GAP + CAPTION.character_size.height + detail
+}
+
+/// An image that text can be drawn on.
+struct Canvas(RgbImage);
+
+impl Canvas {
+    fn cell(&mut self, cell: &Cell, scale: u32, (x, y): (u32, u32), (width, height): (u32, u32)) {
+        let (from_width, from_height) = cell.picture.dimensions();
+        let picture =
+            imageops::resize(&cell.picture, from_width * scale, from_height * scale, FilterType::Nearest);
+        imageops::replace(&mut self.0, &picture, x.into(), y.into());
+        let (middle, top) = (x + width / 2, y + height + TEXT_GAP);
+        self.text(&cell.caption, MonoTextStyle::new(&CAPTION, BLACK), (middle, top));
+        let below = top + CAPTION.character_size.height;
+        self.text(&cell.detail, MonoTextStyle::new(&DETAIL, GREY), (middle, below));
+    }
+
+    fn text(&mut self, text: &str, style: MonoTextStyle<Rgb888>, (middle, top): (u32, u32)) {
+        let place = Point::new(middle as i32, top as i32);
+        let mut text = Text::with_alignment(text, place, style, Alignment::Center);
+        text.text_style.baseline = Baseline::Top;
+        let Ok(_) = text.draw(self);
+    }
+}
+
+impl OriginDimensions for Canvas {
+    fn size(&self) -> Size {
+        Size::new(self.0.width(), self.0.height())
+    }
+}
+
+impl DrawTarget for Canvas {
+    type Color = Rgb888;
+    type Error = Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
+        for Pixel(Point { x, y }, color) in pixels {
+            // Text that is wider than the sheet is cut.
+            let place = u32::try_from(x).ok().zip(u32::try_from(y).ok());
+            if let Some(pixel) = place.and_then(|(x, y)| self.0.get_pixel_mut_checked(x, y)) {
+                *pixel = Rgb([color.r(), color.g(), color.b()]);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(shade: u8) -> Cell {
+        Cell::painted(RgbImage::from_pixel(64, 64, Rgb([shade; 3])), 2)
+    }
+
+    #[test]
+    fn small_pictures_are_magnified_pixel_by_pixel() {
+        let mut original = Cell::original(RgbImage::from_pixel(64, 64, Rgb([10, 20, 30])));
+        original.picture.put_pixel(63, 63, Rgb([200, 0, 0]));
+        let sheet = draw(&[vec![original, cell(7)]]);
+        assert_eq!(sheet.dimensions(), (2 * (192 + GAP) + GAP, 192 + TEXT_GAP + 15 + 2 * GAP));
+        assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);
+        assert_eq!(sheet.get_pixel(GAP, GAP).0, [10, 20, 30]);
+        let corner: Vec<_> = (188..193).map(|i| sheet.get_pixel(GAP + i, GAP + i).0).collect();
+        assert_eq!(corner, [[10, 20, 30], [200, 0, 0], [200, 0, 0], [200, 0, 0], [255; 3]]);
+        assert_eq!(sheet.get_pixel(GAP + 192 + GAP, GAP).0, [7; 3]);
+    }
+
+    #[test]
+    fn text_is_below_the_picture_and_in_the_middle() {
+        let sheet = draw(&[vec![cell(255).with_detail("20.00 dB")]]);
+        let dark = |(_, _, pixel): &(u32, u32, &Rgb<u8>)| pixel.0[0] < 128;
+        let (mut columns, mut lines): (Vec<_>, Vec<_>) =
+            sheet.enumerate_pixels().filter(dark).map(|(x, y, _)| (x, y)).unzip();
+        columns.sort_unstable();
+        lines.sort_unstable();
+        let middle = (columns[0] + columns[columns.len() - 1]) / 2;
+        assert!(middle.abs_diff(sheet.width() / 2) <= 4, "{middle} of {}", sheet.width());
+        assert!(lines[0] >= GAP + 192 + TEXT_GAP, "{}", lines[0]);
+        assert!(lines[lines.len() - 1] < sheet.height() - GAP);
+    }
+
+    #[test]
+    fn long_rows_are_broken_evenly_and_nothing_is_no_panic() {
+        assert_eq!([1, 7, 8, 9, 10, 17].map(balanced), [1, 7, 8, 5, 5, 6]);
+        let sheet = draw(&[vec![cell(0); 9]]);
+        assert_eq!(sheet.width(), 5 * (192 + GAP) + GAP);
+        assert_eq!(draw(&[]).dimensions(), (GAP, GAP));
+    }
+
+    #[test]
+    fn rows_of_pictures_get_their_captions() {
+        let picture = RgbImage::from_pixel(64, 64, Rgb([0; 3]));
+        let named = vec![Cell::original(picture.clone()), Cell::painted(picture.clone(), 1)];
+        assert_eq!(rows(&[vec![picture.clone(), picture]], &[1]), draw(&[named]));
+    }
 }

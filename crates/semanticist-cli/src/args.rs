@@ -1,0 +1,351 @@
+//! What can be asked for: the arguments of every command, and nothing else.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use semanticist::diffusion::{Guidance, Sampler};
+use semanticist_train::data::Split;
+
+use crate::device::Machine;
+
+/// Images as short, ordered sequences of tokens, and back.
+#[derive(Debug, Parser)]
+#[command(name = "semanticist", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  semanticist reconstruct                      try the model and the photo in the box
+  semanticist reconstruct photo.jpg            what 1, 2, 4 … tokens say of your photo
+  semanticist encode photos -o tokens.parquet  images to tokens
+  semanticist decode tokens.parquet -o out     tokens to images
+
+Exit codes: 0 done, 1 failed, 2 asked for what there is not.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Reconstruct(Reconstruct),
+    Encode(Encode),
+    Decode(Decode),
+    /// Look at models
+    Models {
+        #[command(subcommand)]
+        command: ModelsCommand,
+    },
+    /// Train a tokenizer, or the autoencoder below it
+    Train {
+        #[command(subcommand)]
+        command: TrainCommand,
+    },
+    Verify(Verify),
+}
+
+/// Paint images from their first tokens, next to the original
+///
+/// Writes one labelled contact sheet per image and prints how close each picture comes to the
+/// original. Images are cropped in the middle and reduced to the size of the model first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist reconstruct
+  semanticist reconstruct photo.jpg -o sheet.png
+  semanticist reconstruct *.jpg -o sheets/ --tokens 1,8,32 --json
+  semanticist reconstruct photo.jpg --model tokenizer.safetensors --steps 50 --guidance 3")]
+pub struct Reconstruct {
+    /// Image files (PNG, JPEG, WebP, BMP, GIF, TIFF) [default: a photo in the box]
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// How many of the first tokens to paint from, one picture each [default: 1, 2, 4 … all]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = count)]
+    pub tokens: Vec<usize>,
+    /// The sheet; with several images a folder, which is created [default: NAME.tokens.png in the
+    /// current folder]
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Turn images into a file of tokens
+///
+/// Images are read as they are needed, so there may be any number of them. Broken ones are skipped
+/// and named; if they are more than 1 %, nothing is written.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist encode photo.jpg -o photo.safetensors
+  semanticist encode photos more-photos -o tokens.parquet --tokens 16
+  semanticist encode imagenet/ -o validation.parquet --split validation --batch 64")]
+pub struct Encode {
+    /// Image files, folders of images, Parquet files (column `image`) or folders of them
+    #[arg(value_name = "INPUT", required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// The token file to write: .parquet or .safetensors
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How many of the first tokens to keep per image [default: all]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// Images that go through the network together
+    #[arg(long, value_name = "N", default_value = "32", value_parser = batch)]
+    pub batch: usize,
+    /// Which part of folders that name their parts
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    pub split: Part,
+    /// Print JSON instead of a sentence
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Paint the images that a file of tokens describes
+///
+/// PNG files are named as the images were, relative to the folder that all of them came from; rows
+/// of a Parquet file by their number. Names that would be equal get a number. Every picture starts
+/// from the same noise, so it does not depend on the others.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist decode tokens.parquet -o out
+  semanticist decode tokens.parquet -o out-4 --tokens 4 --seed 7")]
+pub struct Decode {
+    /// A token file, as `encode` writes it
+    #[arg(value_name = "TOKENS")]
+    pub input: PathBuf,
+    /// The folder for the images; created if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// How many of the first tokens to paint from [default: all in the file]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// Images that are painted together
+    #[arg(long, value_name = "N", default_value = "16", value_parser = batch)]
+    pub batch: usize,
+    /// Decode tokens of another model, too
+    #[arg(long)]
+    pub force: bool,
+    /// Replace images that are already there
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Print JSON instead of a sentence
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub sampling: Sampling,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    Info(ModelsInfo),
+}
+
+/// Show what a model file holds: configuration, parameters, training
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models info
+  semanticist models info tokenizer.safetensors --json
+  semanticist models info tokenizer.pkl --config tokenizer_l.toml")]
+pub struct ModelsInfo {
+    /// A model file [default: the model in the box]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// For a checkpoint as published: what it holds (TOML)
+    #[arg(long, value_name = "TOML", requires = "file")]
+    pub config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TrainCommand {
+    Tokenizer(TrainTokenizer),
+    Autoencoder(TrainAutoencoder),
+}
+
+/// Train a tokenizer
+///
+/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), checkpoints/,
+/// samples/ and model.safetensors, the averaged weights. Ctrl-C ends the step, saves and stops;
+/// --resume goes on exactly there.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1
+  semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
+  semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
+      --set learning_rate.peak=1e-3 --set steps=5000")]
+pub struct TrainTokenizer {
+    #[command(flatten)]
+    pub run: TrainingData,
+    /// The folder of the run; created if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the last checkpoint in DIR
+    #[arg(long)]
+    pub resume: bool,
+    /// Use this autoencoder instead of fitting one (see `train autoencoder`)
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub autoencoder: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Fit the linear autoencoder that a configuration asks for
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist train autoencoder configs/tokenizer-tiny.toml --data photos --out linear.safetensors")]
+pub struct TrainAutoencoder {
+    #[command(flatten)]
+    pub run: TrainingData,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// What a run is made of.
+#[derive(Debug, Clone, Args)]
+pub struct TrainingData {
+    /// The configuration of the run (TOML)
+    pub config: PathBuf,
+    /// Images: folders of class folders, folders of images, Parquet files or folders of them
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// Change an entry of the configuration, such as learning_rate.peak=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+}
+
+/// Check this build and device against recorded reference tensors
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist verify crates/semanticist-train/tests/data/reference
+  semanticist verify recordings --cases encoder,decoder --json
+
+Exit code 1 if any quantity is over its tolerance, unreadable or absent.")]
+pub struct Verify {
+    /// The folder with the recordings
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Only these cases [default: all that this build knows]
+    #[arg(long, value_name = "CASE,…", value_delimiter = ',')]
+    pub cases: Vec<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// How pictures are painted.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Painting")]
+pub struct Sampling {
+    /// How often the network looks at a picture
+    #[arg(long, value_name = "N", default_value = "25", value_parser = steps)]
+    pub steps: usize,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++
+    #[arg(long, value_name = "NAME", default_value = "ddim")]
+    pub sampler: Sampler,
+    /// How strongly the tokens are over-weighted; 1 is not at all
+    #[arg(
+        long, value_name = "SCALE", default_value = "1.5",
+        value_parser = guidance, allow_negative_numbers = true
+    )]
+    pub guidance: f64,
+    /// The noise that pictures start from
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+}
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelChoice {
+    /// A model file [default: the model in the box]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// For a checkpoint as published: what it holds (TOML)
+    #[arg(long, value_name = "TOML", requires = "model")]
+    pub config: Option<PathBuf>,
+}
+
+/// [`Split`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    Train,
+    Validation,
+    All,
+}
+
+impl From<Part> for Split {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Train => Self::Train,
+            Part::Validation => Self::Validation,
+            Part::All => Self::All,
+        }
+    }
+}
+
+/// A whole number from `least` to `most`.
+fn whole(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    whole(text, 1, 1 << 20)
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    whole(text, 1, 1 << 16)
+}
+
+fn steps(text: &str) -> Result<usize, String> {
+    whole(text, 2, 1 << 20)
+}
+
+pub fn threads(text: &str) -> Result<usize, String> {
+    whole(text, 1, 1024)
+}
+
+fn guidance(text: &str) -> Result<f64, String> {
+    let scale = text.trim().parse().map_err(|_| "expected a number, such as 1.5".to_string())?;
+    Guidance::constant(scale).validate().map_err(|error| error.to_string())?;
+    Ok(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,30 @@
+//! What is compiled into the binary, so that it works on its own: a small model and a photo.
+
+use burn::tensor::Device;
+use semanticist::{Model, Result};
+
+const MODEL: &[u8] = include_bytes!("../../../models/tokenizer-tiny.safetensors");
+
+/// Chelsea, from scikit-image's `data.chelsea`: by Stéfan van der Walt, CC0. Cropped and reduced.
+const PHOTO: &[u8] = include_bytes!("../../../assets/chelsea.png");
+
+/// What the model in the box is called.
+pub const MODEL_NAME: &str = "the model in the box";
+
+/// What the photo in the box is called.
+pub const PHOTO_NAME: &str = "chelsea.png (in the box)";
+
+/// The small tokenizer, trained on 64×64 photos.
+pub fn model(device: &Device) -> Result<Model> {
+    Model::from_bytes(MODEL_NAME, MODEL, device)
+}
+
+/// The size of its file, in bytes.
+pub fn model_bytes() -> usize {
+    MODEL.len()
+}
+
+/// An image file to try things on.
+pub fn photo() -> &'static [u8] {
+    PHOTO
+}

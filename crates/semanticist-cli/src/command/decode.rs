@@ -1,0 +1,163 @@
+//! `semanticist decode`: a file of tokens to images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use burn::tensor::{Device, Tensor, TensorData};
+use semanticist::diffusion::SampleOptions;
+use semanticist::image::{from_pixels, save_png};
+use semanticist::{Model, Noise, Tokens};
+use semanticist_train::tokens::{TokenFileInfo, TokenReader, TokenRecord};
+use serde::Serialize;
+
+use super::choice::check_count;
+use super::names::{CommonFolder, Names};
+use crate::args::Decode;
+use crate::output;
+use crate::progress::Progress;
+
+#[derive(Serialize)]
+struct Report {
+    folder: String,
+    tokens: usize,
+    images: Vec<Image>,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Image {
+    /// Where the image came from when it was encoded.
+    path: String,
+    file: String,
+}
+
+/// What every batch goes through.
+struct Painter<'a> {
+    request: &'a Decode,
+    model: &'a Model,
+    device: &'a Device,
+    info: &'a TokenFileInfo,
+    count: usize,
+    options: SampleOptions,
+    names: Names,
+    progress: Progress,
+}
+
+pub fn run(request: &Decode) -> Result<()> {
+    let begun = Instant::now();
+    let reader = TokenReader::open(&request.input)?;
+    let info = reader.info().clone();
+    let count = request.tokens.unwrap_or(info.tokens);
+    check_count(count, info.tokens, "the file")?;
+    let device = request.machine.start()?;
+    let model = request.model.load(&device)?;
+    check_model(request, &info, &model)?;
+    let (options, steps) = request.sampling.plan(&model)?;
+    let names = names(&request.input)?;
+    output::create_folder(&request.output)?;
+    let progress = Progress::new(reader.len() * steps, "painting");
+    let mut painter =
+        Painter { request, model: &model, device: &device, info: &info, count, options, names, progress };
+    let images = painter.run(reader)?;
+    drop(painter);
+    let (folder, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
+    if request.json {
+        return output::print_json(&Report { folder, tokens: count, images, seconds });
+    }
+    let noun = if images.len() == 1 { "image" } else { "images" };
+    let of = if count == 1 { "1 token".to_string() } else { format!("{count} tokens") };
+    output::print(&format!("{folder}: {} {noun} of {of} each, in {seconds:.1} s", images.len()))
+}
+
+impl Painter<'_> {
+    fn run(&mut self, mut reader: TokenReader) -> Result<Vec<Image>> {
+        let mut images = Vec::new();
+        loop {
+            let records =
+                reader.by_ref().take(self.request.batch).collect::<semanticist::Result<Vec<_>>>()?;
+            if records.is_empty() {
+                return Ok(images);
+            }
+            images.extend(self.batch(&records)?);
+        }
+    }
+
+    fn batch(&mut self, records: &[TokenRecord]) -> Result<Vec<Image>> {
+        let files = self.files(records)?;
+        let tokens = self.tokens(records)?;
+        let b = records.len();
+        // Every picture starts from the same noise: it depends on its tokens and the seed alone.
+        let mut noise = Noise::per_sample(&vec![self.request.sampling.seed; b]);
+        let progress = &self.progress;
+        let after_step = || progress.advance(b);
+        let keep = vec![self.count; b];
+        let painted =
+            self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, after_step)?;
+        let mut images = Vec::with_capacity(b);
+        for ((picture, record), file) in from_pixels(&painted).iter().zip(records).zip(files) {
+            save_png(picture, &file)?;
+            images.push(Image { path: record.path.clone(), file: file.display().to_string() });
+        }
+        Ok(images)
+    }
+
+    /// Where the images of a batch go, their folders made.
+    fn files(&mut self, records: &[TokenRecord]) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::with_capacity(records.len());
+        for record in records {
+            let file = self.request.output.join(self.names.next(&record.path));
+            if !self.request.overwrite && fs::symlink_metadata(&file).is_ok() {
+                let advice = "give an empty folder, or --overwrite to replace it";
+                return Err(anyhow!("{}: is already there; {advice}", file.display()));
+            }
+            if let Some(folder) = file.parent() {
+                output::create_folder(folder)?;
+            }
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    fn tokens(&self, records: &[TokenRecord]) -> Result<Tokens> {
+        if let Some(broken) = records.iter().find(|record| !record.tokens.iter().all(|v| v.is_finite())) {
+            let (file, advice) = (self.request.input.display(), "encode the image again");
+            return Err(anyhow!("{file}: the tokens of {} are not finite numbers; {advice}", broken.path));
+        }
+        let values: Vec<f32> = records.iter().flat_map(|record| &record.tokens).copied().collect();
+        let shape = [records.len(), self.info.tokens, self.info.token_dim];
+        let tokens = Tokens(Tensor::from_data(TensorData::new(values, shape), self.device));
+        Ok(tokens.prefix(self.count))
+    }
+}
+
+/// Fails if the model cannot paint the tokens, or did not make them and that is not wanted.
+fn check_model(request: &Decode, info: &TokenFileInfo, model: &Model) -> Result<()> {
+    let file = request.input.display();
+    let config = &model.tokenizer.config;
+    if info.token_dim != config.token_dim || info.tokens > config.tokens {
+        let found = format!("{} tokens of {} numbers", info.tokens, info.token_dim);
+        let expected = format!("up to {} of {}", config.tokens, config.token_dim);
+        let advice = "choose the model that made them with --model";
+        return Err(anyhow!("{file}: holds {found}, the model takes {expected}; {advice}"));
+    }
+    if info.model_hash == model.hash || request.force {
+        return Ok(());
+    }
+    let short = |hash: &str| hash.chars().take(12).collect::<String>();
+    let (found, expected) = (short(&info.model_hash), short(&model.hash));
+    Err(anyhow!(
+        "{file}: the tokens were made by model {found}, this is {expected}; choose that model with --model, \
+         or decode them all the same with --force"
+    ))
+}
+
+/// Names below the folder that all paths share, for which the file is read once more.
+fn names(path: &Path) -> Result<Names> {
+    let mut common = CommonFolder::default();
+    for record in TokenReader::open(path)? {
+        common.add(&record?.path);
+    }
+    Ok(Names::below(&common))
+}

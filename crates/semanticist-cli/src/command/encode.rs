@@ -1,0 +1,160 @@
+//! `semanticist encode`: images to a file of tokens, in memory that does not grow with their number.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use rayon::prelude::*;
+use semanticist::image::{RgbImage, decode, to_pixels};
+use semanticist::{Error, Model};
+use semanticist_train::data::{Broken, Record, Source, transform};
+use semanticist_train::tokens::{TokenFileInfo, TokenWriter};
+use serde::Serialize;
+
+use super::choice::check_count;
+use crate::args::Encode;
+use crate::failure::{self, Interrupted};
+use crate::output;
+use crate::progress::Progress;
+
+/// What was done.
+#[derive(Serialize)]
+struct Report {
+    output: String,
+    images: usize,
+    tokens: usize,
+    token_dim: usize,
+    model: String,
+    skipped: Vec<Skipped>,
+    seconds: f64,
+}
+
+/// A broken image.
+#[derive(Serialize)]
+struct Skipped {
+    path: String,
+    problem: String,
+}
+
+/// What every batch goes through.
+struct Encoder<'a> {
+    model: &'a Model,
+    device: &'a Device,
+    count: usize,
+    writer: TokenWriter,
+    broken: Broken,
+    written: usize,
+}
+
+pub fn run(request: &Encode) -> Result<()> {
+    let begun = Instant::now();
+    check_name(&request.output)?;
+    let source = Source::open(&request.inputs, request.split.into())?;
+    let device = request.machine.start()?;
+    let model = request.model.load(&device)?;
+    let config = &model.tokenizer.config;
+    let count = request.tokens.unwrap_or(config.tokens);
+    check_count(count, config.tokens, "the model")?;
+    let info = TokenFileInfo { model_hash: model.hash.clone(), tokens: count, token_dim: config.token_dim };
+    let writer = TokenWriter::create(&request.output, info)?;
+    let broken = Broken::new(source.len());
+    let mut encoder = Encoder { model: &model, device: &device, count, writer, broken, written: 0 };
+    encoder.run(&source, request.batch)?;
+    let Encoder { writer, broken, written: images, .. } = encoder;
+    writer.finish()?;
+    let skipped = broken.items().iter().cloned().map(|(path, problem)| Skipped { path, problem }).collect();
+    let (output, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
+    let (token_dim, hash) = (config.token_dim, model.hash.clone());
+    let report = Report { output, images, tokens: count, token_dim, model: hash, skipped, seconds };
+    if request.json { output::print_json(&report) } else { output::print(&sentence(&report)) }
+}
+
+impl Encoder<'_> {
+    fn run(&mut self, source: &Source, batch: usize) -> Result<()> {
+        let interrupted = listen()?;
+        let progress = Progress::new(source.len(), "encoding");
+        let mut records = source.records();
+        loop {
+            let records: Vec<_> = records.by_ref().take(batch).collect();
+            if records.is_empty() {
+                return Ok(());
+            }
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(Interrupted.into());
+            }
+            let pieces = records.len();
+            self.batch(records)?;
+            progress.advance(pieces);
+        }
+    }
+
+    fn batch(&mut self, records: Vec<semanticist::Result<Record>>) -> Result<()> {
+        let size = self.model.tokenizer.config.image_size;
+        // Only as many images as there are threads are held at their full size.
+        let cropped: Vec<_> = records.into_par_iter().map(|record| crop(record?, size)).collect();
+        let (mut records, mut images) = (Vec::new(), Vec::new());
+        for result in cropped {
+            match result {
+                Ok((record, image)) => {
+                    records.push(record);
+                    images.push(image);
+                }
+                Err(Error::Image { name, problem }) => {
+                    output::note(&format!("skipped {name}: {problem}"));
+                    self.broken.add(name, problem)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        let tokens = self.model.tokenizer.encode(&to_pixels(&images, self.device), self.count);
+        let values = tokens.0.into_data().convert::<f32>();
+        let values = values.as_slice::<f32>().expect("the data was just converted to f32");
+        for (record, tokens) in records.iter().zip(values.chunks(values.len() / records.len())) {
+            self.writer.push(&record.name, record.label, tokens)?;
+            self.written += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The image of a record, which need not keep its bytes.
+fn crop(record: Record, size: usize) -> semanticist::Result<(Record, RgbImage)> {
+    let image = decode(&record.name, &record.bytes)?;
+    Ok((Record { bytes: Vec::new(), ..record }, transform::evaluation(&image, size)))
+}
+
+fn check_name(path: &Path) -> Result<()> {
+    if !path.extension().is_some_and(|extension| extension == "parquet" || extension == "safetensors") {
+        let path = path.display();
+        let problem = "is not a name for a token file; expected .parquet or .safetensors at its end";
+        return Err(failure::usage(format!("-o {path}: {problem}")));
+    }
+    output::check_file(path)
+}
+
+/// Set by the first Ctrl-C, so that the unfinished file can be removed; the second ends at once.
+fn listen() -> Result<&'static AtomicBool> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(&INTERRUPTED)
+}
+
+fn sentence(report: &Report) -> String {
+    let Report { output, images, tokens, token_dim, skipped, seconds, .. } = report;
+    let skipped = match skipped.len() {
+        0 => String::new(),
+        count => format!(", {count} broken skipped"),
+    };
+    let noun = if *images == 1 { "image" } else { "images" };
+    format!("{output}: {images} {noun}, {tokens} × {token_dim} numbers each{skipped}, in {seconds:.1} s")
+}

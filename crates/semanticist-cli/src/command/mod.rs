@@ -1,0 +1,28 @@
+//! One file per command.
+
+pub mod decode;
+pub mod encode;
+pub mod models;
+pub mod reconstruct;
+pub mod train;
+pub mod verify;
+
+mod choice;
+mod names;
+
+use anyhow::Result;
+
+use crate::args::{Command, ModelsCommand, TrainCommand};
+
+/// Does what was asked for.
+pub fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Reconstruct(request) => reconstruct::run(&request),
+        Command::Encode(request) => encode::run(&request),
+        Command::Decode(request) => decode::run(&request),
+        Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
+        Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
+        Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
+        Command::Verify(request) => verify::run(&request),
+    }
+}

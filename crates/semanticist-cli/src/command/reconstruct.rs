@@ -1,0 +1,210 @@
+//! `semanticist reconstruct`: what the first 1, 2, 4 … tokens say of an image.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+use burn::tensor::Device;
+use semanticist::diffusion::SampleOptions;
+use semanticist::image::{RgbImage, center_crop, from_pixels, save_png, to_pixels};
+use semanticist::{Model, Noise};
+use semanticist_train::quality::{self, Quality};
+use semanticist_train::sheet::{self, Cell};
+use serde::Serialize;
+
+use super::choice::check_count;
+use crate::args::Reconstruct;
+use crate::progress::Progress;
+use crate::{boxed, failure, output};
+
+#[derive(Serialize)]
+struct Report {
+    images: Vec<ImageReport>,
+}
+
+#[derive(Serialize)]
+struct ImageReport {
+    path: String,
+    sheet: String,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    tokens: usize,
+    #[serde(flatten)]
+    quality: Quality,
+    /// To paint this picture.
+    seconds: f64,
+}
+
+/// An image to work on.
+struct Job {
+    path: String,
+    image: RgbImage,
+    sheet: PathBuf,
+}
+
+/// What every image is painted with.
+struct Painter<'a> {
+    model: &'a Model,
+    device: &'a Device,
+    counts: Vec<usize>,
+    options: SampleOptions,
+    seed: u64,
+    progress: Progress,
+}
+
+pub fn run(request: &Reconstruct) -> Result<()> {
+    check_distinct(&request.tokens)?;
+    let sheets = sheets(request)?;
+    let device = request.machine.start()?;
+    let model = request.model.load(&device)?;
+    let counts = counts(&request.tokens, model.tokenizer.config.tokens)?;
+    let (options, steps) = request.sampling.plan(&model)?;
+    let jobs = jobs(&request.images, sheets, model.tokenizer.config.image_size)?;
+    let progress = Progress::new(jobs.len() * counts.len() * steps, "painting");
+    let painter =
+        Painter { model: &model, device: &device, counts, options, seed: request.sampling.seed, progress };
+    let images = jobs.into_iter().map(|job| painter.paint(job)).collect::<Result<Vec<_>>>()?;
+    drop(painter);
+    if request.json {
+        return output::print_json(&Report { images });
+    }
+    output::print(&images.iter().map(table).collect::<Vec<_>>().join("\n"))
+}
+
+impl Painter<'_> {
+    fn paint(&self, job: Job) -> Result<ImageReport> {
+        let tokenizer = &self.model.tokenizer;
+        let original = to_pixels(std::slice::from_ref(&job.image), self.device);
+        let most = self.counts.iter().max().copied().unwrap_or(1);
+        let tokens = tokenizer.encode(&original, most);
+        let mut rows = Vec::with_capacity(self.counts.len());
+        let mut cells = vec![Cell::original(job.image)];
+        for &count in &self.counts {
+            let begun = Instant::now();
+            // The same noise for every count, so that a sheet shows what the tokens add.
+            let mut noise = Noise::per_sample(&[self.seed]);
+            let after_step = || self.progress.advance(1);
+            let prefix = tokens.prefix(count);
+            let painted =
+                tokenizer.decode_observed(&prefix, &[count], &self.options, &mut noise, after_step)?;
+            let picture = from_pixels(&painted).remove(0);
+            let seconds = begun.elapsed().as_secs_f64();
+            let quality = quality::compare(&original, &painted)[0];
+            cells.push(Cell::painted(picture, count).with_detail(format!("{:.2} dB", quality.psnr)));
+            rows.push(Row { tokens: count, quality, seconds });
+        }
+        save_png(&sheet::draw(&[cells]), &job.sheet)?;
+        Ok(ImageReport { path: job.path, sheet: job.sheet.display().to_string(), rows })
+    }
+}
+
+fn check_distinct(counts: &[usize]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match counts.iter().find(|&&count| !seen.insert(count)) {
+        Some(count) => {
+            Err(failure::usage(format!("--tokens: {count} is given twice; give each number once")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What was asked for, or powers of two up to all tokens.
+fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
+    if asked.is_empty() {
+        let powers = std::iter::successors(Some(1), |count| Some(count * 2));
+        return Ok(powers.take_while(|&count| count < all).chain([all]).collect());
+    }
+    asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
+    Ok(asked.to_vec())
+}
+
+/// Where the sheet of each image goes; checked before anything is computed.
+fn sheets(request: &Reconstruct) -> Result<Vec<PathBuf>> {
+    let images = request.images.len().max(1);
+    let folder = match request.output.as_deref() {
+        None => Path::new(""),
+        Some(path) if output::names_folder(path) || images > 1 => {
+            if images > 1 && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+                let path = path.display();
+                let advice = "give the name of a folder";
+                return Err(failure::usage(format!("-o {path}: there is one sheet per image; {advice}")));
+            }
+            output::create_folder(path)?;
+            path
+        }
+        Some(path) => {
+            check_png(path)?;
+            output::check_file(path)?;
+            return Ok(vec![path.to_path_buf()]);
+        }
+    };
+    let mut taken = HashSet::new();
+    let paths = request.images.iter().map(PathBuf::as_path);
+    let boxed = request.images.is_empty().then_some(Path::new("chelsea.png"));
+    let sheet = |path: &Path| {
+        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        let sheet = folder.join(format!("{stem}.tokens.png"));
+        let sheet = output::unique(sheet, |other| taken.contains(other));
+        taken.insert(sheet.clone());
+        output::check_file(&sheet).map(|()| sheet)
+    };
+    paths.chain(boxed).map(sheet).collect()
+}
+
+fn check_png(path: &Path) -> Result<()> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+        return Ok(());
+    }
+    let path = path.display();
+    let advice = "give a name that ends with .png, or a folder with / at its end";
+    Err(failure::usage(format!("-o {path}: sheets are PNG files; {advice}")))
+}
+
+/// Opens every image before the first is painted, and names all that cannot be opened.
+fn jobs(paths: &[PathBuf], sheets: Vec<PathBuf>, size: usize) -> Result<Vec<Job>> {
+    let open = |path: &PathBuf| (path.display().to_string(), semanticist::image::open(path));
+    let mut images: Vec<_> = paths.iter().map(open).collect();
+    if images.is_empty() {
+        let name = boxed::PHOTO_NAME;
+        images.push((name.to_string(), semanticist::image::decode(name, boxed::photo())));
+    }
+    let (mut jobs, mut problems) = (Vec::new(), Vec::new());
+    for ((path, image), sheet) in images.into_iter().zip(sheets) {
+        match image {
+            Ok(image) => jobs.push(Job { path, image: center_crop(&image, size), sheet }),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    match problems.len() {
+        0 => Ok(jobs),
+        1 => Err(anyhow!(problems.remove(0))),
+        count => Err(anyhow!("{count} images cannot be used:\n  {}", problems.join("\n  "))),
+    }
+}
+
+fn table(image: &ImageReport) -> String {
+    let mut text = format!("{} -> {}\n", image.path, image.sheet);
+    text.push_str("tokens   PSNR dB    SSIM   seconds\n");
+    for Row { tokens, quality, seconds } in &image.rows {
+        let ssim = quality.ssim.map_or("-".into(), |ssim| format!("{ssim:.4}"));
+        text.push_str(&format!("{tokens:>6} {:>9.2} {ssim:>7} {seconds:>9.2}\n", quality.psnr));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_tokens_double_up_to_all() {
+        assert_eq!(counts(&[], 32).unwrap(), [1, 2, 4, 8, 16, 32]);
+        assert_eq!(counts(&[], 6).unwrap(), [1, 2, 4, 6]);
+        assert_eq!(counts(&[], 1).unwrap(), [1]);
+        assert_eq!(counts(&[3, 1], 3).unwrap(), [3, 1]);
+    }
+}

@@ -1,0 +1,22 @@
+//! `semanticist verify`: this build and device against recorded tensors.
+
+use anyhow::{Result, bail};
+use semanticist_train::verify::verify;
+
+use crate::args::Verify;
+use crate::output;
+
+pub fn run(request: &Verify) -> Result<()> {
+    let device = request.machine.start()?;
+    let cases = (!request.cases.is_empty()).then_some(request.cases.as_slice());
+    let report = verify(&request.folder, cases, &device)?;
+    if request.json {
+        output::print_json(&report)?;
+    } else {
+        output::print(&report.table())?;
+    }
+    if !report.passed() {
+        bail!("{}: this build does not agree with the recordings; see above", request.folder.display());
+    }
+    Ok(())
+}

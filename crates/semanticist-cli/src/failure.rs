@@ -1,0 +1,86 @@
+//! How a command fails: one message on stderr and an exit code.
+
+use std::fmt;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The request itself was wrong, not a file: exit code 2, as clap's own.
+#[derive(Debug)]
+pub struct Usage(String);
+
+/// Whoever reads our output has enough of it (`| head`): no failure, but nothing more to do.
+#[derive(Debug)]
+pub struct OutputClosed;
+
+/// Ctrl-C, after what was begun has been put away: 128 + SIGINT, as a shell counts it.
+#[derive(Debug)]
+pub struct Interrupted;
+
+/// An error about what was asked for.
+pub fn usage(problem: impl fmt::Display) -> anyhow::Error {
+    Usage(problem.to_string()).into()
+}
+
+/// Says what went wrong.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<OutputClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    // Without stderr there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {}", message(error));
+    if error.is::<Interrupted>() {
+        ExitCode::from(130)
+    } else if error.is::<Usage>() {
+        let _ = writeln!(std::io::stderr(), "\nFor more information, try '--help'.");
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The chain of causes, without those that the message before them has already quoted.
+fn message(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |message, cause| {
+        if message.is_empty() {
+            cause
+        } else if message.contains(&cause) {
+            message
+        } else {
+            format!("{message}: {cause}")
+        }
+    })
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for OutputClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("stdout was closed")
+    }
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("interrupted; nothing was written")
+    }
+}
+
+impl std::error::Error for Usage {}
+impl std::error::Error for OutputClosed {}
+impl std::error::Error for Interrupted {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let io = std::io::Error::other("disk on fire");
+        let error = anyhow::Error::from(semanticist::Error::io("a.png", "write", io)).context("the sheet");
+        assert_eq!(message(&error), "the sheet: a.png: cannot write: disk on fire");
+    }
+}

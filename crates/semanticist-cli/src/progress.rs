@@ -1,0 +1,103 @@
+//! A bar on stderr for work that takes a while.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::note;
+
+/// Work that is done sooner has no bar.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Appears after two seconds if stderr is a terminal, and is gone when the work is done.
+pub struct Progress {
+    bar: ProgressBar,
+    begun: Instant,
+}
+
+impl Progress {
+    /// For `total` pieces of work; `doing` is a verb.
+    pub fn new(total: usize, doing: &'static str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % · {eta} left")
+            .expect("the template is right, as the tests show");
+        bar.set_style(style);
+        bar.set_message(doing);
+        Self { bar, begun: Instant::now() }
+    }
+
+    /// Some more pieces are done.
+    pub fn advance(&self, pieces: usize) {
+        self.bar.inc(pieces as u64);
+        if self.bar.is_hidden() && self.begun.elapsed() > PATIENCE {
+            // Still hidden after this if stderr is no terminal.
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The state of a training run: a bar on a terminal, a line now and then elsewhere.
+pub struct TrainingProgress {
+    bar: ProgressBar,
+    every: u64,
+}
+
+impl TrainingProgress {
+    /// For a run of `steps`; without a terminal, every `every`-th step is a line.
+    pub fn new(steps: u64, every: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{pos}/{len} {wide_bar} {msg} · {eta} left")
+            .expect("the template is right, as the tests show");
+        bar.set_style(style);
+        Self { bar, every: every.max(1) }
+    }
+
+    /// Step `step` is done.
+    pub fn step(&self, step: u64, loss: f64, images_per_second: f64) {
+        let message = format!("loss {loss:.4} · {images_per_second:.0} images/s");
+        if self.bar.is_hidden() {
+            let steps = self.bar.length().unwrap_or_default();
+            if step.is_multiple_of(self.every) {
+                note(&format!("step {step}/{steps} · {message}"));
+            }
+            return;
+        }
+        if self.bar.position() == 0 {
+            // A resumed run did its first steps in another life: they do not count for the time left.
+            self.bar.set_position(step - 1);
+            self.bar.reset_eta();
+        }
+        self.bar.set_message(message);
+        self.bar.set_position(step);
+    }
+
+    /// A line above the bar.
+    pub fn say(&self, text: &str) {
+        if self.bar.is_hidden() { note(text) } else { self.bar.suspend(|| note(text)) }
+    }
+}
+
+impl Drop for TrainingProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_in_silence() {
+        let progress = Progress::new(3, "painting");
+        progress.advance(2);
+        assert!(progress.bar.is_hidden());
+        assert_eq!(progress.bar.position(), 2);
+    }
+}
