@@ -1,6 +1,12 @@
 //! Scalar functions without branches or library calls, so that loops over them become vectors, and
 //! the switch that picks the vector width.
 
+#![expect(
+    clippy::approx_constant,
+    clippy::excessive_precision,
+    reason = "coefficients stand as they were published and fitted, not as the constants that they resemble"
+)]
+
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
 /// Runs a loop compiled for the processor at hand.

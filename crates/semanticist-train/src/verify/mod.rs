@@ -161,11 +161,14 @@ mod tests {
     fn a_panic_is_reported_as_the_file_of_its_case() {
         let (folder, device) = (tempfile::tempdir().unwrap(), Device::flex());
         std::fs::write(folder.path().join("x"), "").unwrap();
-        let cases: [(fn(&mut Bench) -> Result<()>, &str); 2] =
-            [(|_| panic!("shapes {:?}", [1, 2]), "failed: shapes [1, 2]"), (|_| Ok(()), "holds nothing")];
-        for (run, expected) in cases {
+        let case = |run| Case { name: "case", file: "x", run };
+        let cases = [
+            (case(|_| panic!("shapes {:?}", [1, 2])), "failed: shapes [1, 2]"),
+            (case(|_| Ok(())), "holds nothing"),
+        ];
+        for (case, expected) in cases {
             let mut bench = Bench::new("case", folder.path(), &device);
-            super::run(&Case { name: "case", file: "x", run }, &mut bench);
+            run(&case, &mut bench);
             assert_eq!((bench.checks.len(), bench.checks[0].quantity.as_str()), (1, "x"));
             let Verdict::Unreadable(reason) = &bench.checks[0].verdict else { panic!("{:?}", bench.checks) };
             assert!(reason.contains(expected), "{reason}");

@@ -70,7 +70,8 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.verdict == Verdict::Pass)
     }
 
-    /// The checks as aligned columns of text, one per line, under a line of headings.
+    /// The checks as aligned columns of text, one per line, under a line of headings; what is not
+    /// known follows in a line of its own.
     pub fn table(&self) -> String {
         let heading = ["case", "quantity", "abs error", "rel error", "tolerance", "verdict"];
         let mut rows = vec![heading.map(String::from)];
@@ -85,6 +86,9 @@ impl Report {
                 "{case:<a$}  {quantity:<b$}  {absolute:>c$}  {relative:>d$}  {tolerance:>e$}  {verdict}"
             )
             .expect("a string takes all that is written to it");
+        }
+        if !self.unknown.is_empty() {
+            text += &format!("\nnot known to this build and not checked: {}\n", self.unknown.join(", "));
         }
         text
     }
@@ -137,6 +141,9 @@ encoder  tokens          NaN        NaN     2.0e-4  fail
 encoder  raw               -          -          -  unreadable: is not there
 ";
         assert_eq!(report().table(), expected);
+        let unknown = vec!["a".to_string(), "b/".to_string()];
+        let table = Report { unknown, ..report() }.table();
+        assert_eq!(table, format!("{expected}\nnot known to this build and not checked: a, b/\n"));
     }
 
     #[test]
