@@ -1,15 +1,20 @@
 //! `semanticist verify`: this build and device against recorded tensors.
 
 use anyhow::{Result, bail};
+use semanticist::Error;
 use semanticist_train::verify::verify;
 
 use crate::args::Verify;
-use crate::output;
+use crate::{failure, output};
 
 pub fn run(request: &Verify) -> Result<()> {
     let device = request.machine.start()?;
     let cases = (!request.cases.is_empty()).then_some(request.cases.as_slice());
-    let report = verify(&request.folder, cases, &device)?;
+    let report = verify(&request.folder, cases, &device).map_err(|error| match error {
+        // An unknown case.
+        Error::Config(problem) => failure::usage(problem),
+        other => other.into(),
+    })?;
     if request.json {
         output::print_json(&report)?;
     } else {

@@ -143,7 +143,8 @@ impl Reader {
                 self.next += 1;
                 return Some(Ok(rows.record(self.next - 1)));
             }
-            self.next = 0;
+            // Nothing may be left to start over with, should this have been the last batch.
+            (self.rows, self.next) = (None, 0);
             self.rows = match self.batches.next()? {
                 Ok(batch) => Rows::of(&batch),
                 Err(error) => return Some(Err(Error::file(&self.path, format!("cannot be read: {error}")))),

@@ -37,9 +37,10 @@ fn both_forms_give_back_every_row() {
     for name in ["t.parquet", "t.safetensors"] {
         for count in [0, 1, 500] {
             let path = written(folder.path(), name, count);
-            let reader = TokenReader::open(&path).unwrap();
+            let mut reader = TokenReader::open(&path).unwrap();
             assert_eq!((reader.info(), reader.len()), (&info(), count));
-            let records: Vec<TokenRecord> = reader.map(Result::unwrap).collect();
+            let records: Vec<TokenRecord> = reader.by_ref().map(Result::unwrap).collect();
+            assert!(reader.next().is_none(), "{name} starts over after its end");
             assert_eq!(records, (0..count).map(record).collect::<Vec<_>>(), "{name}");
         }
     }
