@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients as Graph, Tensor};
-
-use crate::paths::Path;
+use semanticist::weights::Place;
 
 /// The gradient of every parameter that got one, flattened, on the device without autodiff.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +15,7 @@ pub struct Gradients {
 impl Gradients {
     /// The gradients of `module`'s parameters in a finished backward pass.
     pub fn collect<M: Module>(module: &M, graph: &Graph) -> Self {
-        let mut collector = Collector { path: Path::default(), graph, gradients: Self::default() };
+        let mut collector = Collector { place: Place::default(), graph, gradients: Self::default() };
         module.visit(&mut collector);
         collector.gradients
     }
@@ -49,24 +48,24 @@ impl Gradients {
 }
 
 struct Collector<'a> {
-    path: Path,
+    place: Place,
     graph: &'a Graph,
     gradients: Gradients,
 }
 
 impl ModuleVisitor for Collector<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+        self.place.enter(name);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+        self.place.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad(self.graph) {
             let count = gradient.shape().num_elements();
-            self.gradients.by_name.insert(self.path.name(), gradient.reshape([count]));
+            self.gradients.by_name.insert(self.place.name(), gradient.reshape([count]));
         }
     }
 }

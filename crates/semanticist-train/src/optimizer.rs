@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use semanticist::weights::{HostTensor, Weights};
+use semanticist::weights::{HostTensor, Place, Weights};
 use semanticist_ops::{self as ops, AdamWStep};
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::Gradients;
-use crate::paths::Path;
 
 /// AdamW's numbers (Loshchilov and Hutter, 2019).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -64,7 +63,7 @@ impl AdamW {
             epsilon,
             decay: 1.0,
         };
-        module.map(&mut Updater { path: Path::default(), optimizer: self, gradients, step, learning_rate })
+        module.map(&mut Updater { place: Place::default(), optimizer: self, gradients, step, learning_rate })
     }
 
     /// The moments, as `first.NAME` and `second.NAME`.
@@ -81,7 +80,8 @@ impl AdamW {
 
     /// An optimiser that goes on from [`AdamW::state`] after `steps` steps of `module`.
     ///
-    /// What is missing or misshapen is noted in `state`, whose `finish` reports it.
+    /// Takes out of `state` what belongs to a parameter; what does not fit one stays for its `finish`
+    /// to report.
     pub fn restore<M: Module>(config: AdamWConfig, steps: u64, module: &M, state: &mut Weights) -> Self {
         let [first, second] = ["first", "second"].map(|kind| moments_of(module, kind, state));
         let moments =
@@ -93,35 +93,37 @@ impl AdamW {
 /// The moments named `KIND.NAME` of every parameter of a module, flattened.
 fn moments_of<M: Module>(module: &M, kind: &str, state: &mut Weights) -> BTreeMap<String, Tensor<1>> {
     struct Reader<'a> {
-        path: Path,
+        place: Place,
         kind: &'a str,
         state: &'a mut Weights,
         moments: BTreeMap<String, Tensor<1>>,
     }
-    impl burn::module::ModuleVisitor for Reader<'_> {
+    impl ModuleVisitor for Reader<'_> {
         fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
+            self.place.enter(name);
         }
         fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
+            self.place.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let name = self.path.name();
-            let values = self.state.remove(&format!("{}.{name}", self.kind)).and_then(|t| t.to_f32());
+            let name = self.place.name();
+            let stored = format!("{}.{name}", self.kind);
             let count = param.shape().num_elements();
+            let fits = self.state.get(&stored).is_some_and(|moment| moment.shape() == [count]);
+            let moment = fits.then(|| self.state.remove(&stored)).flatten();
             // A parameter without a moment never had a gradient: its moment is 0.
-            let values = values.filter(|v| v.len() == count).unwrap_or_else(|| vec![0.0; count]);
+            let values = moment.and_then(|moment| moment.to_f32()).unwrap_or_else(|| vec![0.0; count]);
             let device = param.device().without_autodiff();
             self.moments.insert(name, Tensor::from_floats(values.as_slice(), &device));
         }
     }
-    let mut reader = Reader { path: Path::default(), kind, state, moments: BTreeMap::new() };
+    let mut reader = Reader { place: Place::default(), kind, state, moments: BTreeMap::new() };
     module.visit(&mut reader);
     reader.moments
 }
 
 struct Updater<'a> {
-    path: Path,
+    place: Place,
     optimizer: &'a mut AdamW,
     gradients: &'a Gradients,
     step: AdamWStep,
@@ -130,15 +132,15 @@ struct Updater<'a> {
 
 impl ModuleMapper for Updater<'_> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+        self.place.enter(name);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+        self.place.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.name();
+        let name = self.place.name();
         let Some(gradient) = self.gradients.get(&name) else {
             return param;
         };

@@ -142,11 +142,6 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Steps made so far.
-    pub fn step(&self) -> u64 {
-        self.state.step
-    }
-
     /// Trains to the last step, or until interrupted; either way the last step made is saved.
     ///
     /// # Errors

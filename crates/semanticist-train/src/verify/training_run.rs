@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DiffusionConfig, Process};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Weights, names};
-use semanticist::{Pixels, Result};
+use semanticist::{Latents, Pixels, Result};
 use serde::Deserialize;
 
 use super::RUN;
@@ -14,9 +14,9 @@ use super::bench::{Bench, Values};
 use super::decoder::LAST_TIMESTEP;
 use super::recording::Recording;
 use super::sizes::{DecoderSizes, EncoderSizes};
-use crate::ema;
 use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig};
+use crate::{ema, objective};
 
 pub(super) const FILE: &str = "training_run.safetensors";
 
@@ -107,13 +107,14 @@ fn train(mut networks: Networks, images: &Pixels, draws: &Draws, config: &RunCon
     let mut optimizer = AdamW::new(AdamWConfig { beta1, beta2, epsilon, weight_decay, clip_norm });
     let process = Process::new(&DiffusionConfig::default())?;
     let (mut losses, mut norms, mut average) = (Vec::new(), Vec::new(), networks.valid());
-    let count = networks.encoder.concept_tokens.dims()[1];
     for (step, noise) in draws.noise.iter().enumerate() {
-        let (timesteps, keep) = (&draws.timesteps[step], &draws.keep[step]);
-        let tokens = networks.encoder.forward(images, count, None).tokens;
-        let example = process.add_noise(draws.latents.clone(), noise.clone(), timesteps);
-        let output = networks.decoder.forward(example.noisy.clone(), timesteps, &tokens, keep);
-        let loss = process.training_loss(output, &example).total;
+        let drawn = objective::Draws {
+            keep: draws.keep[step].clone(),
+            timesteps: draws.timesteps[step].clone(),
+            noise: noise.clone(),
+        };
+        let batch = (images, Latents(draws.latents.clone()));
+        let loss = objective::loss(&networks, &process, batch, drawn, None).total;
         losses.extend(Values::from(loss.clone()).values);
         let gradients = Gradients::collect(&networks, &loss.backward());
         let norm = gradients.norm();

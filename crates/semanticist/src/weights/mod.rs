@@ -22,7 +22,7 @@ use memmap2::Mmap;
 pub use safetensors::Dtype;
 
 pub use file::{Metadata, Precision, from_bytes, hash, load, save};
-pub use module::{apply, collect};
+pub use module::{Place, apply, collect};
 
 // Values are kept as the little-endian bytes that files hold, so that a mapped file needs no copy.
 const _: () = assert!(cfg!(target_endian = "little"), "weights assume a little-endian machine");

@@ -99,15 +99,28 @@ fn edits(left: &str, right: &str) -> usize {
     row[right.len()]
 }
 
-/// Where in the module a walk is.
-struct Place(Vec<String>);
+/// Where in a module a visitor or mapper is; the path there is the name of a parameter.
+#[derive(Debug, Clone, Default)]
+pub struct Place(Vec<String>);
 
 impl Place {
-    fn new(prefix: &str) -> Self {
+    /// At the root of a module whose names begin with `prefix`.
+    pub fn new(prefix: &str) -> Self {
         Self(prefix.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect())
     }
 
-    fn name(&self) -> String {
+    /// Into a child.
+    pub fn enter(&mut self, name: &str) {
+        self.0.push(name.to_owned());
+    }
+
+    /// Back to the parent.
+    pub fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    /// Such as `encoder.blocks.0.norm1.weight`.
+    pub fn name(&self) -> String {
         self.0.join(".")
     }
 }
@@ -119,11 +132,11 @@ struct Collector {
 
 impl ModuleVisitor for Collector {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.place.0.push(name.to_owned());
+        self.place.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.0.pop();
+        self.place.exit();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -164,11 +177,11 @@ impl Applier<'_> {
 
 impl ModuleMapper for Applier<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.place.0.push(name.to_owned());
+        self.place.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.0.pop();
+        self.place.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
