@@ -12,8 +12,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc.h, which libmimalloc-sys does not name.
 const PURGE_DELAY: c_int = 15;
 
-/// Keeps freed memory for the next tensor.
+/// Keeps freed memory for the next tensor, unless `MIMALLOC_PURGE_DELAY` says otherwise.
 pub fn keep_freed_memory() {
     // SAFETY: sets a number that the allocator reads; allowed at any time.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, -1) };
+}
+
+/// The most memory that this process has had, in bytes.
+pub fn peak_memory() -> u64 {
+    let mut peak = 0usize;
+    let none = std::ptr::null_mut();
+    // SAFETY: writes the one number that has a place, and skips null pointers.
+    unsafe { libmimalloc_sys::mi_process_info(none, none, none, none, &raw mut peak, none, none, none) };
+    peak as u64
 }
