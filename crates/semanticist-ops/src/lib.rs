@@ -9,6 +9,7 @@ mod backend;
 mod composed;
 mod flex;
 mod gradient;
+pub mod profile;
 
 use backend::Operators;
 use burn::backend::Dispatch;

@@ -9,13 +9,13 @@ pub mod alignment;
 pub mod ema;
 pub mod gradients;
 pub mod optimizer;
-mod paths;
 
 pub mod checkpoint;
 pub mod journal;
 pub mod trainer;
 pub mod validation;
 
+pub mod bench;
 pub mod quality;
 pub mod sheet;
 pub mod tokens;

@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bench;
 pub mod decode;
 pub mod encode;
 pub mod evaluate;
@@ -26,5 +27,6 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),
+        Command::Bench(request) => bench::run(&request),
     }
 }

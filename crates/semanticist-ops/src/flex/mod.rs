@@ -13,25 +13,32 @@ use burn::backend::{Bytes, DType, Flex};
 use burn::tensor::Shape;
 
 use crate::backend::{Activation, AdamWStep, Operators};
+use crate::profile::timed;
 
 impl Operators for Flex {
     fn fused_activate(x: FlexTensor, activation: Activation) -> FlexTensor {
-        let x = contiguous(x);
-        let y = elementwise::activate(x.storage(), activation);
-        tensor(y, x.layout().shape().clone())
+        timed("activation", || {
+            let x = contiguous(x);
+            let y = elementwise::activate(x.storage(), activation);
+            tensor(y, x.layout().shape().clone())
+        })
     }
 
     fn fused_activate_backward(x: FlexTensor, grad: FlexTensor, activation: Activation) -> FlexTensor {
-        let (x, grad) = (contiguous(x), contiguous(grad));
-        let d_x = elementwise::activate_backward(x.storage(), grad.storage(), activation);
-        tensor(d_x, x.layout().shape().clone())
+        timed("activation, backward", || {
+            let (x, grad) = (contiguous(x), contiguous(grad));
+            let d_x = elementwise::activate_backward(x.storage(), grad.storage(), activation);
+            tensor(d_x, x.layout().shape().clone())
+        })
     }
 
     fn fused_layer_norm(x: FlexTensor, scale: FlexTensor, shift: FlexTensor, eps: f64) -> FlexTensor {
-        let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
-        let rows = rows_of(&x, &scale);
-        let y = norm::layer_norm(x.storage(), scale.storage(), shift.storage(), rows, eps as f32);
-        tensor(y, x.layout().shape().clone())
+        timed("layer norm", || {
+            let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
+            let rows = rows_of(&x, &scale);
+            let y = norm::layer_norm(x.storage(), scale.storage(), shift.storage(), rows, eps as f32);
+            tensor(y, x.layout().shape().clone())
+        })
     }
 
     fn fused_layer_norm_backward(
@@ -40,19 +47,23 @@ impl Operators for Flex {
         grad: FlexTensor,
         eps: f64,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (x, scale, grad) = (contiguous(x), contiguous(scale), contiguous(grad));
-        let rows = rows_of(&x, &scale);
-        let (d_x, d_scale, d_shift) =
-            norm::layer_norm_backward(x.storage(), scale.storage(), grad.storage(), rows, eps as f32);
-        let shape = scale.layout().shape().clone();
-        (tensor(d_x, x.layout().shape().clone()), tensor(d_scale, shape.clone()), tensor(d_shift, shape))
+        timed("layer norm, backward", || {
+            let (x, scale, grad) = (contiguous(x), contiguous(scale), contiguous(grad));
+            let rows = rows_of(&x, &scale);
+            let (d_x, d_scale, d_shift) =
+                norm::layer_norm_backward(x.storage(), scale.storage(), grad.storage(), rows, eps as f32);
+            let shape = scale.layout().shape().clone();
+            (tensor(d_x, x.layout().shape().clone()), tensor(d_scale, shape.clone()), tensor(d_shift, shape))
+        })
     }
 
     fn fused_gated_add(x: FlexTensor, y: FlexTensor, gate: FlexTensor) -> FlexTensor {
-        let (x, y, gate) = (contiguous(x), contiguous(y), contiguous(gate));
-        let rows = rows_of(&x, &gate);
-        let out = elementwise::gated_add(x.storage(), y.storage(), gate.storage(), rows);
-        tensor(out, x.layout().shape().clone())
+        timed("gated residual", || {
+            let (x, y, gate) = (contiguous(x), contiguous(y), contiguous(gate));
+            let rows = rows_of(&x, &gate);
+            let out = elementwise::gated_add(x.storage(), y.storage(), gate.storage(), rows);
+            tensor(out, x.layout().shape().clone())
+        })
     }
 
     fn fused_gated_add_backward(
@@ -60,19 +71,23 @@ impl Operators for Flex {
         gate: FlexTensor,
         grad: FlexTensor,
     ) -> (FlexTensor, FlexTensor) {
-        let (y, gate, grad) = (contiguous(y), contiguous(gate), contiguous(grad));
-        let rows = rows_of(&y, &gate);
-        let (d_y, d_gate) =
-            elementwise::gated_add_backward(y.storage(), gate.storage(), grad.storage(), rows);
-        (tensor(d_y, y.layout().shape().clone()), tensor(d_gate, gate.layout().shape().clone()))
+        timed("gated residual, backward", || {
+            let (y, gate, grad) = (contiguous(y), contiguous(gate), contiguous(grad));
+            let rows = rows_of(&y, &gate);
+            let (d_y, d_gate) =
+                elementwise::gated_add_backward(y.storage(), gate.storage(), grad.storage(), rows);
+            (tensor(d_y, y.layout().shape().clone()), tensor(d_gate, gate.layout().shape().clone()))
+        })
     }
 
     fn fused_attention(qkv: FlexTensor, heads: usize, open: usize) -> (FlexTensor, FlexTensor) {
-        let qkv = contiguous(qkv);
-        let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
-        let (out, log_sum) = attention::forward(qkv.storage(), sizes);
-        let out_shape = Shape::new([sizes.batch, sizes.positions, sizes.width()]);
-        (tensor(out, out_shape), tensor(log_sum, Shape::new([sizes.batch, heads, sizes.positions])))
+        timed("attention", || {
+            let qkv = contiguous(qkv);
+            let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
+            let (out, log_sum) = attention::forward(qkv.storage(), sizes);
+            let out_shape = Shape::new([sizes.batch, sizes.positions, sizes.width()]);
+            (tensor(out, out_shape), tensor(log_sum, Shape::new([sizes.batch, heads, sizes.positions])))
+        })
     }
 
     fn fused_attention_backward(
@@ -83,33 +98,42 @@ impl Operators for Flex {
         heads: usize,
         open: usize,
     ) -> FlexTensor {
-        let (qkv, out) = (contiguous(qkv), contiguous(out));
-        let (log_sum, grad) = (contiguous(log_sum), contiguous(grad));
-        let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
-        let d_qkv =
-            attention::backward(qkv.storage(), out.storage(), log_sum.storage(), grad.storage(), sizes);
-        tensor(d_qkv, qkv.layout().shape().clone())
+        timed("attention, backward", || {
+            let (qkv, out) = (contiguous(qkv), contiguous(out));
+            let (log_sum, grad) = (contiguous(log_sum), contiguous(grad));
+            let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
+            let d_qkv =
+                attention::backward(qkv.storage(), out.storage(), log_sum.storage(), grad.storage(), sizes);
+            tensor(d_qkv, qkv.layout().shape().clone())
+        })
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-        let outputs = weight.layout().shape()[0];
-        let y = linear::forward(x.storage(), weight.storage(), bias.storage());
-        tensor(y, with_width(x.layout().shape(), outputs))
+        timed("linear", || {
+            let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+            let outputs = weight.layout().shape()[0];
+            let y = linear::forward(x.storage(), weight.storage(), bias.storage());
+            tensor(y, with_width(x.layout().shape(), outputs))
+        })
     }
 
     fn fused_linear_backward_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
-        let (weight, grad) = (contiguous(weight), contiguous(grad));
-        let [outputs, inputs] = weight.layout().shape().dims();
-        let d_x = linear::backward_input(weight.storage(), grad.storage(), outputs, inputs);
-        tensor(d_x, with_width(grad.layout().shape(), inputs))
+        timed("linear, backward to input", || {
+            let (weight, grad) = (contiguous(weight), contiguous(grad));
+            let [outputs, inputs] = weight.layout().shape().dims();
+            let d_x = linear::backward_input(weight.storage(), grad.storage(), outputs, inputs);
+            tensor(d_x, with_width(grad.layout().shape(), inputs))
+        })
     }
 
     fn fused_linear_backward_parameters(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
-        let (x, grad) = (contiguous(x), contiguous(grad));
-        let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
-        let (d_weight, d_bias) = linear::backward_parameters(x.storage(), grad.storage(), inputs, outputs);
-        (tensor(d_weight, Shape::new([outputs, inputs])), tensor(d_bias, Shape::new([outputs])))
+        timed("linear, backward to weights", || {
+            let (x, grad) = (contiguous(x), contiguous(grad));
+            let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
+            let (d_weight, d_bias) =
+                linear::backward_parameters(x.storage(), grad.storage(), inputs, outputs);
+            (tensor(d_weight, Shape::new([outputs, inputs])), tensor(d_bias, Shape::new([outputs])))
+        })
     }
 
     fn fused_adamw(
@@ -119,17 +143,21 @@ impl Operators for Flex {
         second: FlexTensor,
         step: AdamWStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (parameter, gradient) = (contiguous(parameter), contiguous(gradient));
-        let (first, second) = (contiguous(first), contiguous(second));
-        let shape = parameter.layout().shape().clone();
-        let moments = [first.storage(), second.storage()];
-        let [new, first, second] = update::adamw(parameter.storage(), gradient.storage(), moments, step);
-        (tensor(new, shape.clone()), tensor(first, shape.clone()), tensor(second, shape))
+        timed("AdamW", || {
+            let (parameter, gradient) = (contiguous(parameter), contiguous(gradient));
+            let (first, second) = (contiguous(first), contiguous(second));
+            let shape = parameter.layout().shape().clone();
+            let moments = [first.storage(), second.storage()];
+            let [new, first, second] = update::adamw(parameter.storage(), gradient.storage(), moments, step);
+            (tensor(new, shape.clone()), tensor(first, shape.clone()), tensor(second, shape))
+        })
     }
 
     fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
-        let (a, b) = (contiguous(a), contiguous(b));
-        tensor(update::blend(a.storage(), b.storage(), weight as f32), a.layout().shape().clone())
+        timed("moving average", || {
+            let (a, b) = (contiguous(a), contiguous(b));
+            tensor(update::blend(a.storage(), b.storage(), weight as f32), a.layout().shape().clone())
+        })
     }
 }
 
@@ -160,17 +188,7 @@ fn contiguous(x: FlexTensor) -> FlexTensor {
     assert_eq!(x.dtype(), DType::F32, "the operators compute in float32");
     let whole = x.layout().start_offset() == 0
         && x.bytes().len() == x.layout().num_elements() * std::mem::size_of::<f32>();
-    if x.is_contiguous() && whole { x } else { x.copied() }
-}
-
-trait Copied {
-    fn copied(self) -> Self;
-}
-
-impl Copied for FlexTensor {
-    fn copied(self) -> Self {
-        Self::from_data(self.into_data())
-    }
+    if x.is_contiguous() && whole { x } else { FlexTensor::from_data(x.into_data()) }
 }
 
 fn last(shape: &Shape) -> usize {

@@ -1,0 +1,87 @@
+//! `semanticist bench`: how fast this machine runs the models.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use semanticist_train::bench::{self, BenchOptions, BenchReport, Job, Share};
+use serde::Serialize;
+
+use crate::allocator::peak_memory;
+use crate::args::Bench;
+use crate::{failure, output};
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    times: BenchReport,
+    /// The most memory that the process has had.
+    peak_memory_bytes: u64,
+}
+
+pub fn run(request: &Bench) -> Result<()> {
+    let Some(job) = request.job else { return every_job() };
+    let device = request.machine.start()?;
+    let options = BenchOptions {
+        job: job.into(),
+        preset: request.preset.map(Into::into),
+        batch: request.batch,
+        tokens: request.tokens,
+        repeats: request.repeats,
+    };
+    options.validate().map_err(failure::usage)?;
+    let mut times = bench::run(&options, &device)?;
+    if !request.profile {
+        times.operators.clear();
+    }
+    let report = Report { times, peak_memory_bytes: peak_memory() };
+    if request.json { output::print_json(&report) } else { output::print(&text(&report)) }
+}
+
+/// Each job in a process of its own, so that its peak of memory is its own.
+fn every_job() -> Result<()> {
+    let this = std::env::current_exe().context("cannot find this program")?;
+    // The arguments of this process name no job: what they say holds for each.
+    let given: Vec<_> = std::env::args_os().skip(2).collect();
+    let json = given.iter().any(|argument| argument == "--json");
+    let mut reports = Vec::new();
+    for job in Job::ALL {
+        let mut child = Command::new(&this);
+        child.arg("bench").arg(job.name()).args(&given);
+        if !json {
+            let status = child.status().context("cannot start this program again")?;
+            if !status.success() {
+                bail!("bench {} failed", job.name());
+            }
+            continue;
+        }
+        let done = child.stderr(Stdio::inherit()).output().context("cannot start this program again")?;
+        if !done.status.success() {
+            bail!("bench {} failed", job.name());
+        }
+        let report: serde_json::Value =
+            serde_json::from_slice(&done.stdout).context("the answer of this program to itself")?;
+        reports.push(report);
+    }
+    if json { output::print_json(&reports) } else { Ok(()) }
+}
+
+fn text(report: &Report) -> String {
+    let BenchReport { job, preset, batch, threads, tokens, seconds, .. } = report.times;
+    let mut text = format!(
+        "{:<6}  {:<4}  batch {batch:<3} threads {threads}  tokens {tokens:<3}  {seconds:>8.4} s",
+        job.name(),
+        preset.name()
+    );
+    if let Some(seconds) = report.times.seconds_per_image {
+        text += &format!("  {seconds:.4} s per image");
+    }
+    if let (Some(reached), Some(peak)) = (report.times.gflops, report.times.peak_gflops) {
+        text += &format!("  {reached:.0} of {peak:.0} GFLOP/s ({:.0} %)", 100.0 * reached / peak);
+    }
+    text += &format!("  {:.0} MiB", report.peak_memory_bytes as f64 / f64::from(1 << 20));
+    for Share { operator, calls, seconds: part } in &report.times.operators {
+        let calls = if *calls > 0 { format!("{calls} ×") } else { String::new() };
+        text += &format!("\n  {operator:<24} {calls:>6} {part:>8.4} s {:>5.1} %", 100.0 * part / seconds);
+    }
+    text
+}

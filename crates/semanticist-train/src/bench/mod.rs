@@ -1,0 +1,175 @@
+//! How fast this machine runs the models: random weights of any preset's size, median times, and
+//! what part of the machine's own matrix-product speed that is.
+
+mod jobs;
+mod peak;
+mod preset;
+mod work;
+
+use burn::tensor::Device;
+use semanticist::{Error, Result, TokenizerConfig};
+use serde::Serialize;
+
+pub use preset::Preset;
+
+/// What can be timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Job {
+    /// Images to tokens.
+    Encode,
+    /// One denoising step, without guidance.
+    Decode,
+    /// One optimiser step: both networks forward and backward, clipping, AdamW.
+    Train,
+    /// Reading a model file of this size.
+    Load,
+    /// Decoding and cropping photos for training.
+    Data,
+}
+
+impl Job {
+    /// All of them, the light ones first.
+    pub const ALL: [Self; 5] = [Self::Load, Self::Data, Self::Encode, Self::Decode, Self::Train];
+
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encode => "encode",
+            Self::Decode => "decode",
+            Self::Train => "train",
+            Self::Load => "load",
+            Self::Data => "data",
+        }
+    }
+
+    /// The size that a published comparison uses.
+    fn preset(self) -> Preset {
+        match self {
+            Self::Encode | Self::Data => Preset::B,
+            Self::Decode => Preset::L,
+            Self::Train | Self::Load => Preset::S,
+        }
+    }
+
+    fn batch(self) -> usize {
+        match self {
+            Self::Decode => 2,
+            Self::Encode | Self::Train => 4,
+            Self::Load => 1,
+            Self::Data => 64,
+        }
+    }
+}
+
+/// What is asked for; `None` is the usual number of the job.
+#[derive(Debug, Clone, Copy)]
+pub struct BenchOptions {
+    pub job: Job,
+    pub preset: Option<Preset>,
+    /// Images that are computed together.
+    pub batch: Option<usize>,
+    /// Concept tokens that `encode` computes; the other jobs use all.
+    pub tokens: Option<usize>,
+    /// Timed runs, after one that is not.
+    pub repeats: usize,
+}
+
+impl BenchOptions {
+    /// # Errors
+    /// If the preset has fewer tokens than are asked for, or the job cannot compute fewer than all.
+    pub fn validate(&self) -> Result<()> {
+        let Some(tokens) = self.tokens else { return Ok(()) };
+        let all = self.config().tokens;
+        let problem = match self.job {
+            _ if tokens == all => return Ok(()),
+            Job::Encode if tokens < all => return Ok(()),
+            Job::Encode => format!("the preset has {all}"),
+            _ => format!("this job computes all {all}"),
+        };
+        Err(Error::Config(format!("{tokens} tokens: {problem}")))
+    }
+
+    fn preset(&self) -> Preset {
+        self.preset.unwrap_or(self.job.preset())
+    }
+
+    fn config(&self) -> TokenizerConfig {
+        self.preset().tokenizer()
+    }
+}
+
+/// What was measured. Numbers that a job does not have are `None`.
+#[derive(Debug, Clone, Serialize)]
+pub struct BenchReport {
+    pub job: Job,
+    pub preset: Preset,
+    /// Images that are computed together.
+    pub batch: usize,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Tokens per image.
+    pub tokens: usize,
+    /// Median of the timed runs.
+    pub seconds: f64,
+    /// The same per image.
+    pub seconds_per_image: Option<f64>,
+    /// 10⁹ counted operations (a multiplication or an addition each) per second.
+    pub gflops: Option<f64>,
+    /// The same of a large square matrix product, in the same minute.
+    pub peak_gflops: Option<f64>,
+    /// Where the time of one run goes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<Share>,
+}
+
+/// What one operator takes of one run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Share {
+    pub operator: &'static str,
+    pub calls: u64,
+    pub seconds: f64,
+}
+
+/// Runs one job.
+///
+/// # Errors
+/// If the preset is smaller than what is asked of it, or temporary files cannot be written.
+pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
+    options.validate()?;
+    let (job, preset, config) = (options.job, options.preset(), options.config());
+    let batch = options.batch.unwrap_or(job.batch());
+    let tokens = options.tokens.unwrap_or(config.tokens);
+    let Measured { seconds, peak_gflops, operators } = match job {
+        Job::Load => jobs::load(&config, options.repeats, device)?,
+        Job::Data => jobs::data(&config, batch, options.repeats)?,
+        Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, device)?,
+        Job::Decode => jobs::decode(&config, batch, options.repeats, device)?,
+        Job::Train => jobs::train(&config, batch, options.repeats, device)?,
+    };
+    let counted = match job {
+        Job::Encode => Some(work::encoder(&config, tokens)),
+        Job::Decode => Some(work::decoder(&config)?),
+        Job::Train => Some(work::training(&config)?),
+        Job::Load | Job::Data => None,
+    };
+    Ok(BenchReport {
+        job,
+        preset,
+        batch,
+        threads: rayon::current_num_threads(),
+        tokens,
+        seconds,
+        seconds_per_image: (job != Job::Load).then(|| seconds / batch as f64),
+        gflops: counted.map(|operations| operations * batch as f64 / seconds / 1e9),
+        peak_gflops,
+        operators,
+    })
+}
+
+/// The median time of a job, and the machine's peak beside it.
+struct Measured {
+    seconds: f64,
+    peak_gflops: Option<f64>,
+    operators: Vec<Share>,
+}

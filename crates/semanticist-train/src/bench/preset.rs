@@ -1,0 +1,62 @@
+//! The sizes that the field knows by letters.
+
+use semanticist::TokenizerConfig;
+use semanticist::autoencoder::AutoencoderConfig;
+use semanticist::decoder::DecoderConfig;
+use semanticist::diffusion::DiffusionConfig;
+use semanticist::encoder::EncoderConfig;
+use semanticist::nn::BlockSize;
+use serde::Serialize;
+
+use crate::config::RunConfig;
+
+/// The size of encoder and decoder: ViT-S, -B, -L (Dosovitskiy et al., 2021) and DiT-S to -XL
+/// (Peebles and Xie, 2023) on 256×256 pixels, or the model in the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    Tiny,
+    S,
+    B,
+    L,
+    Xl,
+}
+
+impl Preset {
+    /// What it is called on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::S => "s",
+            Self::B => "b",
+            Self::L => "l",
+            Self::Xl => "xl",
+        }
+    }
+
+    /// A tokenizer of this size. All but the smallest have 256 tokens of 16 numbers, latents of
+    /// 16×16 with 16 channels, and patches of 16 pixels and 2 latent pixels.
+    pub fn tokenizer(self) -> TokenizerConfig {
+        let (width, depth, heads) = match self {
+            Self::Tiny => {
+                let run = RunConfig::parse(include_str!("../../../../configs/tokenizer-tiny.toml"), &[]);
+                return run.expect("the configuration in the box is right, as its test shows").model;
+            }
+            Self::S => (384, 12, 6),
+            Self::B => (768, 12, 12),
+            Self::L => (1024, 24, 16),
+            Self::Xl => (1152, 28, 16),
+        };
+        let blocks = BlockSize { width, depth, heads, mlp_ratio: 4 };
+        TokenizerConfig {
+            image_size: 256,
+            tokens: 256,
+            token_dim: 16,
+            token_epsilon: 1e-12,
+            encoder: EncoderConfig { patch_size: 16, blocks, drop_path: 0.0 },
+            decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
+            autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
+            diffusion: DiffusionConfig::default(),
+        }
+    }
+}
