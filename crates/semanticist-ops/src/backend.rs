@@ -16,6 +16,15 @@ pub enum Activation {
     Silu,
 }
 
+/// What a row is brought to before it is scaled and shifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Mean 0 and (biased) variance 1 (Ba et al., 2016).
+    Layer,
+    /// Mean square 1 (Zhang and Sennrich, 2019).
+    Rms,
+}
+
 /// Which positions a position attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
@@ -63,27 +72,43 @@ pub(crate) trait Operators: Backend {
         composed::activate_backward::<Self>(x, grad, activation)
     }
 
+    /// `gate σ(gate) · up`; both of one shape.
+    fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::swiglu::<Self>(gate, up)
+    }
+
+    /// The gradients of gate and up.
+    fn fused_swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::swiglu_backward::<Self>(gate, up, grad)
+    }
+
     /// x `[B, N, D]`, scale and shift `[1 or B, D]`.
-    fn fused_layer_norm(
+    fn fused_norm(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         shift: FloatTensor<Self>,
+        norm: Norm,
         eps: f64,
     ) -> FloatTensor<Self> {
-        composed::layer_norm::<Self>(x, scale, shift, eps)
+        composed::norm::<Self>(x, scale, shift, norm, eps)
     }
 
     /// The gradients of x, scale and shift.
-    fn fused_layer_norm_backward(
+    fn fused_norm_backward(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         grad: FloatTensor<Self>,
+        norm: Norm,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        composed::layer_norm_backward::<Self>(x, scale, grad, eps)
+        composed::norm_backward::<Self>(x, scale, grad, norm, eps)
     }
 
-    /// x and y `[B, N, D]`, gate `[B, D]`.
+    /// x and y `[B, N, D]`, gate `[1 or B, D]`.
     fn fused_gated_add(
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,

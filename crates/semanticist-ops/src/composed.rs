@@ -6,7 +6,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{Shape, Slice, TensorData};
 
-use crate::backend::{Activation, AdamWStep};
+use crate::backend::{Activation, AdamWStep, Norm};
 
 /// Φ(x) for [`Activation::Gelu`], its tanh approximation, or σ(x): what x is multiplied by.
 fn gate_of<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
@@ -63,6 +63,19 @@ pub fn activate_backward<B: Backend>(
     B::float_mul(B::float_add(gate, B::float_mul(x, gate_slope)), grad)
 }
 
+pub fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul(activate::<B>(gate, Activation::Silu), up)
+}
+
+pub fn swiglu_backward<B: Backend>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let d_up = B::float_mul(grad.clone(), activate::<B>(gate.clone(), Activation::Silu));
+    (activate_backward::<B>(gate, B::float_mul(grad, up), Activation::Silu), d_up)
+}
+
 /// `[G, D]` -> `[G, 1, D]`, so that it broadcasts over positions.
 fn over_positions<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let shape = x.shape();
@@ -70,44 +83,53 @@ fn over_positions<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// The normalised x and one over its standard deviation.
-fn normalise<B: Backend>(x: FloatTensor<B>, eps: f64) -> (FloatTensor<B>, FloatTensor<B>) {
-    let centred = B::float_sub(x.clone(), B::float_mean_dim(x, 2));
+fn normalise<B: Backend>(x: FloatTensor<B>, norm: Norm, eps: f64) -> (FloatTensor<B>, FloatTensor<B>) {
+    let centred = match norm {
+        Norm::Layer => B::float_sub(x.clone(), B::float_mean_dim(x, 2)),
+        Norm::Rms => x,
+    };
     let variance = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 2);
     let inverse = B::float_recip(B::float_sqrt(B::float_add_scalar(variance, eps.into())));
     (B::float_mul(centred, inverse.clone()), inverse)
 }
 
-pub fn layer_norm<B: Backend>(
+pub fn norm<B: Backend>(
     x: FloatTensor<B>,
     scale: FloatTensor<B>,
     shift: FloatTensor<B>,
+    norm: Norm,
     eps: f64,
 ) -> FloatTensor<B> {
-    let (normal, _) = normalise::<B>(x, eps);
+    let (normal, _) = normalise::<B>(x, norm, eps);
     B::float_add(B::float_mul(normal, over_positions::<B>(scale)), over_positions::<B>(shift))
 }
 
-pub fn layer_norm_backward<B: Backend>(
+pub fn norm_backward<B: Backend>(
     x: FloatTensor<B>,
     scale: FloatTensor<B>,
     grad: FloatTensor<B>,
+    norm: Norm,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let groups = scale.shape()[0];
-    let width = scale.shape()[1];
-    let per_group = |g: FloatTensor<B>| {
-        let sum = B::float_sum_dim(g, 1);
-        let sum = if groups == 1 { B::float_sum_dim(sum, 0) } else { sum };
-        B::float_reshape(sum, Shape::new([groups, width]))
-    };
-    let (normal, inverse) = normalise::<B>(x, eps);
-    let d_scale = per_group(B::float_mul(grad.clone(), normal.clone()));
-    let d_shift = per_group(grad.clone());
+    let shape = scale.shape();
+    let (normal, inverse) = normalise::<B>(x, norm, eps);
+    let d_scale = per_group::<B>(B::float_mul(grad.clone(), normal.clone()), shape.clone());
+    let d_shift = per_group::<B>(grad.clone(), shape);
     let scaled = B::float_mul(grad, over_positions::<B>(scale));
-    let mean = B::float_mean_dim(scaled.clone(), 2);
     let along = B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), 2);
-    let rest = B::float_sub(B::float_sub(scaled, mean), B::float_mul(normal, along));
+    let across = match norm {
+        Norm::Layer => B::float_sub(scaled.clone(), B::float_mean_dim(scaled, 2)),
+        Norm::Rms => scaled,
+    };
+    let rest = B::float_sub(across, B::float_mul(normal, along));
     (B::float_mul(rest, inverse), d_scale, d_shift)
+}
+
+/// `[B, N, D]` summed over the positions, and over the samples if all share one row: `[1 or B, D]`.
+fn per_group<B: Backend>(x: FloatTensor<B>, shape: Shape) -> FloatTensor<B> {
+    let sum = B::float_sum_dim(x, 1);
+    let sum = if shape[0] == 1 { B::float_sum_dim(sum, 0) } else { sum };
+    B::float_reshape(sum, shape)
 }
 
 pub fn gated_add<B: Backend>(x: FloatTensor<B>, y: FloatTensor<B>, gate: FloatTensor<B>) -> FloatTensor<B> {
@@ -119,9 +141,8 @@ pub fn gated_add_backward<B: Backend>(
     gate: FloatTensor<B>,
     grad: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let shape = gate.shape();
-    let d_gate = B::float_sum_dim(B::float_mul(grad.clone(), y), 1);
-    (B::float_mul(grad, over_positions::<B>(gate)), B::float_reshape(d_gate, shape))
+    let d_gate = per_group::<B>(B::float_mul(grad.clone(), y), gate.shape());
+    (B::float_mul(grad, over_positions::<B>(gate)), d_gate)
 }
 
 /// Queries, keys and values, each `[B, H, N, d]`.

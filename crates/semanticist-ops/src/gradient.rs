@@ -9,7 +9,7 @@ use burn::backend::autodiff::{
 };
 use burn::backend::{AutodiffBackend, tensor::FloatTensor};
 
-use crate::backend::{Activation, Operators};
+use crate::backend::{Activation, Norm, Operators};
 
 #[derive(Debug)]
 struct Activate;
@@ -27,15 +27,33 @@ impl<B: Operators> Backward<B, 1> for Activate {
 }
 
 #[derive(Debug)]
-struct LayerNorm;
+struct SwiGlu;
 
-impl<B: Operators> Backward<B, 3> for LayerNorm {
-    type State = (FloatTensor<B>, FloatTensor<B>, f64);
+impl<B: Operators> Backward<B, 2> for SwiGlu {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (gate, up) = ops.state;
+        let (d_gate, d_up) = B::fused_swiglu_backward(gate, up, grad);
+        for (node, gradient) in ops.parents.into_iter().zip([d_gate, d_up]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Normalise;
+
+impl<B: Operators> Backward<B, 3> for Normalise {
+    type State = (FloatTensor<B>, FloatTensor<B>, Norm, f64);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (x, scale, eps) = ops.state;
-        let (d_x, d_scale, d_shift) = B::fused_layer_norm_backward(x, scale, grad, eps);
+        let (x, scale, norm, eps) = ops.state;
+        let (d_x, d_scale, d_shift) = B::fused_norm_backward(x, scale, grad, norm, eps);
         for (node, gradient) in ops.parents.into_iter().zip([d_x, d_scale, d_shift]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);
@@ -121,19 +139,29 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         }
     }
 
-    fn fused_layer_norm(
+    fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [gate.node(), up.node()];
+        let (gate, up) = (gate.into_primitive(), up.into_primitive());
+        match SwiGlu.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((gate.clone(), up.clone()), B::fused_swiglu(gate, up)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_swiglu(gate, up)),
+        }
+    }
+
+    fn fused_norm(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         shift: FloatTensor<Self>,
+        norm: Norm,
         eps: f64,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), scale.node(), shift.node()];
         let (x, scale, shift) = (x.into_primitive(), scale.into_primitive(), shift.into_primitive());
-        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+        match Normalise.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                prep.finish((x.clone(), scale.clone(), eps), B::fused_layer_norm(x, scale, shift, eps))
+                prep.finish((x.clone(), scale.clone(), norm, eps), B::fused_norm(x, scale, shift, norm, eps))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_layer_norm(x, scale, shift, eps)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_norm(x, scale, shift, norm, eps)),
         }
     }
 

@@ -15,7 +15,7 @@ use backend::Operators;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-pub use backend::{Activation, AdamWStep, Visibility};
+pub use backend::{Activation, AdamWStep, Norm, Visibility};
 
 /// Applies `activation` to every element.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
@@ -37,21 +37,41 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activate(x, Activation::Silu)
 }
 
+/// The gated linear unit `silu(gate) · up` (Shazeer, 2020).
+///
+/// # Shapes
+/// Both of one shape.
+pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
 /// Normalises the last axis to mean 0 and (biased) variance 1, then scales and shifts it.
 ///
 /// # Shapes
 /// - `x`: `[B, N, D]`
 /// - `scale`, `shift`: `[1, D]` (a layer's own parameters) or `[B, D]` (one pair per sample)
 pub fn layer_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
+    norm(x, scale, shift, Norm::Layer, eps)
+}
+
+/// Normalises the last axis to mean square 1, then scales and shifts it.
+///
+/// # Shapes
+/// As [`layer_norm`].
+pub fn rms_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
+    norm(x, scale, shift, Norm::Rms, eps)
+}
+
+fn norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, norm: Norm, eps: f64) -> Tensor<3> {
     let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Operators>::fused_layer_norm(x, scale, shift, eps))
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm(x, scale, shift, norm, eps))
 }
 
 /// The gated residual connection `x + gate · y`.
 ///
 /// # Shapes
 /// - `x`, `y`: `[B, N, D]`
-/// - `gate`: `[B, D]`
+/// - `gate`: `[1, D]` or `[B, D]`
 pub fn gated_add(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
     let (x, y, gate) = (x.into_dispatch(), y.into_dispatch(), gate.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Operators>::fused_gated_add(x, y, gate))

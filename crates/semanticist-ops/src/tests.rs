@@ -1,8 +1,8 @@
 //! Each native operator against the same operator composed of Burn's operations, and each gradient
 //! against the composed gradient and finite differences.
 
-use burn::backend::{Flex, tensor::FloatTensor};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::backend::{Backend, Flex, tensor::FloatTensor};
+use burn::tensor::{Device, FloatDType, Shape, Tensor, TensorData};
 
 use super::*;
 use crate::composed;
@@ -48,14 +48,25 @@ fn activations_match_their_compositions() {
 }
 
 #[test]
+fn gated_linear_units_match_their_compositions() {
+    let [gate, up, g] = [1, 2, 3].map(|seed| primitive(&noise([40_000], seed)));
+    let native = Flex::fused_swiglu(gate.clone(), up.clone());
+    assert_close(native, composed::swiglu::<Flex>(gate.clone(), up.clone()), 1e-6);
+    let native = Flex::fused_swiglu_backward(gate.clone(), up.clone(), g.clone());
+    let reference = composed::swiglu_backward::<Flex>(gate, up, g);
+    assert_close(native.0, reference.0, 2e-6);
+    assert_close(native.1, reference.1, 2e-6);
+}
+
+#[test]
 fn norms_match_their_compositions_for_shared_and_own_parameters() {
     let (x, g) = (primitive(&noise([3, 200, 33], 1)), primitive(&noise([3, 200, 33], 2)));
-    for groups in [1, 3] {
+    for (groups, norm) in [(1, Norm::Layer), (3, Norm::Layer), (1, Norm::Rms), (3, Norm::Rms)] {
         let (scale, shift) = (primitive(&noise([groups, 33], 3)), primitive(&noise([groups, 33], 4)));
-        let native = Flex::fused_layer_norm(x.clone(), scale.clone(), shift.clone(), 1e-6);
-        assert_close(native, composed::layer_norm::<Flex>(x.clone(), scale.clone(), shift, 1e-6), 2e-6);
-        let native = Flex::fused_layer_norm_backward(x.clone(), scale.clone(), g.clone(), 1e-6);
-        let reference = composed::layer_norm_backward::<Flex>(x.clone(), scale, g.clone(), 1e-6);
+        let native = Flex::fused_norm(x.clone(), scale.clone(), shift.clone(), norm, 1e-6);
+        assert_close(native, composed::norm::<Flex>(x.clone(), scale.clone(), shift, norm, 1e-6), 2e-6);
+        let native = Flex::fused_norm_backward(x.clone(), scale.clone(), g.clone(), norm, 1e-6);
+        let reference = composed::norm_backward::<Flex>(x.clone(), scale, g.clone(), norm, 1e-6);
         assert_close(native.0, reference.0, 1e-5);
         assert_close(native.1, reference.1, 1e-5);
         assert_close(native.2, reference.2, 1e-5);
@@ -64,14 +75,17 @@ fn norms_match_their_compositions_for_shared_and_own_parameters() {
 
 #[test]
 fn gated_residuals_match_their_compositions() {
-    let (x, y) = (primitive(&noise([2, 5, 20], 1)), primitive(&noise([2, 5, 20], 2)));
-    let (gate, g) = (primitive(&noise([2, 20], 3)), primitive(&noise([2, 5, 20], 4)));
-    let native = Flex::fused_gated_add(x.clone(), y.clone(), gate.clone());
-    assert_close(native, composed::gated_add::<Flex>(x, y.clone(), gate.clone()), 1e-6);
-    let native = Flex::fused_gated_add_backward(y.clone(), gate.clone(), g.clone());
-    let reference = composed::gated_add_backward::<Flex>(y, gate, g);
-    assert_close(native.0, reference.0, 1e-6);
-    assert_close(native.1, reference.1, 1e-5);
+    let (x, y) = (primitive(&noise([2, 50, 20], 1)), primitive(&noise([2, 50, 20], 2)));
+    let g = primitive(&noise([2, 50, 20], 4));
+    for groups in [1, 2] {
+        let gate = primitive(&noise([groups, 20], 3));
+        let native = Flex::fused_gated_add(x.clone(), y.clone(), gate.clone());
+        assert_close(native, composed::gated_add::<Flex>(x.clone(), y.clone(), gate.clone()), 1e-6);
+        let native = Flex::fused_gated_add_backward(y.clone(), gate.clone(), g.clone());
+        let reference = composed::gated_add_backward::<Flex>(y.clone(), gate, g.clone());
+        assert_close(native.0, reference.0, 1e-6);
+        assert_close(native.1, reference.1, 1e-5);
+    }
 }
 
 #[test]
@@ -92,10 +106,13 @@ fn attention_matches_its_composition_across_tile_borders() {
 
 #[test]
 fn linear_layers_match_their_compositions() {
-    let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 23], 2)));
-    let (weight, bias) = (primitive(&noise([23, 19], 3)), primitive(&noise([23], 4)));
-    let native = Flex::fused_linear(x.clone(), weight.clone(), bias.clone());
-    assert_close(native, composed::linear::<Flex>(x.clone(), weight.clone(), bias), 2e-6);
+    let (weight, bias) = (primitive(&noise([150, 19], 3)), primitive(&noise([150], 4)));
+    for rows in [1, 3, 600] {
+        let x = primitive(&noise([2, rows, 19], 1));
+        let native = Flex::fused_linear(x.clone(), weight.clone(), bias.clone());
+        assert_close(native, composed::linear::<Flex>(x, weight.clone(), bias.clone()), 2e-6);
+    }
+    let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 150], 2)));
     let native = Flex::fused_linear_backward_input(weight.clone(), g.clone());
     assert_close(native, composed::linear_backward_input::<Flex>(weight, g.clone()), 2e-6);
     let native = Flex::fused_linear_backward_parameters(x.clone(), g.clone());
@@ -113,49 +130,121 @@ fn open_positions_ignore_later_ones_and_later_ones_what_follows() {
     assert_eq!(prefix(qkv), prefix(changed));
 }
 
-/// The derivative of `sum(f(x) · weights)` along a direction, by autodiff and by differences.
+/// `sum(f(x + step · direction) · weights)`.
+fn objective<B: Backend>(
+    [x, direction, weights]: [FloatTensor<B>; 3],
+    step: f64,
+    f: &impl Fn(FloatTensor<B>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    let y = f(B::float_add(x, B::float_mul_scalar(direction, step.into())));
+    B::float_sum(B::float_mul(y, weights))
+}
+
+/// The same numbers in float64.
+fn double<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_cast(x, FloatDType::F64)
+}
+
+fn reshaped<B: Backend>(x: FloatTensor<B>, shape: Shape) -> FloatTensor<B> {
+    B::float_reshape(x, shape)
+}
+
+fn twice<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_add(x.clone(), x)
+}
+
+/// The operator's own gradient along a direction, against central differences of its composition in
+/// float64.
 #[track_caller]
-fn check_gradient<const D: usize>(x: Tensor<D>, f: impl Fn(Tensor<D>) -> Tensor<3>) {
+fn check_gradient<const D: usize>(
+    x: Tensor<D>,
+    native: impl Fn(Tensor<D>) -> Tensor<3>,
+    composed: impl Fn(FloatTensor<Flex>) -> FloatTensor<Flex>,
+) {
     let direction = noise(x.dims(), 9);
-    let objective = |x: Tensor<D>| {
-        let y = f(x);
-        let weights = noise(y.dims(), 8);
-        let weights = if y.is_autodiff() { Tensor::from_inner(weights) } else { weights };
-        (y * weights).sum()
-    };
     let leaf = Tensor::from_inner(x.clone()).require_grad();
-    let gradient = leaf.grad(&objective(leaf.clone()).backward()).unwrap();
-    let slope = (gradient * direction.clone()).sum().into_scalar::<f32>();
-    let step = 1e-2;
-    let shifted =
-        |sign: f64| objective(x.clone() + direction.clone().mul_scalar(sign * step)).into_scalar::<f32>();
-    let difference = (shifted(1.0) - shifted(-1.0)) / (2.0 * step as f32);
-    assert!(
-        (slope - difference).abs() < 1e-2 * (1.0 + difference.abs()),
-        "autodiff {slope}, differences {difference}"
-    );
+    let y = native(leaf.clone());
+    let weights = noise(y.dims(), 8);
+    let total = (y * Tensor::from_inner(weights.clone())).sum();
+    let gradient = leaf.grad(&total.backward()).unwrap();
+    let slope = f64::from((gradient * direction.clone()).sum().into_scalar::<f32>());
+    let at = [primitive(&x), primitive(&direction), primitive(&weights)].map(double::<Flex>);
+    let step = 1e-5;
+    let value = |step| {
+        let total = objective::<Flex>(at.clone(), step, &composed);
+        total.into_data().iter::<f64>().sum::<f64>()
+    };
+    let exact = (value(step) - value(-step)) / (2.0 * step);
+    assert!((slope - exact).abs() < 2e-5 * (1.0 + exact.abs()), "native {slope}, differences {exact}");
 }
 
 #[test]
-fn gradients_are_the_slopes() {
-    let lift = |like: &Tensor<3>, x: Tensor<2>| if like.is_autodiff() { Tensor::from_inner(x) } else { x };
+fn gradients_are_the_slopes_of_the_composition_in_float64() {
+    // A constant as the operator needs it beside a tracked tensor, and as its composition does.
+    let constant = |shape: [usize; 2], seed| noise(shape, seed);
+    let lifted = |x: &Tensor<2>| Tensor::from_inner(x.clone());
+    let exact = |x: &Tensor<2>| double::<Flex>(primitive(x));
+    let x = noise([2, 6, 24], 1);
     for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
-        check_gradient(noise([2, 3, 8], 1), |x| activate(x, activation));
+        let composed = |x| composed::activate::<Flex>(x, activation);
+        check_gradient(x.clone(), |x| activate(x, activation), composed);
     }
-    check_gradient(noise([2, 3, 8], 1), |x| {
-        let (scale, shift) = (lift(&x, noise([2, 8], 2)), lift(&x, noise([2, 8], 3)));
-        layer_norm(x, scale, shift, 1e-6)
-    });
-    check_gradient(noise([2, 6, 24], 1), |x| attention(x, 2, Visibility::Ordered { open: 3 }));
-    check_gradient(noise([2, 3, 8], 1), |x| {
-        let gate = lift(&x, noise([2, 8], 2));
-        gated_add(x.clone(), x, gate)
-    });
-    check_gradient(noise([2, 3, 8], 1), |x| {
-        let weight = lift(&x, noise([5, 8], 2));
-        let bias = lift(&x, noise([1, 5], 3)).reshape([5]);
-        linear(x, weight, bias)
-    });
+    for groups in [1, 2] {
+        let (a, b) = (constant([groups, 24], 2), constant([groups, 24], 3));
+        for kind in [Norm::Layer, Norm::Rms] {
+            check_gradient(
+                x.clone(),
+                |x| norm(x, lifted(&a), lifted(&b), kind, 1e-6),
+                |x| composed::norm::<Flex>(x, exact(&a), exact(&b), kind, 1e-6),
+            );
+            // With respect to the scale.
+            check_gradient(
+                a.clone(),
+                |scale| norm(Tensor::from_inner(x.clone()), scale, lifted(&b), kind, 1e-6),
+                |scale| composed::norm::<Flex>(double::<Flex>(primitive(&x)), scale, exact(&b), kind, 1e-6),
+            );
+        }
+        check_gradient(
+            x.clone(),
+            |x| gated_add(x.clone(), x, lifted(&a)),
+            |x| composed::gated_add::<Flex>(x.clone(), x, exact(&a)),
+        );
+        check_gradient(
+            a.clone(),
+            |gate| gated_add(Tensor::from_inner(x.clone()), Tensor::from_inner(x.clone()), gate),
+            |gate| {
+                composed::gated_add::<Flex>(
+                    double::<Flex>(primitive(&x)),
+                    double::<Flex>(primitive(&x)),
+                    gate,
+                )
+            },
+        );
+    }
+    check_gradient(
+        x.clone(),
+        |x| swiglu(x.clone() * 2.0, x),
+        |x| composed::swiglu::<Flex>(twice::<Flex>(x.clone()), x),
+    );
+    for open in [0, 3, 6] {
+        check_gradient(
+            x.clone(),
+            |x| attention(x, 2, Visibility::Ordered { open }),
+            |x| composed::attention::<Flex>(x, 2, open).0,
+        );
+    }
+    let (weight, bias) = (constant([5, 24], 2), constant([1, 5], 3));
+    let flat = |x| reshaped::<Flex>(x, Shape::new([5]));
+    check_gradient(
+        x.clone(),
+        |x| linear(x, lifted(&weight), lifted(&bias).reshape([5])),
+        |x| composed::linear::<Flex>(x, exact(&weight), flat(exact(&bias))),
+    );
+    check_gradient(
+        weight.clone(),
+        |weight| linear(Tensor::from_inner(x.clone()), weight, lifted(&bias).reshape([5])),
+        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, flat(exact(&bias))),
+    );
 }
 
 #[test]
@@ -177,4 +266,14 @@ fn an_optimiser_step_matches_its_composition() {
     assert_close(native.1, reference.1, 1e-6);
     assert_close(native.2, reference.2, 1e-6);
     assert_close(Flex::fused_blend(p.clone(), g.clone(), 0.1), composed::blend::<Flex>(p, g, 0.1), 1e-6);
+}
+
+#[test]
+fn a_profile_counts_what_ran_while_it_was_on() {
+    profile::start();
+    let x = noise([2, 3, 8], 1);
+    gelu(gelu(x));
+    let timings = profile::stop();
+    assert!(timings["activation"].calls >= 2);
+    assert!(profile::stop().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Activations and the gated residual.
+//! Activations, the gated linear unit and the gated residual.
 
 use rayon::prelude::*;
 
@@ -53,29 +53,60 @@ fn map_with(x: &[f32], grad: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<
     y
 }
 
+pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    map_with(gate, up, |gate, up| numeric::silu(gate) * up)
+}
+
+/// The gradients of gate and up.
+pub fn swiglu_backward(gate: &[f32], up: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let mut d_gate = vec![0.0; gate.len()];
+    let mut d_up = vec![0.0; up.len()];
+    d_gate
+        .par_chunks_mut(CHUNK)
+        .zip(d_up.par_chunks_mut(CHUNK))
+        .zip(gate.par_chunks(CHUNK))
+        .zip(up.par_chunks(CHUNK))
+        .zip(grad.par_chunks(CHUNK))
+        .for_each(|((((d_gate, d_up), gate), up), grad)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for i in 0..d_gate.len() {
+                        d_gate[i] = grad[i] * up[i] * numeric::silu_slope(gate[i]);
+                        d_up[i] = grad[i] * numeric::silu(gate[i]);
+                    }
+                },
+            )
+        });
+    (d_gate, d_up)
+}
+
+/// Rows per task.
+const BLOCK: usize = 32;
+
 pub fn gated_add(x: &[f32], y: &[f32], gate: &[f32], rows: Rows) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    let group = rows.per_group * rows.width;
-    out.par_chunks_mut(group)
-        .zip(x.par_chunks(group))
-        .zip(y.par_chunks(group))
-        .zip(gate.par_chunks(rows.width))
-        .for_each(|(((out, x), y), gate)| {
+    let block = BLOCK * rows.width;
+    out.par_chunks_mut(block).zip(x.par_chunks(block)).zip(y.par_chunks(block)).enumerate().for_each(
+        |(index, ((out, x), y))| {
             vectorised(
                 #[inline(always)]
                 || {
                     let lines = out.chunks_exact_mut(rows.width).zip(x.chunks_exact(rows.width));
-                    for ((out, x), y) in lines.zip(y.chunks_exact(rows.width)) {
+                    for (line, ((out, x), y)) in lines.zip(y.chunks_exact(rows.width)).enumerate() {
+                        let gate = &gate[rows.parameter(index * BLOCK + line)..][..rows.width];
                         for (((out, &x), &y), &gate) in out.iter_mut().zip(x).zip(y).zip(gate) {
                             *out = x + gate * y;
                         }
                     }
                 },
             )
-        });
+        },
+    );
     out
 }
 
+/// The gradients of y and gate. A gate that all rows share has its sums from one task.
 pub fn gated_add_backward(y: &[f32], gate: &[f32], grad: &[f32], rows: Rows) -> (Vec<f32>, Vec<f32>) {
     let mut d_y = vec![0.0; y.len()];
     let mut d_gate = vec![0.0; gate.len()];

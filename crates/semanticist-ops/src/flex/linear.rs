@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::numeric::vectorised;
+use super::numeric::{self, vectorised};
 
 /// A matrix in memory: where it starts and how far apart its rows and columns are.
 #[derive(Clone, Copy)]
@@ -70,10 +70,20 @@ fn transposed<P>(start: P, width: usize) -> Strided<P> {
     Strided { start, rows: 1, columns: width as isize }
 }
 
+/// Up to so many rows, a product is as fast as the weights come from memory; packing them for the
+/// general product would take several times as long.
+const FEW: usize = 8;
+
+/// Outputs or inputs per task of a product of few rows.
+const STRIP: usize = 128;
+
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     let outputs = bias.len();
     let inputs = weight.len() / outputs;
     let sizes = [x.len() / inputs, outputs, inputs];
+    if sizes[0] <= FEW {
+        return forward_few(x, weight, bias);
+    }
     let mut y = Vec::with_capacity(sizes[0] * outputs);
     for _ in 0..sizes[0] {
         y.extend_from_slice(bias);
@@ -82,6 +92,36 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
     let out = by_rows(y.as_mut_ptr(), outputs);
     // SAFETY: y was filled to [rows, outputs]; x and weight hold whole rows by the divisions above.
     unsafe { product(sizes, out, Some(1.0), left, right, 1.0, parallelism(sizes)) };
+    y
+}
+
+/// Each weight is read once, and meets all rows then.
+fn forward_few(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    let outputs = bias.len();
+    let inputs = weight.len() / outputs;
+    let rows = x.len() / inputs;
+    // [outputs, rows], so that a task writes in one place.
+    let mut by_output = vec![0.0; rows * outputs];
+    by_output.par_chunks_mut(STRIP * rows).enumerate().for_each(|(strip, out)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (i, out) in out.chunks_exact_mut(rows).enumerate() {
+                    let output = strip * STRIP + i;
+                    let weights = &weight[output * inputs..][..inputs];
+                    for (out, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
+                        *out = bias[output] + numeric::dot(x, weights);
+                    }
+                }
+            },
+        )
+    });
+    let mut y = vec![0.0; rows * outputs];
+    for (output, values) in by_output.chunks_exact(rows).enumerate() {
+        for (row, &value) in values.iter().enumerate() {
+            y[row * outputs + output] = value;
+        }
+    }
     y
 }
 

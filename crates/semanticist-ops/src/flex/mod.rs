@@ -12,7 +12,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Bytes, DType, Flex};
 use burn::tensor::Shape;
 
-use crate::backend::{Activation, AdamWStep, Operators};
+use crate::backend::{Activation, AdamWStep, Norm, Operators};
 use crate::profile::timed;
 
 impl Operators for Flex {
@@ -32,26 +32,43 @@ impl Operators for Flex {
         })
     }
 
-    fn fused_layer_norm(x: FlexTensor, scale: FlexTensor, shift: FlexTensor, eps: f64) -> FlexTensor {
-        timed("layer norm", || {
+    fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+        timed("SwiGLU", || {
+            let (gate, up) = (contiguous(gate), contiguous(up));
+            tensor(elementwise::swiglu(gate.storage(), up.storage()), up.layout().shape().clone())
+        })
+    }
+
+    fn fused_swiglu_backward(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
+        timed("SwiGLU, backward", || {
+            let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
+            let (d_gate, d_up) = elementwise::swiglu_backward(gate.storage(), up.storage(), grad.storage());
+            let shape = up.layout().shape().clone();
+            (tensor(d_gate, shape.clone()), tensor(d_up, shape))
+        })
+    }
+
+    fn fused_norm(x: FlexTensor, scale: FlexTensor, shift: FlexTensor, norm: Norm, eps: f64) -> FlexTensor {
+        timed("norm", || {
             let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
             let rows = rows_of(&x, &scale);
-            let y = norm::layer_norm(x.storage(), scale.storage(), shift.storage(), rows, eps as f32);
+            let y = norm::norm(x.storage(), scale.storage(), shift.storage(), rows, norm, eps as f32);
             tensor(y, x.layout().shape().clone())
         })
     }
 
-    fn fused_layer_norm_backward(
+    fn fused_norm_backward(
         x: FlexTensor,
         scale: FlexTensor,
         grad: FlexTensor,
+        norm: Norm,
         eps: f64,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        timed("layer norm, backward", || {
+        timed("norm, backward", || {
             let (x, scale, grad) = (contiguous(x), contiguous(scale), contiguous(grad));
             let rows = rows_of(&x, &scale);
             let (d_x, d_scale, d_shift) =
-                norm::layer_norm_backward(x.storage(), scale.storage(), grad.storage(), rows, eps as f32);
+                norm::norm_backward(x.storage(), scale.storage(), grad.storage(), rows, norm, eps as f32);
             let shape = scale.layout().shape().clone();
             (tensor(d_x, x.layout().shape().clone()), tensor(d_scale, shape.clone()), tensor(d_shift, shape))
         })
@@ -168,6 +185,13 @@ struct Rows {
     width: usize,
     /// How many consecutive rows share one row of the parameter.
     per_group: usize,
+}
+
+impl Rows {
+    /// Where the parameter's row for row `row` starts.
+    fn parameter(self, row: usize) -> usize {
+        row / self.per_group * self.width
+    }
 }
 
 fn rows_of(x: &FlexTensor, parameter: &FlexTensor) -> Rows {

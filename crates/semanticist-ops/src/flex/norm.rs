@@ -1,14 +1,15 @@
-//! Layer normalisation with a scale and a shift per row group.
+//! Normalisation of rows with a scale and a shift per row group.
 
 use rayon::prelude::*;
 
 use super::Rows;
 use super::numeric::{self, LANES, vectorised};
+use crate::backend::Norm;
 
 /// Rows per task.
 const BLOCK: usize = 32;
 
-pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, eps: f32) -> Vec<f32> {
+pub fn norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, norm: Norm, eps: f32) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let block = BLOCK * rows.width;
     y.par_chunks_mut(block).zip(x.par_chunks(block)).enumerate().for_each(|(index, (y, x))| {
@@ -17,10 +18,10 @@ pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, eps: f32)
             || {
                 let lines = y.chunks_exact_mut(rows.width).zip(x.chunks_exact(rows.width));
                 for (line, (y, x)) in lines.enumerate() {
-                    let start = (index * BLOCK + line) / rows.per_group * rows.width;
+                    let start = rows.parameter(index * BLOCK + line);
                     let scale = &scale[start..start + rows.width];
                     let shift = &shift[start..start + rows.width];
-                    let (mean, inverse) = moments(x, eps);
+                    let (mean, inverse) = moments(x, norm, eps);
                     for i in 0..y.len() {
                         y[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
                     }
@@ -31,20 +32,25 @@ pub fn layer_norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, eps: f32)
     y
 }
 
-/// The mean of a row and one over its standard deviation.
+/// The mean of a row and one over its standard deviation; for [`Norm::Rms`], 0 and one over its root
+/// mean square.
 #[inline(always)]
-fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+fn moments(x: &[f32], norm: Norm, eps: f32) -> (f32, f32) {
     let count = x.len() as f32;
-    let mean = numeric::sum(x, |v| v) / count;
+    let mean = match norm {
+        Norm::Layer => numeric::sum(x, |v| v) / count,
+        Norm::Rms => 0.0,
+    };
     let variance = numeric::sum(x, |v| (v - mean) * (v - mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-pub fn layer_norm_backward(
+pub fn norm_backward(
     x: &[f32],
     scale: &[f32],
     grad: &[f32],
     rows: Rows,
+    norm: Norm,
     eps: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let width = rows.width;
@@ -70,7 +76,7 @@ pub fn layer_norm_backward(
                 || {
                     let lines = d_x.chunks_exact_mut(width).zip(x.chunks_exact(width));
                     for ((d_x, x), grad) in lines.zip(grad.chunks_exact(width)) {
-                        backward_row(d_x, d_scale, d_shift, x, scale, grad, eps);
+                        backward_row([d_x, d_scale, d_shift], [x, scale, grad], norm, eps);
                     }
                 },
             )
@@ -89,18 +95,15 @@ pub fn layer_norm_backward(
 
 #[inline(always)]
 fn backward_row(
-    d_x: &mut [f32],
-    d_scale: &mut [f32],
-    d_shift: &mut [f32],
-    x: &[f32],
-    scale: &[f32],
-    grad: &[f32],
+    [d_x, d_scale, d_shift]: [&mut [f32]; 3],
+    [x, scale, grad]: [&[f32]; 3],
+    norm: Norm,
     eps: f32,
 ) {
     let width = x.len();
     let (d_x, d_scale, d_shift) = (&mut d_x[..width], &mut d_scale[..width], &mut d_shift[..width]);
     let (scale, grad) = (&scale[..width], &grad[..width]);
-    let (mean, inverse) = moments(x, eps);
+    let (mean, inverse) = moments(x, norm, eps);
     let (mut total, mut along) = ([0.0f32; LANES], [0.0f32; LANES]);
     for start in (0..width).step_by(LANES) {
         for lane in 0..LANES.min(width - start) {
@@ -113,7 +116,10 @@ fn backward_row(
             d_shift[i] += grad[i];
         }
     }
-    let total = total.iter().sum::<f32>() / width as f32;
+    let total = match norm {
+        Norm::Layer => total.iter().sum::<f32>() / width as f32,
+        Norm::Rms => 0.0,
+    };
     let along = along.iter().sum::<f32>() / width as f32;
     for i in 0..width {
         let normal = (x[i] - mean) * inverse;
