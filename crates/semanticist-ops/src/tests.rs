@@ -112,6 +112,13 @@ fn linear_layers_match_their_compositions() {
         let native = Flex::fused_linear(x.clone(), weight.clone(), bias.clone());
         assert_close(native, composed::linear::<Flex>(x, weight.clone(), bias.clone()), 2e-6);
     }
+    // Long rows, which are taken in parts, beside whole and cut tiles.
+    let (weight_long, bias_long) = (primitive(&noise([100, 2500], 3)), primitive(&noise([100], 4)));
+    for rows in [9, 16, 61] {
+        let x = primitive(&noise([1, rows, 2500], 1));
+        let native = Flex::fused_linear(x.clone(), weight_long.clone(), bias_long.clone());
+        assert_close(native, composed::linear::<Flex>(x, weight_long.clone(), bias_long.clone()), 5e-6);
+    }
     let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 150], 2)));
     let native = Flex::fused_linear_backward_input(weight.clone(), g.clone());
     assert_close(native, composed::linear_backward_input::<Flex>(weight, g.clone()), 2e-6);

@@ -91,6 +91,11 @@ pub struct Decoder {
     grid: Grid,
 }
 
+/// The tokens of a batch, projected to the transformer's width, null tokens in their places:
+/// `[B, K, W]`.
+#[derive(Debug, Clone)]
+pub struct Condition(Tensor<3>);
+
 /// How latents are cut into patches, and after which block the projector looks.
 #[derive(Debug, Clone, Copy)]
 struct Grid {
@@ -154,7 +159,33 @@ impl Decoder {
         tokens: &Tokens,
         keep: &[usize],
     ) -> Tensor<4> {
-        self.run(noisy, timesteps, tokens, keep, |_, _| ())
+        self.run(noisy, timesteps, &self.condition(tokens, keep), |_, _| ())
+    }
+
+    /// The tokens of a batch as every denoising step sees them.
+    ///
+    /// # Shapes
+    /// As [`Decoder::forward`].
+    ///
+    /// # Panics
+    /// If the sizes do not agree.
+    pub fn condition(&self, tokens: &Tokens, keep: &[usize]) -> Condition {
+        Condition(self.tokens.forward(self.visible_tokens(tokens, keep)))
+    }
+
+    /// [`Decoder::forward`] with one timestep for all samples: what depends on it alone is computed
+    /// once.
+    ///
+    /// `condition` may be of several times as many samples as `noisy`, which are then the same
+    /// latents under other tokens, such as the halves of guidance.
+    ///
+    /// # Shapes
+    /// `noisy`: `[B, C, h, w]`, result: `[n B, 2 C, h, w]` for a condition of n B samples
+    ///
+    /// # Panics
+    /// If the condition's samples are not a multiple of B.
+    pub fn step(&self, noisy: Tensor<4>, timestep: usize, condition: &Condition) -> Tensor<4> {
+        self.run(noisy, &[timestep], condition, |_, _| ())
     }
 
     /// [`Decoder::forward`] with the hidden states projected onto the teacher's space,
@@ -172,7 +203,7 @@ impl Decoder {
         let projector = self.projector.as_ref().expect("the decoder was built without a projector");
         let patches = self.grid.side.pow(2);
         let mut projection = None;
-        let output = self.run(noisy, timesteps, tokens, keep, |block, x| {
+        let output = self.run(noisy, timesteps, &self.condition(tokens, keep), |block, x| {
             if block == self.grid.projected_block {
                 projection = Some(projector.forward(x.clone().narrow(1, 0, patches)));
             }
@@ -180,25 +211,27 @@ impl Decoder {
         (output, projection.expect("validate() keeps the layer within the blocks"))
     }
 
-    /// The forward pass; `observe` sees the hidden states after each block, counted from 1.
+    /// The forward pass; one timestep is that of all samples. `observe` sees the hidden states after
+    /// each block, counted from 1.
     fn run(
         &self,
         noisy: Tensor<4>,
         timesteps: &[usize],
-        tokens: &Tokens,
-        keep: &[usize],
+        condition: &Condition,
         mut observe: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<4> {
         let patches = self.patches.forward(noisy) + self.positions.clone(); // [B, N, W]
-        let count = patches.dims()[1];
-        let condition = self.tokens.forward(self.visible_tokens(tokens, keep)); // [B, K, W]
-        let mut x = Tensor::cat(vec![patches, condition], 1); // [B, N + K, W]
-        let time = ops::silu(self.time.forward(timesteps)); // [B, W]
+        let [batch, count, _] = patches.dims();
+        let samples = condition.0.dims()[0];
+        assert!(samples.is_multiple_of(batch), "{batch} latents for {samples} samples");
+        let patches = if samples == batch { patches } else { patches.repeat_dim(0, samples / batch) };
+        let mut x = Tensor::cat(vec![patches, condition.0.clone()], 1); // [n B, N + K, W]
+        let time = ops::silu(self.time.forward(timesteps)); // [1 or n B, W]
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, time.clone());
             observe(index + 1, &x);
         }
-        let out = self.output.forward(x.narrow(1, 0, count), time); // [B, N, p² 2 C]
+        let out = self.output.forward(x.narrow(1, 0, count), time); // [n B, N, p² 2 C]
         unpatchify(out, self.grid.side, self.grid.patch)
     }
 
@@ -245,7 +278,7 @@ impl DecoderBlock {
     }
 
     /// # Shapes
-    /// `x`: `[B, N + K, W]`, `time`: `[B, W]`
+    /// `x`: `[B, N + K, W]`, `time`: `[1 or B, W]`
     fn forward(&self, x: Tensor<3>, time: Tensor<2>) -> Tensor<3> {
         let [shift1, scale1, gate1, shift2, scale2, gate2] = parts(self.modulation.forward(time));
         let normal = modulated_norm(x.clone(), shift1, scale1);

@@ -138,17 +138,20 @@ impl Tokenizer {
         let LatentShape { channels, side } = self.config.latent_shape()?;
         let b = tokens.batch();
         let start = noise.normal([b, channels, side, side], &tokens.0.device());
-        let both = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
-        let keep_both = [vec![0; b], keep.to_vec()].concat();
         let decoder = &self.networks.decoder;
+        let with_tokens = decoder.condition(tokens, keep);
+        // Without and with tokens, to go through the network in one batch.
+        let both = (options.guidance.scale != 1.0).then(|| {
+            let twice = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
+            decoder.condition(&twice, &[vec![0; b], keep.to_vec()].concat())
+        });
         let latents = plan.run(start, noise, |x, timestep| {
-            let output = if options.guidance.is_active(timestep) {
-                // Without and with tokens in one batch.
-                let x = Tensor::cat(vec![x.clone(), x], 0);
-                let output = decoder.forward(x, &vec![timestep; 2 * b], &both, &keep_both);
-                options.guidance.apply(output.clone().narrow(0, 0, b), output.narrow(0, b, b))
-            } else {
-                decoder.forward(x, &vec![timestep; b], tokens, keep)
+            let output = match &both {
+                Some(both) if options.guidance.is_active(timestep) => {
+                    let output = decoder.step(x, timestep, both);
+                    options.guidance.apply(output.clone().narrow(0, 0, b), output.narrow(0, b, b))
+                }
+                _ => decoder.step(x, timestep, &with_tokens),
             };
             after_step();
             output

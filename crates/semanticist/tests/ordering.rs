@@ -88,6 +88,20 @@ fn tokens_beyond_keep_do_not_matter_and_may_be_left_out() {
 }
 
 #[test]
+fn a_step_for_all_is_the_same_as_for_each() {
+    let decoder = shaken(networks()).decoder;
+    let device = Device::flex();
+    let tokens = Tokens(Noise::seeded(4).normal([4, 6, 5], &device));
+    let noisy = Noise::seeded(3).normal([2, 3, 16, 16], &device);
+    let keep = [0, 0, 6, 3];
+    let twice = Tensor::cat(vec![noisy.clone(), noisy.clone()], 0);
+    let each = numbers(decoder.forward(twice, &[700; 4], &tokens, &keep));
+    let all = numbers(decoder.step(noisy, 700, &decoder.condition(&tokens, &keep)));
+    let largest = each.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    assert!(each.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+}
+
+#[test]
 fn fresh_decoder_blocks_are_the_identity_and_the_output_is_zero() {
     let mut decoder = networks().decoder;
     let tokens = Tokens(Noise::seeded(4).normal([2, 6, 5], &Device::flex()));

@@ -79,9 +79,10 @@ fn text(report: &Report) -> String {
         text += &format!("  {reached:.0} of {peak:.0} GFLOP/s ({:.0} %)", 100.0 * reached / peak);
     }
     text += &format!("  {:.0} MiB", report.peak_memory_bytes as f64 / f64::from(1 << 20));
-    for Share { operator, calls, seconds: part } in &report.times.operators {
+    let run: f64 = report.times.operators.iter().map(|share| share.seconds).sum();
+    for Share { operator, calls, seconds } in &report.times.operators {
         let calls = if *calls > 0 { format!("{calls} ×") } else { String::new() };
-        text += &format!("\n  {operator:<24} {calls:>6} {part:>8.4} s {:>5.1} %", 100.0 * part / seconds);
+        text += &format!("\n  {operator:<28} {calls:>6} {seconds:>8.4} s {:>5.1} %", 100.0 * seconds / run);
     }
     text
 }

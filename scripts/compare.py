@@ -1,0 +1,101 @@
+"""Times `semanticist bench` beside the same models in plain PyTorch (torch_models.py), in turn, A B A B.
+
+Every run is a process of its own; a figure is the median over the rounds, a ratio is PyTorch's time over
+ours (above 1: we are faster). Writes the table into BENCHMARKS.md between its two marks.
+
+    python3 -m venv venv && venv/bin/pip install torch
+    cargo build --release --workspace
+    venv/bin/python scripts/compare.py [--rounds 5] [--threads 2] [--only encode,decode]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- compare.py: begin -->", "<!-- compare.py: end -->"
+
+# What it is called, the job, our further arguments, PyTorch's.
+CASES = [
+    ("encode, ViT-B/16, 256 tokens, batch 4", "encode", ["--preset", "b", "--batch", "4"], []),
+    ("encode, the first 32 tokens only", "encode", ["--preset", "b", "--batch", "4"], ["--tokens", "32"]),
+    ("one denoising step, DiT-L, batch 2", "decode", ["--preset", "l", "--batch", "2"], []),
+    ("training step, S, batch 4", "train", ["--preset", "s", "--batch", "4"], []),
+]
+
+
+def run(command):
+    """The output of a command, and its peak memory in bytes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return output, usage.ru_maxrss * unit
+
+
+def measure(job, common, ours_only, given):
+    """One run of each: (our seconds, our memory, our share of the peak), (their seconds, memory)."""
+    threads = ["--threads", str(given.threads), "--repeats", str(given.repeats)]
+    output, memory = run([given.binary, "bench", job, *common, *ours_only, *threads, "--json"])
+    report = json.loads(output)
+    ours = (report["seconds"], memory, report["gflops"] / report["peak_gflops"])
+    output, memory = run([sys.executable, ROOT / "scripts/torch_models.py", job, *common, *threads])
+    return ours, (float(output), memory)
+
+
+def row(name, ours, theirs, batch):
+    ratios = [t[0] / o[0] for o, t in zip(ours, theirs)]
+    o, t = statistics.median(x[0] for x in ours), statistics.median(x[0] for x in theirs)
+    share = statistics.median(x[2] for x in ours)
+    mib = [max(x[1] for x in side) / 2**20 for side in (ours, theirs)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return (
+        f"| {name} | {o / batch:.3f} | {t / batch:.3f} | **{statistics.median(ratios):.2f}** ({spread}) "
+        f"| {share:.0%} | {mib[0]:.0f} / {mib[1]:.0f} |"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="encode,decode,train", help="jobs, separated by commas")
+    parser.add_argument("--binary", default=ROOT / "target/release/semanticist")
+    parser.add_argument("--dry-run", action="store_true", help="print the table and leave the file as it is")
+    given = parser.parse_args()
+    if not Path(given.binary).is_file():
+        sys.exit(f"{given.binary} does not exist; build it first or give --binary")
+    import torch
+
+    lines = [
+        f"PyTorch {torch.__version__}, {given.threads} threads, float32, {given.rounds} rounds in turn of "
+        f"{given.repeats} runs each. Seconds per image; memory of the whole process.",
+        "",
+        "| job | ours, s | PyTorch, s | PyTorch over ours | of our peak | MiB, ours / PyTorch |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, job, common, ours_only in CASES:
+        if job not in given.only.split(","):
+            continue
+        pairs = [measure(job, common, ours_only, given) for _ in range(given.rounds)]
+        lines.append(row(name, *zip(*pairs), batch=int(common[-1])))
+        print(lines[-1], flush=True)
+    if given.dry_run:
+        return
+    path = ROOT / "BENCHMARKS.md"
+    text = path.read_text()
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    path.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail)
+
+
+if __name__ == "__main__":
+    main()
