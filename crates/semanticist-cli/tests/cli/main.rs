@@ -3,6 +3,7 @@
 //! Bad input must give its exit code, a message that says what to do, no panic, and leave nothing
 //! half-written.
 
+mod bench;
 mod decode;
 mod encode;
 mod models;

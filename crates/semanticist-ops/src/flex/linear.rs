@@ -72,7 +72,7 @@ fn transposed<P>(start: P, width: usize) -> Strided<P> {
 
 /// Up to so many rows, a product is as fast as the weights come from memory; packing them for the
 /// general product would take several times as long.
-const FEW: usize = 8;
+pub const FEW: usize = 8;
 
 /// From so many inputs on, the general product loses a fifth of its speed to the weights' long rows,
 /// which it reads across; our own turns them in squares.

@@ -127,7 +127,8 @@ impl Operators for Flex {
     }
 
     fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        timed("linear", || {
+        let rows = x.layout().num_elements() / last(x.layout().shape());
+        timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
             let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
             let outputs = weight.layout().shape()[0];
             let y = linear::forward(x.storage(), weight.storage(), bias.storage());
