@@ -1,11 +1,7 @@
 //! Scalar functions without branches or library calls, so that loops over them become vectors, and
 //! the switch that picks the vector width.
 
-#![expect(
-    clippy::approx_constant,
-    clippy::excessive_precision,
-    reason = "coefficients stand as they were published and fitted, not as the constants that they resemble"
-)]
+#![expect(clippy::excessive_precision, reason = "coefficients stand as they were published and fitted")]
 
 use std::f32::consts::LOG2_E;
 

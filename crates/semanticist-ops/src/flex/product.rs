@@ -203,3 +203,39 @@ fn accumulate<S: Simd, const R: usize, const V: usize>(
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes that leave part of a tile, a panel and a square over.
+    const SIZES: [usize; 3] = [13, 2100, 71];
+
+    #[test]
+    fn every_width_of_vectors_gives_the_product() {
+        let [rows, inputs, outputs] = SIZES;
+        let values = |count: usize, seed: f32| -> Vec<f32> {
+            (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin()).collect()
+        };
+        let (x, weight, bias) =
+            (values(rows * inputs, 1.0), values(outputs * inputs, 2.0), values(outputs, 3.0));
+        let product = || Product { x: &x, weight: &weight, bias: &bias, rows, inputs, outputs };
+        let mut found =
+            vec![Simd::vectorize(pulp::Scalar::new(), product()), Arch::new().dispatch(product())];
+        #[cfg(target_arch = "x86_64")]
+        found.extend(pulp::x86::V3::try_new().map(|simd| Simd::vectorize(simd, product())));
+        for row in 0..rows {
+            for output in 0..outputs {
+                let exact = f64::from(bias[output])
+                    + (0..inputs)
+                        .map(|i| f64::from(x[row * inputs + i]) * f64::from(weight[output * inputs + i]))
+                        .sum::<f64>();
+                for found in &found {
+                    // The values of a row and of an output rise and fall together: sums reach 1000.
+                    let error = (f64::from(found[row * outputs + output]) - exact).abs();
+                    assert!(error < 5e-3, "row {row}, output {output}: {error}");
+                }
+            }
+        }
+    }
+}
