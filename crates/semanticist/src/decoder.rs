@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::encoder::TokenShape;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Attention, BlockSize, Linear, Mlp, NORM_EPSILON, PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify,
+    Attention, BlockSize, Initial, Linear, Mlp, NORM_EPSILON, PatchEmbed, TimestepEmbed, sine_cosine_grid,
+    unpatchify,
 };
 use crate::noise::Noise;
 use crate::spaces::Tokens;
@@ -116,18 +117,17 @@ impl Decoder {
         let width = config.blocks.width;
         let side = latent.side / config.patch_size;
         let outputs = config.patch_size.pow(2) * 2 * latent.channels;
-        let null_tokens = noise.normal([1, tokens.count, tokens.dim], device) * 0.02;
         Self {
             patches: PatchEmbed::init(latent.channels, config.patch_size, width, noise, device),
             time: TimestepEmbed::init(width, noise, device),
             tokens: Linear::init(tokens.dim, width, noise, device),
-            null_tokens: Param::from_tensor(null_tokens),
+            null_tokens: Initial::Normal(0.02).parameter([1, tokens.count, tokens.dim], noise, device),
             blocks: (0..config.blocks.depth)
                 .map(|_| DecoderBlock::init(&config.blocks, noise, device))
                 .collect(),
             output: OutputLayer {
-                modulation: Linear::init_zero(width, 2 * width, device),
-                linear: Linear::init_zero(width, outputs, device),
+                modulation: Linear::init_zero(width, 2 * width, noise, device),
+                linear: Linear::init_zero(width, outputs, noise, device),
             },
             projector: config.repa.map(|repa| Projector::init(&repa, width, noise, device)),
             positions: sine_cosine_grid(side, width, device),
@@ -271,7 +271,7 @@ pub struct DecoderBlock {
 impl DecoderBlock {
     fn init(size: &BlockSize, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            modulation: Linear::init_zero(size.width, 6 * size.width, device),
+            modulation: Linear::init_zero(size.width, 6 * size.width, noise, device),
             attention: Attention::init(size, noise, device),
             mlp: Mlp::init(size, noise, device),
         }

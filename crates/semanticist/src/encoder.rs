@@ -9,7 +9,7 @@ use semanticist_ops::{Activation, Visibility};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nn::{Attention, BlockSize, LayerNorm, Linear, Mlp, PatchEmbed};
+use crate::nn::{Attention, BlockSize, Initial, LayerNorm, Linear, Mlp, PatchEmbed};
 use crate::noise::Noise;
 use crate::spaces::{Pixels, Tokens};
 
@@ -94,7 +94,7 @@ impl Encoder {
         let width = config.blocks.width;
         let patches = (image_size / config.patch_size).pow(2);
         let last = (config.blocks.depth - 1).max(1) as f64;
-        let small = |noise: &mut Noise, n| Param::from_tensor(noise.normal([1, n, width], device) * 0.02);
+        let small = |noise: &mut Noise, n| Initial::Normal(0.02).parameter([1, n, width], noise, device);
         Self {
             patches: PatchEmbed::init(3, config.patch_size, width, noise, device),
             class_token: small(noise, 1),
@@ -105,7 +105,7 @@ impl Encoder {
                     EncoderBlock::init(&config.blocks, config.drop_path * i as f64 / last, noise, device)
                 })
                 .collect(),
-            norm: LayerNorm::init(width, device),
+            norm: LayerNorm::init(width, noise, device),
             projection: Linear::init(width, tokens.dim, noise, device),
             token_epsilon,
         }
@@ -168,9 +168,9 @@ pub struct EncoderBlock {
 impl EncoderBlock {
     fn init(size: &BlockSize, drop_path: f64, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            norm1: LayerNorm::init(size.width, device),
+            norm1: LayerNorm::init(size.width, noise, device),
             attention: Attention::init(size, noise, device),
-            norm2: LayerNorm::init(size.width, device),
+            norm2: LayerNorm::init(size.width, noise, device),
             mlp: Mlp::init(size, noise, device),
             drop_path,
         }

@@ -45,6 +45,20 @@ impl Noise {
         Self { source: Source::Recorded(draws.into_iter().collect()) }
     }
 
+    /// A source for later use, independent of this one from here on and settled by its state now.
+    ///
+    /// # Panics
+    /// If the draws are recorded.
+    pub fn fork(&mut self) -> Self {
+        let fork = |rng: &mut ChaCha8Rng| generator(rng.next_u64(), 0);
+        let source = match &mut self.source {
+            Source::Shared(rng) => Source::Shared(Box::new(fork(rng))),
+            Source::PerSample(rngs) => Source::PerSample(rngs.iter_mut().map(fork).collect()),
+            Source::Recorded(_) => panic!("recorded draws have one order and cannot be forked"),
+        };
+        Self { source }
+    }
+
     /// Standard normal numbers.
     ///
     /// # Panics

@@ -4,8 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops as ops;
 
-use super::Linear;
-use super::linear::{glorot, uniform};
+use super::{Initial, Linear};
 use crate::noise::Noise;
 
 /// A convolution whose stride is its size: one vector per patch.
@@ -20,9 +19,11 @@ pub struct PatchEmbed {
 impl PatchEmbed {
     /// Glorot's uniform weights, as of a linear layer on the flattened patch.
     pub fn init(channels: usize, patch: usize, width: usize, noise: &mut Noise, device: &Device) -> Self {
-        let bound = glorot(channels * patch * patch, width);
-        let weight = uniform(bound, [width, channels, patch, patch], noise, device);
-        Self { weight: Param::from_tensor(weight), bias: Param::from_tensor(Tensor::zeros([width], device)) }
+        let weight = Initial::glorot(channels * patch * patch, width);
+        Self {
+            weight: weight.parameter([width, channels, patch, patch], noise, device),
+            bias: Initial::Constant(0.0).parameter([width], noise, device),
+        }
     }
 
     /// # Shapes

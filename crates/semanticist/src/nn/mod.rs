@@ -3,10 +3,12 @@
 
 mod block;
 mod embed;
+mod initial;
 mod linear;
 mod norm;
 
 pub use block::{Attention, BlockSize, Mlp};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
+pub use initial::Initial;
 pub use linear::Linear;
 pub use norm::{LayerNorm, NORM_EPSILON};

@@ -4,6 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use semanticist_ops as ops;
 
+use super::Initial;
+use crate::noise::Noise;
+
 /// What is added to the variance, everywhere.
 pub const NORM_EPSILON: f64 = 1e-6;
 
@@ -18,10 +21,10 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Scale 1, shift 0.
-    pub fn init(width: usize, device: &Device) -> Self {
+    pub fn init(width: usize, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            weight: Param::from_tensor(Tensor::ones([width], device)),
-            bias: Param::from_tensor(Tensor::zeros([width], device)),
+            weight: Initial::Constant(1.0).parameter([width], noise, device),
+            bias: Initial::Constant(0.0).parameter([width], noise, device),
         }
     }
 
