@@ -12,7 +12,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("spaces", &[]),
     ("image", &["files", "spaces"]),
     ("nn", &["noise"]),
-    ("autoencoder", &["spaces"]),
+    ("autoencoder", &["nn", "noise", "spaces", "weights"]),
     ("diffusion", &["noise"]),
     ("encoder", &["nn", "noise", "spaces"]),
     ("decoder", &["nn", "noise", "spaces", "encoder"]),

@@ -13,9 +13,10 @@ use crate::profile::timed;
 
 /// Positions of a neighbourhood.
 const TAPS: usize = 9;
-/// Positions per tile of the forward pass: with 128 channels its neighbourhoods take about a megabyte,
-/// a core's share of cache. Fixed, so that results do not depend on the number of threads.
-const TILE: usize = 192;
+/// Numbers per tile of the forward pass: about a megabyte, a core's share of cache.
+const TILE: usize = 1 << 18;
+/// The fewest positions of a tile: for each, the product arranges the weights anew.
+const FEWEST: usize = 96;
 /// Positions per product of the weights' gradient, which all threads share.
 const BLOCK: usize = 2048;
 
@@ -188,12 +189,14 @@ fn forward(x: &[f32], weight: &[f32], bias: &[f32], window: Window) -> Vec<f32> 
     let images = x.len() / (rows * columns * channels);
     let positions = images * window.target[0] * window.target[1];
     let mut y = vec![0.0; positions * outputs];
-    y.par_chunks_mut(TILE * outputs).enumerate().for_each_init(
-        || vec![0.0f32; TILE * width],
+    // By the sizes only, so that results do not depend on the number of threads.
+    let tile_positions = (TILE / width).max(FEWEST).min(positions);
+    y.par_chunks_mut(tile_positions * outputs).enumerate().for_each_init(
+        || vec![0.0f32; tile_positions * width],
         |patches, (tile, y)| {
             let count = y.len() / outputs;
             let patches = &mut patches[..count * width];
-            window.gather(x, tile * TILE, patches);
+            window.gather(x, tile * tile_positions, patches);
             y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(bias));
             let left = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
             let right = Strided { start: weight.as_ptr(), rows: 1, columns: width as isize };

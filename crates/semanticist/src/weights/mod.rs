@@ -2,7 +2,7 @@
 //!
 //! [`Weights`] is what flows: [`collect`] takes it out of a module and [`apply`] puts it back,
 //! [`save`] and [`load`] keep it in a `.safetensors` file, [`published`] reads what others wrote,
-//! whose names [`names`] translates.
+//! whose names [`names`] translates; [`autoencoder`] is both for autoencoders.
 
 mod module;
 
@@ -11,6 +11,8 @@ pub mod header;
 
 pub mod names;
 pub mod published;
+
+pub mod autoencoder;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -133,6 +135,14 @@ impl HostTensor {
         let expected = tensor.shape.iter().product::<usize>() * dtype.bitsize() / 8;
         assert_eq!(tensor.bytes().len(), expected, "bytes of a {dtype} tensor {:?}", tensor.shape);
         tensor
+    }
+
+    /// The same elements under another shape.
+    ///
+    /// # Panics
+    /// If it holds another number of elements.
+    pub(crate) fn reshaped(self, shape: &[usize]) -> Self {
+        Self::new(self.dtype, shape.to_vec(), self.bytes)
     }
 
     /// The length of every axis, outermost first.

@@ -53,18 +53,36 @@ fn unchanged(name: &str) -> Option<String> {
 
 /// `name`, if it has the form `from`, in the form `to`.
 fn translate(name: &str, from: &str, to: &str) -> Option<String> {
-    let (mut index, mut parameter) = ("", "");
+    Some(fill(to, &captures(name, from)?))
+}
+
+/// What stands for each `{…}` of a pattern in `name`, if it has that form: `weight` or `bias` for
+/// `{p}`, a number for every other.
+pub(super) fn captures<'a>(name: &'a str, pattern: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+    let mut found = Vec::new();
     let mut parts = name.split('.');
-    for pattern in from.split('.') {
+    for pattern in pattern.split('.') {
         let part = parts.next()?;
-        match pattern {
-            "{i}" if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) => index = part,
-            "{p}" if matches!(part, "weight" | "bias") => parameter = part,
-            _ if pattern == part => {}
-            _ => return None,
+        let fits = match pattern {
+            "{p}" => matches!(part, "weight" | "bias"),
+            _ if pattern.starts_with('{') => {
+                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
+            }
+            _ => pattern == part,
+        };
+        if !fits {
+            return None;
+        }
+        if pattern.starts_with('{') {
+            found.push((pattern, part));
         }
     }
-    parts.next().is_none().then(|| to.replace("{i}", index).replace("{p}", parameter))
+    parts.next().is_none().then_some(found)
+}
+
+/// A pattern with what stands for its `{…}`.
+pub(super) fn fill(pattern: &str, captures: &[(&str, &str)]) -> String {
+    captures.iter().fold(pattern.to_owned(), |name, (place, value)| name.replace(place, value))
 }
 
 #[cfg(test)]
