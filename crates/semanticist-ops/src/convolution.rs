@@ -210,9 +210,9 @@ mod tests {
         assert!(error <= 1e-5 * largest, "error {error} beside {largest}");
     }
 
-    /// More positions than a tile, and sizes that nothing divides.
+    /// More positions than a block, and sizes that nothing divides.
     const SIZES: &[([usize; 4], usize, Stride)] = &[
-        ([2, 22, 34, 5], 7, Stride::One),
+        ([2, 38, 34, 5], 7, Stride::One),
         ([1, 1, 1, 3], 2, Stride::One),
         ([2, 5, 3, 16], 32, Stride::One),
         ([2, 22, 34, 5], 7, Stride::Two),

@@ -1,5 +1,5 @@
-//! The convolution of 3×3 pixels as a matrix product with gathered neighbourhoods, a tile at a time,
-//! so that the nine copies of the image never exist at once.
+//! The convolution of 3×3 pixels as a matrix product with gathered neighbourhoods, a block at a
+//! time, so that the nine copies of the image never exist at once.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
@@ -13,12 +13,12 @@ use crate::profile::timed;
 
 /// Positions of a neighbourhood.
 const TAPS: usize = 9;
-/// Numbers per tile of the forward pass: about a megabyte, a core's share of cache.
-const TILE: usize = 1 << 18;
-/// The fewest positions of a tile: for each, the product arranges the weights anew.
-const FEWEST: usize = 96;
-/// Positions per product of the weights' gradient, which all threads share.
+/// Positions per product, which all threads share: enough that arranging the weights anew for each
+/// takes little, few enough that the neighbourhoods stay in the last cache, up to a few megabytes.
+/// Fixed, so that results do not depend on the number of threads.
 const BLOCK: usize = 2048;
+/// Positions whose neighbourhoods one thread gathers at a time.
+const TASK: usize = 64;
 
 impl Convolution for Flex {
     fn convolve(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, stride: Stride) -> FlexTensor {
@@ -114,6 +114,13 @@ impl Window {
         (spread.is_multiple_of(self.spread) && spread / self.spread < length).then(|| spread / self.spread)
     }
 
+    /// The neighbourhoods of the positions from `first` on, in parallel.
+    fn gather_block(&self, x: &[f32], first: usize, out: &mut [f32]) {
+        out.par_chunks_mut(TASK * self.width())
+            .enumerate()
+            .for_each(|(task, out)| self.gather(x, first + task * TASK, out));
+    }
+
     /// Writes the neighbourhoods of the positions from `first` on, which count through all images:
     /// nine vectors of channels each.
     fn gather(&self, x: &[f32], first: usize, out: &mut [f32]) {
@@ -188,41 +195,34 @@ fn forward(x: &[f32], weight: &[f32], bias: &[f32], window: Window) -> Vec<f32> 
     let [rows, columns, channels] = window.source;
     let images = x.len() / (rows * columns * channels);
     let positions = images * window.target[0] * window.target[1];
-    let mut y = vec![0.0; positions * outputs];
-    // By the sizes only, so that results do not depend on the number of threads.
-    let tile_positions = (TILE / width).max(FEWEST).min(positions);
-    y.par_chunks_mut(tile_positions * outputs).enumerate().for_each_init(
-        || vec![0.0f32; tile_positions * width],
-        |patches, (tile, y)| {
-            let count = y.len() / outputs;
-            let patches = &mut patches[..count * width];
-            window.gather(x, tile * tile_positions, patches);
-            y.chunks_exact_mut(outputs).for_each(|y| y.copy_from_slice(bias));
-            let left = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
-            let right = Strided { start: weight.as_ptr(), rows: 1, columns: width as isize };
-            let out = Strided { start: y.as_mut_ptr(), rows: outputs as isize, columns: 1 };
-            let sizes = [count, outputs, width];
-            // SAFETY: y holds [count, outputs] and patches [count, width]; weight is
-            // [outputs, width] and outlives the loop.
-            unsafe { product(sizes, out, Some(1.0), left, right, 1.0, gemm::Parallelism::None) };
-        },
-    );
+    let mut y = Vec::with_capacity(positions * outputs);
+    for _ in 0..positions {
+        y.extend_from_slice(bias);
+    }
+    let mut patches = vec![0.0f32; BLOCK.min(positions) * width];
+    for (block, y) in y.chunks_mut(BLOCK * outputs).enumerate() {
+        let count = y.len() / outputs;
+        let patches = &mut patches[..count * width];
+        window.gather_block(x, block * BLOCK, patches);
+        let left = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
+        let right = Strided { start: weight.as_ptr(), rows: 1, columns: width as isize };
+        let out = Strided { start: y.as_mut_ptr(), rows: outputs as isize, columns: 1 };
+        let sizes = [count, outputs, width];
+        // SAFETY: y holds [count, outputs], patches [count, width] and weight [outputs, width].
+        unsafe { product(sizes, out, Some(1.0), left, right, 1.0, gemm::Parallelism::Rayon(0)) };
+    }
     y
 }
 
+/// `[outputs, channels of the source, 3, 3]`.
 fn backward_weight(x: &[f32], grad: &[f32], outputs: usize, window: Window) -> Vec<f32> {
     let (width, positions) = (window.width(), grad.len() / outputs);
     let mut d_weight = vec![0.0; outputs * width];
     let mut patches = vec![0.0f32; BLOCK.min(positions) * width];
-    for first in (0..positions).step_by(BLOCK) {
-        let count = BLOCK.min(positions - first);
+    for (block, grad) in grad.chunks(BLOCK * outputs).enumerate() {
+        let count = grad.len() / outputs;
         let patches = &mut patches[..count * width];
-        const TASK: usize = 64;
-        patches
-            .par_chunks_mut(TASK * width)
-            .enumerate()
-            .for_each(|(task, patches)| window.gather(x, first + task * TASK, patches));
-        let grad = &grad[first * outputs..][..count * outputs];
+        window.gather_block(x, block * BLOCK, patches);
         let left = Strided { start: grad.as_ptr(), rows: 1, columns: outputs as isize };
         let right = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
         let out = Strided { start: d_weight.as_mut_ptr(), rows: width as isize, columns: 1 };

@@ -69,7 +69,7 @@ const PLACES: &[Place] = &[
     (Kind::Layer, "decoder.output", ["decoder.conv_out", "decoder.conv_out"]),
 ];
 
-/// What follows a place: ours, latent diffusion's, diffusers' of today and of before 0.18.
+/// What follows a place: ours, latent diffusion's, diffusers' of today and of its first versions.
 type Part = (&'static str, &'static str, &'static [&'static str]);
 
 impl Kind {

@@ -78,13 +78,15 @@ impl KlAutoencoder {
     /// # Shapes
     /// `[B, 3, H, W]` → `[B, 2 C, h, w]`, the means first
     pub fn moments(&self, pixels: &Pixels) -> Tensor<4> {
-        let images = pixels.0.clone().permute([0, 2, 3, 1]) * 2.0 - 1.0; // [B, H, W, 3]
-        let moments = self.encoder.forward(images); // [B, h, w, 2 C]
-        let moments = match &self.moments {
-            Some(layer) => layer.forward(moments),
-            None => moments,
-        };
-        moments.permute([0, 3, 1, 2])
+        in_parts(&pixels.0, 1, |images| {
+            let images = images.permute([0, 2, 3, 1]) * 2.0 - 1.0; // [B, H, W, 3]
+            let moments = self.encoder.forward(images); // [B, h, w, 2 C]
+            let moments = match &self.moments {
+                Some(layer) => layer.forward(moments),
+                None => moments,
+            };
+            moments.permute([0, 3, 1, 2])
+        })
     }
 
     /// The likeliest latents.
@@ -111,13 +113,26 @@ impl KlAutoencoder {
     /// # Shapes
     /// `[B, C, h, w]` → `[B, 3, h · stride, w · stride]`, not clamped to `[0, 1]`
     pub fn decode(&self, latents: &Latents) -> Pixels {
-        let latents = (latents.0.clone() / self.scale + self.shift).permute([0, 2, 3, 1]); // [B, h, w, C]
-        let latents = match &self.latents {
-            Some(layer) => layer.forward(latents),
-            None => latents,
-        };
-        Pixels((self.decoder.forward(latents).permute([0, 3, 1, 2]) + 1.0) / 2.0)
+        let stride = 1 << (self.decoder.levels.len() - 1);
+        Pixels(in_parts(&latents.0, stride, |latents| {
+            let latents = (latents / self.scale + self.shift).permute([0, 2, 3, 1]); // [B, h, w, C]
+            let latents = match &self.latents {
+                Some(layer) => layer.forward(latents),
+                None => latents,
+            };
+            (self.decoder.forward(latents).permute([0, 3, 1, 2]) + 1.0) / 2.0
+        }))
     }
+}
+
+/// Passes a batch through a network a few images at a time: a level of 128 channels takes half a
+/// kilobyte per pixel, several times over. `stride` is the pixels per position of `x`.
+fn in_parts(x: &Tensor<4>, stride: usize, network: impl Fn(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
+    const PIXELS: usize = 4 * 256 * 256;
+    let [_, _, height, width] = x.dims();
+    let images = (PIXELS / (height * width * stride * stride).max(1)).max(1);
+    let parts = x.clone().split(images, 0).into_iter().map(network).collect();
+    Tensor::cat(parts, 0)
 }
 
 /// Draws every weight; what has one axis is a norm's or a bias and stays.
@@ -205,6 +220,25 @@ mod tests {
         let both = autoencoder.encode(&pixels).0.narrow(0, 1, 1);
         let alone = autoencoder.encode(&Pixels(pixels.0.narrow(0, 1, 1))).0;
         assert!(largest(both - alone) < 1e-5);
+    }
+
+    #[test]
+    fn parts_of_a_batch_come_back_in_order() {
+        let x = Noise::seeded(1).normal([5, 1, 2, 3], &Device::flex());
+        let sizes = std::cell::RefCell::new(Vec::new());
+        let halved = in_parts(&x, 200, |part| {
+            sizes.borrow_mut().push(part.dims()[0]);
+            part / 2.0
+        });
+        assert_eq!(largest(halved * 2.0 - x), 0.0);
+        assert_eq!(sizes.into_inner(), [1; 5]);
+    }
+
+    /// As `sum(p.numel() for p in AutoencoderKL.parameters())` of Stable Diffusion 1.
+    #[test]
+    fn the_preset_of_stable_diffusion_has_its_number_of_parameters() {
+        let config = KlConfig::preset("kl-f8-c4").unwrap();
+        assert_eq!(KlAutoencoder::blank(&config, &Device::flex()).num_params(), 83_653_863);
     }
 
     #[test]
