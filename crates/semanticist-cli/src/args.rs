@@ -173,6 +173,9 @@ pub struct ModelsInfo {
     /// For a checkpoint as published: what it holds (TOML)
     #[arg(long, value_name = "TOML", requires = "file")]
     pub config: Option<PathBuf>,
+    /// For a checkpoint as published: the file of its autoencoder
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub autoencoder: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -205,7 +208,8 @@ pub struct TrainTokenizer {
     /// Go on from the last checkpoint in DIR
     #[arg(long)]
     pub resume: bool,
-    /// Use this autoencoder instead of fitting one (see `train autoencoder`)
+    /// Use this autoencoder instead of fitting one: a file of `train autoencoder`, or a published KL
+    /// autoencoder (.safetensors, .ckpt, .pt, .bin) that the configuration describes
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub autoencoder: Option<PathBuf>,
     #[command(flatten)]
@@ -413,6 +417,9 @@ pub struct ModelChoice {
     /// For a checkpoint as published: what it holds (TOML)
     #[arg(long, value_name = "TOML", requires = "model")]
     pub config: Option<PathBuf>,
+    /// For a checkpoint as published: the file of its autoencoder
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub autoencoder: Option<PathBuf>,
 }
 
 /// [`Split`] as it is asked for.

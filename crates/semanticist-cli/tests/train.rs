@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use semanticist::weights::{self, Metadata, Precision};
+
 const CONFIG: &str = r#"
 steps = 24
 [model]
@@ -57,6 +59,16 @@ fn stderr(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!text.contains("panicked"), "{text}");
     text
+}
+
+/// The recorded KL autoencoder as a published file, and what says its sizes.
+fn write_kl_autoencoder(path: &Path) -> &'static str {
+    let recording = "../semanticist-train/tests/data/reference/autoencoder_ldm.safetensors";
+    let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join(recording);
+    let published = weights::load(&recording).unwrap().0.split_prefix("weights.");
+    weights::save(path, &published, &Metadata::new(), Precision::F32).unwrap();
+    r#"model.autoencoder={ kind = "kl", channels = 8, base_width = 32, width_multipliers = [1, 1, 2],
+        blocks = 1, encoder_attention = [2], scale = 0.5 }"#
 }
 
 /// What a run ended with, without what depends on the clock.
@@ -149,4 +161,30 @@ fn an_autoencoder_is_fitted_once_and_shared() {
     assert!(run("shared", "linear.safetensors").status.success());
     let wrong = stderr(&run("wrong", "shared/model.safetensors"));
     assert!(wrong.contains("holds one tokenizer, expected one autoencoder"), "{wrong}");
+}
+
+#[test]
+fn a_published_kl_autoencoder_serves_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let setting = write_kl_autoencoder(&folder.join("kl.safetensors"));
+    let run = |out, more: &[&str]| {
+        let settings = ["--set", setting, "--set", "steps=2"];
+        train(folder, out).args(settings).args(more).output().unwrap()
+    };
+    let missing = stderr(&run("missing", &[]));
+    assert!(missing.contains("give its weights with --autoencoder"), "{missing}");
+    let other = stderr(&run("other", &["--autoencoder", "photos/1.png"]));
+    assert!(other.contains("expected a checkpoint written by torch.save"), "{other}");
+    let output = run("run", &["--autoencoder", "kl.safetensors"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // The model's file has the autoencoder in it.
+    let mut command = semanticist(folder);
+    command.args(["reconstruct", "photos/1.png", "--model", "run/model.safetensors", "--steps", "2"]);
+    let output = command.args(["--tokens", "4", "-o", "sheet.png"]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let resumed = run("run", &["--resume", "--set", "steps=3"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(folder.join("run/checkpoints/step-00000003").exists());
 }

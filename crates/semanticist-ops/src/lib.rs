@@ -7,6 +7,7 @@
 
 mod backend;
 mod composed;
+mod convolution;
 mod flex;
 mod gradient;
 pub mod profile;
@@ -16,6 +17,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 pub use backend::{Activation, AdamWStep, Norm, Visibility};
+pub use convolution::{Stride, convolve};
 
 /// Applies `activation` to every element.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

@@ -235,7 +235,7 @@ impl<'a> Trainer<'a> {
         let device = self.surroundings.device;
         let mut noise = Noise::seeded(derive_seed(self.config.seed, &[step, part]));
         let pixels = to_pixels(images, device);
-        let latents = self.tokenizer.autoencoder.encode(&pixels).0;
+        let latents = self.tokenizer.autoencoder.sample(&pixels, &mut noise).0;
         let count = images.len();
         let keep = self.config.nested_guidance.draw(count, self.config.model.tokens, step, &mut noise);
         let draws = Draws {
@@ -337,15 +337,22 @@ fn refuse_changes(before: &RunConfig, now: &RunConfig) -> Result<()> {
 /// The autoencoder that the configuration asks for, fitted to the first images of the run's order.
 ///
 /// # Errors
-/// If the data cannot be read or has too few images.
+/// If the data cannot be read or has too few images, or the autoencoder is trained and not fitted.
 pub fn fit_autoencoder(
     config: &RunConfig,
     source: Arc<Source>,
     device: &Device,
     observe: &mut dyn FnMut(Event),
 ) -> Result<Autoencoder> {
-    let AutoencoderConfig::Linear { patch_size, channels, whitening } = config.model.autoencoder else {
-        return Ok(Autoencoder::Pixel);
+    let (patch_size, channels, whitening) = match config.model.autoencoder {
+        AutoencoderConfig::Pixel {} => return Ok(Autoencoder::Pixel),
+        AutoencoderConfig::Linear { patch_size, channels, whitening } => (patch_size, channels, whitening),
+        AutoencoderConfig::Kl(_) => {
+            return Err(Error::Config(
+                "a KL autoencoder cannot be fitted on the way; give its weights with --autoencoder FILE"
+                    .into(),
+            ));
+        }
     };
     const BATCH: usize = 100;
     let wanted = config.data.fit_images.min(source.len());

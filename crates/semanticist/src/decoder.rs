@@ -126,8 +126,8 @@ impl Decoder {
                 .map(|_| DecoderBlock::init(&config.blocks, noise, device))
                 .collect(),
             output: OutputLayer {
-                modulation: Linear::init_zero(width, 2 * width, noise, device),
-                linear: Linear::init_zero(width, outputs, noise, device),
+                modulation: Linear::init_zero(width, 2 * width, device),
+                linear: Linear::init_zero(width, outputs, device),
             },
             projector: config.repa.map(|repa| Projector::init(&repa, width, noise, device)),
             positions: sine_cosine_grid(side, width, device),
@@ -271,7 +271,7 @@ pub struct DecoderBlock {
 impl DecoderBlock {
     fn init(size: &BlockSize, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            modulation: Linear::init_zero(size.width, 6 * size.width, noise, device),
+            modulation: Linear::init_zero(size.width, 6 * size.width, device),
             attention: Attention::init(size, noise, device),
             mlp: Mlp::init(size, noise, device),
         }

@@ -105,7 +105,7 @@ impl Encoder {
                     EncoderBlock::init(&config.blocks, config.drop_path * i as f64 / last, noise, device)
                 })
                 .collect(),
-            norm: LayerNorm::init(width, noise, device),
+            norm: LayerNorm::init(width, device),
             projection: Linear::init(width, tokens.dim, noise, device),
             token_epsilon,
         }
@@ -168,9 +168,9 @@ pub struct EncoderBlock {
 impl EncoderBlock {
     fn init(size: &BlockSize, drop_path: f64, noise: &mut Noise, device: &Device) -> Self {
         Self {
-            norm1: LayerNorm::init(size.width, noise, device),
+            norm1: LayerNorm::init(size.width, device),
             attention: Attention::init(size, noise, device),
-            norm2: LayerNorm::init(size.width, noise, device),
+            norm2: LayerNorm::init(size.width, device),
             mlp: Mlp::init(size, noise, device),
             drop_path,
         }

@@ -20,6 +20,7 @@ pub mod diffusion;
 pub mod encoder;
 
 pub mod model;
+pub mod presets;
 pub mod tokenizer;
 pub mod weights;
 

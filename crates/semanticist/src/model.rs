@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::autoencoder::{Autoencoder, AutoencoderConfig, NamedArray};
+use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
@@ -18,7 +18,16 @@ const TOKENIZER: &str = "tokenizer";
 const AUTOENCODER_ALONE: &str = "autoencoder";
 const CONFIG: &str = "config";
 const TRAINING: &str = "training";
-const AUTOENCODER: &str = "autoencoder.";
+
+/// What a published checkpoint does not say of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Published<'a> {
+    /// What it holds.
+    pub config: &'a TokenizerConfig,
+    /// The file with the autoencoder of that configuration, unless that is pixels: one of ours or a
+    /// published one.
+    pub autoencoder: Option<&'a Path>,
+}
 
 /// A tokenizer with its identity and history.
 #[derive(Debug, Clone)]
@@ -31,13 +40,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads one of our files, or a published checkpoint if `config` says what it holds.
+    /// Loads one of our files, or a published checkpoint if `published` says what it holds.
     ///
     /// # Errors
     /// If the file is not a model, or missing, unused or misshapen weights are found.
-    pub fn load(path: &Path, config: Option<&TokenizerConfig>, device: &Device) -> Result<Self> {
-        match config {
-            Some(config) => Self::load_published(path, config, device),
+    pub fn load(path: &Path, published: Option<Published>, device: &Device) -> Result<Self> {
+        match published {
+            Some(published) => Self::load_published(path, published, device),
             None => {
                 let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
                 Self::build(path, weights, &metadata, device)
@@ -57,29 +66,39 @@ impl Model {
     fn build(source: &Path, mut weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
         let config: TokenizerConfig = config_of(source, metadata, TOKENIZER)?;
         let hash = weights::hash(&weights, metadata);
-        let arrays = split_arrays(source, &mut weights)?;
-        let autoencoder = Autoencoder::from_arrays(&config.autoencoder, &arrays, device)
+        let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut weights, device)
             .map_err(|error| Error::file(source, error.to_string()))?;
         let networks = placed(source, &config, weights, device)?;
         let training = entry(source, metadata, TRAINING)?;
         Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training })
     }
 
-    fn load_published(path: &Path, config: &TokenizerConfig, device: &Device) -> Result<Self> {
+    fn load_published(path: &Path, published: Published, device: &Device) -> Result<Self> {
+        let Published { config, autoencoder } = published;
         let checkpoint = published::load(path)?;
-        let hash = weights::hash(&checkpoint.weights, &Metadata::from([(CONFIG.into(), json(config))]));
-        if config.autoencoder != (AutoencoderConfig::Pixel {}) {
-            return Err(Error::Config(
-                "a published checkpoint holds no autoencoder; set autoencoder.kind = \"pixel\" in --config"
-                    .into(),
-            ));
-        }
+        let autoencoder = match autoencoder {
+            Some(file) => load_autoencoder(file, &config.autoencoder, device)?,
+            None if config.autoencoder == (AutoencoderConfig::Pixel {}) => Autoencoder::Pixel,
+            None => {
+                return Err(Error::Config(
+                    "a published checkpoint holds no autoencoder; give its file with --autoencoder, or \
+                     set autoencoder.kind = \"pixel\" in --config"
+                        .into(),
+                ));
+            }
+        };
+        let mut all = checkpoint.weights.clone();
+        all.extend(autoencoder.to_weights());
+        let hash = weights::hash(&all, &Metadata::from([(CONFIG.into(), json(config))]));
         let networks = placed(path, config, checkpoint.weights, device)?;
         if let Some(positions) = checkpoint.positions {
             compare_positions(path, &networks, &positions)?;
         }
-        let tokenizer = Tokenizer { config: config.clone(), networks, autoencoder: Autoencoder::Pixel };
-        Ok(Self { tokenizer, hash, training: None })
+        Ok(Self {
+            tokenizer: Tokenizer { config: config.clone(), networks, autoencoder },
+            hash,
+            training: None,
+        })
     }
 }
 
@@ -95,9 +114,7 @@ impl Tokenizer {
         precision: Precision,
     ) -> Result<()> {
         let mut weights = weights::collect(&self.networks, "");
-        for NamedArray { name, shape, values } in self.autoencoder.to_arrays() {
-            weights.insert(name, HostTensor::from_f32(&shape, &values));
-        }
+        weights.extend(self.autoencoder.to_weights());
         let mut metadata = Metadata::from([
             (KIND.to_string(), TOKENIZER.to_string()),
             (CONFIG.to_string(), json(&self.config)),
@@ -114,29 +131,39 @@ impl Tokenizer {
 /// # Errors
 /// If the file cannot be written; nothing is left under its name then.
 pub fn save_autoencoder(path: &Path, config: &AutoencoderConfig, autoencoder: &Autoencoder) -> Result<()> {
-    let mut weights = Weights::new();
-    for NamedArray { name, shape, values } in autoencoder.to_arrays() {
-        weights.insert(name, HostTensor::from_f32(&shape, &values));
-    }
     let metadata = Metadata::from([
         (KIND.to_string(), AUTOENCODER_ALONE.to_string()),
         (CONFIG.to_string(), json(config)),
     ]);
-    weights::save(path, &weights, &metadata, Precision::F32)
+    weights::save(path, &autoencoder.to_weights(), &metadata, Precision::F32)
 }
 
-/// Reads what [`save_autoencoder`] wrote.
+/// Reads what [`save_autoencoder`] wrote, which must be of this configuration; or, if that is of a KL
+/// autoencoder, a published file of its weights.
 ///
 /// # Errors
-/// If the file is something else or damaged.
-pub fn load_autoencoder(path: &Path, device: &Device) -> Result<(AutoencoderConfig, Autoencoder)> {
-    let (mut weights, metadata) = weights::load(path)?;
-    let config: AutoencoderConfig = config_of(path, &metadata, AUTOENCODER_ALONE)?;
-    let arrays = split_arrays(path, &mut weights)?;
-    weights.finish(path)?;
-    let autoencoder = Autoencoder::from_arrays(&config, &arrays, device)
+/// If the file is something else, damaged, or of another configuration.
+pub fn load_autoencoder(path: &Path, config: &AutoencoderConfig, device: &Device) -> Result<Autoencoder> {
+    let mut weights = match (weights::load(path), config) {
+        (Ok((weights, metadata)), _) if metadata.contains_key(KIND) => {
+            let found: AutoencoderConfig = config_of(path, &metadata, AUTOENCODER_ALONE)?;
+            if found != *config {
+                let (found, expected) = (json(&found), json(config));
+                let problem =
+                    format!("holds the autoencoder {found}, but the configuration asks for {expected}");
+                return Err(Error::file(path, problem));
+            }
+            weights
+        }
+        // What is not ours, safetensors or not, may be published.
+        (_, AutoencoderConfig::Kl(config)) => weights::autoencoder::load(path, config.levels())?,
+        (Ok(_), _) => return Err(Error::file(path, "holds weights but does not say of what; fit it anew")),
+        (Err(error), _) => return Err(error),
+    };
+    let autoencoder = Autoencoder::from_weights(config, &mut weights, device)
         .map_err(|error| Error::file(path, error.to_string()))?;
-    Ok((config, autoencoder))
+    weights.finish(path)?;
+    Ok(autoencoder)
 }
 
 /// The configuration in a file that must hold a model of kind `expected`.
@@ -166,20 +193,6 @@ fn placed(
     let networks = weights::apply(blank, "", &mut weights);
     weights.finish(source)?;
     Ok(networks)
-}
-
-fn split_arrays(source: &Path, weights: &mut Weights) -> Result<Vec<NamedArray>> {
-    let named = weights.split_prefix(AUTOENCODER);
-    named
-        .iter()
-        .map(|(name, tensor)| {
-            let name = format!("{AUTOENCODER}{name}");
-            let values = tensor
-                .to_f32()
-                .ok_or_else(|| Error::file(source, format!("{name} is not a tensor of floats")))?;
-            Ok(NamedArray { name, shape: tensor.shape().to_vec(), values })
-        })
-        .collect()
 }
 
 /// A published file may hold the fixed positions; they must be those that we compute.

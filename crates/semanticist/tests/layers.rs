@@ -12,13 +12,14 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("spaces", &[]),
     ("image", &["files", "spaces"]),
     ("nn", &["noise"]),
-    ("autoencoder", &["spaces"]),
+    ("autoencoder", &["nn", "noise", "spaces", "weights"]),
     ("diffusion", &["noise"]),
     ("encoder", &["nn", "noise", "spaces"]),
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
     ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
     ("model", &["tokenizer", "weights", "autoencoder", "noise"]),
+    ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "nn", "tokenizer"]),
     ("lib", &["model", "noise", "spaces", "tokenizer"]),
 ];
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use semanticist::Model;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
+use semanticist::model::Published;
 use semanticist_train::config::read_tokenizer_config;
 use semanticist_train::data::{Source, Split};
 
@@ -20,7 +21,9 @@ impl ModelChoice {
             return Ok(boxed::model(device)?);
         };
         let config = self.config.as_deref().map(read_tokenizer_config).transpose()?;
-        Ok(Model::load(path, config.as_ref(), device)?)
+        let autoencoder = self.autoencoder.as_deref();
+        let published = config.as_ref().map(|config| Published { config, autoencoder });
+        Ok(Model::load(path, published, device)?)
     }
 }
 

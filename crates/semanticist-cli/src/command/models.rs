@@ -33,7 +33,11 @@ struct Parameters {
 }
 
 pub fn info(request: &ModelsInfo) -> Result<()> {
-    let choice = ModelChoice { model: request.file.clone(), config: request.config.clone() };
+    let choice = ModelChoice {
+        model: request.file.clone(),
+        config: request.config.clone(),
+        autoencoder: request.autoencoder.clone(),
+    };
     let model = choice.load(&Device::flex())?;
     let (file, bytes) = match &request.file {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
@@ -48,8 +52,7 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
 fn parameters(model: &Model) -> Parameters {
     let networks = &model.tokenizer.networks;
     let (encoder, decoder) = (networks.encoder.num_params(), networks.decoder.num_params());
-    let arrays = model.tokenizer.autoencoder.to_arrays();
-    let autoencoder = arrays.iter().map(|array| array.values.len()).sum();
+    let autoencoder = model.tokenizer.autoencoder.num_params();
     Parameters { encoder, decoder, autoencoder, total: encoder + decoder + autoencoder }
 }
 

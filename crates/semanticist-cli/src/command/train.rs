@@ -1,12 +1,10 @@
 //! `semanticist train`: from a configuration and images to weights.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
-use semanticist::autoencoder::{Autoencoder, AutoencoderConfig};
+use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{load_autoencoder, save_autoencoder};
 use semanticist_train::config::RunConfig;
 use semanticist_train::data::{Source, Split};
@@ -28,7 +26,8 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     let validation = validation_source(&request.run.data)?;
     note(&format!("{} training images, {} for validation", training.len(), validation.len()));
     let autoencoder = request.autoencoder.as_deref();
-    let autoencoder = autoencoder.map(|path| shared_autoencoder(path, &config, &device)).transpose()?;
+    let autoencoder =
+        autoencoder.map(|path| load_autoencoder(path, &config.model.autoencoder, &device)).transpose()?;
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
     let surroundings = Surroundings {
         training,
@@ -62,8 +61,13 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     let config = RunConfig::read(&request.run.config, &request.run.settings)?;
     output::check_file(&request.out)?;
-    if config.model.autoencoder == (AutoencoderConfig::Pixel {}) {
-        bail!("{}: the pixel autoencoder has nothing to fit", request.run.config.display());
+    let file = request.run.config.display();
+    match config.model.autoencoder {
+        AutoencoderConfig::Linear { .. } => {}
+        AutoencoderConfig::Pixel {} => bail!("{file}: the pixel autoencoder has nothing to fit"),
+        AutoencoderConfig::Kl(_) => bail!(
+            "{file}: a KL autoencoder is not fitted; give a published one to `train tokenizer` with --autoencoder"
+        ),
     }
     let device = request.machine.start()?;
     let source = Arc::new(Source::open(&request.run.data, Split::Train)?);
@@ -75,18 +79,6 @@ pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     let autoencoder = fit_autoencoder(&config, source, &device, &mut observe)?;
     save_autoencoder(&request.out, &config.model.autoencoder, &autoencoder)?;
     output::print(&format!("done: {}", request.out.display()))
-}
-
-fn shared_autoencoder(path: &Path, config: &RunConfig, device: &Device) -> Result<Autoencoder> {
-    let (found, autoencoder) = load_autoencoder(path, device)?;
-    if found != config.model.autoencoder {
-        bail!(
-            "{}: holds the autoencoder {found:?}, but the configuration asks for {:?}",
-            path.display(),
-            config.model.autoencoder
-        );
-    }
-    Ok(autoencoder)
 }
 
 fn show(progress: &TrainingProgress, event: Event) {

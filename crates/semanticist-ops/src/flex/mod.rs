@@ -2,6 +2,7 @@
 //! widest vectors the processor has, chosen at run time.
 
 mod attention;
+mod convolution;
 mod elementwise;
 mod linear;
 mod norm;

@@ -10,6 +10,7 @@ mod bench;
 mod recording;
 mod sizes;
 
+mod autoencoder;
 mod checkpoints;
 mod decoder;
 mod diffusion_tables;
@@ -51,7 +52,7 @@ struct Case {
     run: fn(&mut Bench) -> Result<()>,
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 10] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -60,6 +61,12 @@ const CASES: [Case; 8] = [
     Case { name: "sampling", file: sampling::FILE, run: sampling::run },
     Case { name: "preprocess", file: preprocess::FILE, run: preprocess::run },
     Case { name: "checkpoints", file: checkpoints::FILE, run: checkpoints::run },
+    Case { name: "autoencoder_ldm", file: autoencoder::LDM_FILE, run: autoencoder::run_ldm },
+    Case {
+        name: "autoencoder_diffusers",
+        file: autoencoder::DIFFUSERS_FILE,
+        run: autoencoder::run_diffusers,
+    },
 ];
 
 /// The names of all cases, in the order in which they run.

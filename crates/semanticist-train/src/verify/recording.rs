@@ -102,6 +102,12 @@ impl Recording {
         published::translate(parameters, &self.path)
     }
 
+    /// [`Recording::parameters`] of an autoencoder with `levels` levels.
+    pub fn autoencoder_parameters(&mut self, levels: usize) -> Result<Weights> {
+        let parameters = self.tensors.split_prefix("weights.");
+        weights::autoencoder::translate_all(parameters, levels, &self.path)
+    }
+
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<HostTensor> {
         let tensor = self.tensors.remove(name).ok_or_else(|| self.no_such(name))?;
         // PyTorch records a number as a tensor without axes.

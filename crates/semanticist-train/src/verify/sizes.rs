@@ -179,7 +179,7 @@ impl DecoderSizes {
     }
 }
 
-fn bounded(recording: &Recording, sizes: &[usize]) -> Result<()> {
+pub(super) fn bounded(recording: &Recording, sizes: &[usize]) -> Result<()> {
     match sizes.iter().find(|&&size| !(1..=LARGEST).contains(&size)) {
         Some(size) => Err(recording.error(format!("config: a size of {size} is not in 1..={LARGEST}"))),
         None => Ok(()),
@@ -193,7 +193,7 @@ fn token_shape(source: &Path, count: usize, dim: usize) -> Result<TokenShape> {
     Ok(TokenShape { count, dim })
 }
 
-fn in_config(source: &Path, error: &Error) -> Error {
+pub(super) fn in_config(source: &Path, error: &Error) -> Error {
     Error::file(source, format!("config: {error}"))
 }
 
@@ -207,7 +207,7 @@ fn mlp_ratio(parameters: &Weights, network: &str, dim: usize) -> usize {
 }
 
 /// Compares parameters with the sizes before anything of these sizes is allocated.
-fn fit(source: &Path, parameters: &Weights, expected: &[(&str, &[usize])]) -> Result<()> {
+pub(super) fn fit(source: &Path, parameters: &Weights, expected: &[(&str, &[usize])]) -> Result<()> {
     for (name, expected) in expected {
         let found = parameters.get(name).map(HostTensor::shape);
         if found != Some(*expected) {

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
-use super::NamedArray;
+use crate::weights::{HostTensor, Weights};
 use crate::{Error, Latents, Pixels, Result};
 
 /// Where a model file holds `[3pp]`, the mean patch.
@@ -93,37 +93,36 @@ impl LinearAutoencoder {
         self.patch_size
     }
 
-    /// What a model file holds.
-    pub fn to_arrays(&self) -> Vec<NamedArray> {
-        vec![
-            to_array(MEAN, self.mean.clone()),
-            to_array(COMPONENTS, self.components.clone()),
-            to_array(SCALES, self.scales.clone()),
-        ]
+    /// How many numbers were fitted.
+    pub(super) fn num_params(&self) -> usize {
+        self.mean.shape().num_elements()
+            + self.components.shape().num_elements()
+            + self.scales.shape().num_elements()
     }
 
-    /// What [`LinearAutoencoder::to_arrays`] gave.
+    /// What a model file holds.
+    pub fn to_weights(&self) -> Weights {
+        let mut weights = Weights::new();
+        weights.insert(MEAN, to_host(self.mean.clone()));
+        weights.insert(COMPONENTS, to_host(self.components.clone()));
+        weights.insert(SCALES, to_host(self.scales.clone()));
+        weights
+    }
+
+    /// What [`LinearAutoencoder::to_weights`] gave, taken out of `weights`.
     ///
     /// # Errors
-    /// If an array is missing, unknown, or of another shape, or a scale is not positive.
-    pub fn from_arrays(
+    /// If a tensor is missing or of another shape or type, or a scale is not positive.
+    pub fn from_weights(
         patch_size: usize,
         channels: usize,
-        arrays: &[NamedArray],
+        weights: &mut Weights,
         device: &Device,
     ) -> Result<Self> {
-        let known = [MEAN, COMPONENTS, SCALES];
-        if let Some(stray) = arrays.iter().find(|array| !known.contains(&array.name.as_str())) {
-            return Err(Error::Config(format!(
-                "the linear autoencoder has no tensor \"{}\"; it has {}",
-                stray.name,
-                known.join(", ")
-            )));
-        }
         let values = patch_values(patch_size);
-        let mean = find(arrays, MEAN, &[values])?;
-        let components = find(arrays, COMPONENTS, &[channels, values])?;
-        let scales = find(arrays, SCALES, &[channels])?;
+        let mean = take(weights, MEAN, &[values])?;
+        let components = take(weights, COMPONENTS, &[channels, values])?;
+        let scales = take(weights, SCALES, &[channels])?;
         if !scales.iter().all(|scale| scale.is_finite() && *scale > 0.0) {
             return Err(Error::Config(format!(
                 "\"{SCALES}\" holds a scale that is not positive; fit it anew"
@@ -158,26 +157,27 @@ impl LinearAutoencoder {
     }
 }
 
-fn to_array<const D: usize>(name: &str, tensor: Tensor<D>) -> NamedArray {
-    let shape = tensor.dims().to_vec();
-    let values = tensor.into_data().try_to_vec().expect("the tensors of an autoencoder are made as f32");
-    NamedArray { name: name.into(), shape, values }
+fn to_host<const D: usize>(tensor: Tensor<D>) -> HostTensor {
+    let shape = tensor.dims();
+    let values: Vec<f32> =
+        tensor.into_data().try_to_vec().expect("the tensors of an autoencoder are made as f32");
+    HostTensor::from_f32(&shape, &values)
 }
 
-fn find(arrays: &[NamedArray], name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-    let array = arrays.iter().find(|array| array.name == name).ok_or_else(|| {
+fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let tensor = weights.remove(name).ok_or_else(|| {
         Error::Config(format!(
             "the linear autoencoder's tensor \"{name}\" is missing; fit the autoencoder first"
         ))
     })?;
-    if array.shape != shape || array.values.len() != shape.iter().product::<usize>() {
-        return Err(Error::Config(format!(
-            "\"{name}\" has shape {:?} and {} values, the configuration needs {shape:?}",
-            array.shape,
-            array.values.len()
-        )));
+    match tensor.to_f32() {
+        Some(values) if tensor.shape() == shape => Ok(values),
+        _ => Err(Error::Config(format!(
+            "\"{name}\" has shape {:?} of {}, the configuration needs floats of {shape:?}",
+            tensor.shape(),
+            tensor.dtype()
+        ))),
     }
-    Ok(array.values.clone())
 }
 
 /// Fits a [`LinearAutoencoder`] to images that pass by: only sums are kept.
@@ -424,18 +424,21 @@ mod tests {
     }
 
     #[test]
-    fn arrays_make_the_same_autoencoder() {
+    fn weights_make_the_same_autoencoder_and_are_taken() {
+        let device = Device::flex();
         let (autoencoder, _) = fitted(&images(40), 6, 0.25);
-        let arrays = autoencoder.to_arrays();
-        let again = LinearAutoencoder::from_arrays(4, 6, &arrays, &Device::flex()).unwrap();
-        assert_eq!(again.to_arrays(), arrays);
-        let refusal = |channels, arrays: &[NamedArray]| {
-            LinearAutoencoder::from_arrays(4, channels, arrays, &Device::flex()).unwrap_err().to_string()
+        let mut weights = autoencoder.to_weights();
+        let again = LinearAutoencoder::from_weights(4, 6, &mut weights, &device).unwrap();
+        assert!(weights.is_empty());
+        let components = |autoencoder: &LinearAutoencoder| autoencoder.components.to_data();
+        assert_eq!(components(&again), components(&autoencoder));
+        let refusal = |channels, mut weights: Weights| {
+            LinearAutoencoder::from_weights(4, channels, &mut weights, &device).unwrap_err().to_string()
         };
-        assert!(refusal(7, &arrays).contains("needs [7, 48]"));
-        assert!(refusal(6, &arrays[..2]).contains("\"autoencoder.scales\" is missing"));
-        let stray = NamedArray { name: "autoencoder.bias".into(), ..arrays[0].clone() };
-        assert!(refusal(6, &[arrays.clone(), vec![stray]].concat()).contains("autoencoder.bias"));
+        assert!(refusal(7, autoencoder.to_weights()).contains("needs floats of [7, 48]"));
+        let mut partial = autoencoder.to_weights();
+        partial.remove("autoencoder.scales");
+        assert!(refusal(6, partial).contains("\"autoencoder.scales\" is missing"));
     }
 
     #[test]

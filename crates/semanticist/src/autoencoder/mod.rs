@@ -2,14 +2,22 @@
 //!
 //! An autoencoder is frozen: it is made or fitted before training and never learns with the rest.
 
+pub mod kl;
 pub mod linear;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+pub use kl::{KlAutoencoder, KlConfig};
 pub use linear::{FitReport, LinearAutoencoder, LinearFit};
 
+use crate::noise::Noise;
+use crate::weights::{self, Weights};
 use crate::{Error, Latents, Pixels, Result};
+
+/// What the names of an autoencoder's tensors begin with in a model file.
+const PREFIX: &str = "autoencoder";
 
 /// Which autoencoder stands between pixels and latents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,14 +35,25 @@ pub enum AutoencoderConfig {
         /// natural proportions, 0.25 takes the fourth root, 0.5 gives every channel variance 1.
         whitening: f64,
     },
+    /// The convolutional autoencoder of latent diffusion.
+    Kl(KlConfig),
 }
 
 impl AutoencoderConfig {
+    /// A published autoencoder by name: see [`KlConfig::preset_names`].
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn preset(name: &str) -> Result<Self> {
+        KlConfig::preset(name).map(Self::Kl)
+    }
+
     /// How many channels latents have.
     pub fn channels(&self) -> usize {
         match self {
             Self::Pixel {} => 3,
             Self::Linear { channels, .. } => *channels,
+            Self::Kl(config) => config.channels,
         }
     }
 
@@ -43,6 +62,7 @@ impl AutoencoderConfig {
         match self {
             Self::Pixel {} => 1,
             Self::Linear { patch_size, .. } => *patch_size,
+            Self::Kl(config) => config.stride(),
         }
     }
 
@@ -63,11 +83,12 @@ impl AutoencoderConfig {
     /// # Errors
     /// If a field is outside the range stated at it.
     pub fn validate(&self) -> Result<()> {
-        match *self {
+        match self {
             Self::Pixel {} => Ok(()),
             Self::Linear { patch_size, channels, whitening } => {
-                linear::validate(patch_size, channels, whitening)
+                linear::validate(*patch_size, *channels, *whitening)
             }
+            Self::Kl(config) => config.validate(),
         }
     }
 }
@@ -79,48 +100,52 @@ pub enum Autoencoder {
     Pixel,
     /// Latents are principal components of patches.
     Linear(Box<LinearAutoencoder>),
-}
-
-/// A named tensor on the host, as a model file holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedArray {
-    /// Where it belongs, such as `autoencoder.mean`.
-    pub name: String,
-    /// Its axes.
-    pub shape: Vec<usize>,
-    /// Its values, the last axis running fastest.
-    pub values: Vec<f32>,
+    /// Latents are those of latent diffusion.
+    Kl(Box<KlAutoencoder>),
 }
 
 impl Autoencoder {
-    /// The autoencoder of a configuration from the arrays of a model file, which must be exactly
-    /// those that [`Autoencoder::to_arrays`] gives.
+    /// The autoencoder of a configuration with the tensors of a model file, which are taken out of
+    /// `weights`. Like [`weights::apply`], it is known to have fitted only when [`Weights::finish`]
+    /// says so.
     ///
     /// # Errors
-    /// If the configuration is impossible, or an array is missing, unknown, or of another shape.
-    pub fn from_arrays(config: &AutoencoderConfig, arrays: &[NamedArray], device: &Device) -> Result<Self> {
+    /// If the configuration is impossible, or what was fitted is missing or of another shape.
+    pub fn from_weights(config: &AutoencoderConfig, weights: &mut Weights, device: &Device) -> Result<Self> {
         config.validate()?;
-        match *config {
-            AutoencoderConfig::Pixel {} if arrays.is_empty() => Ok(Self::Pixel),
-            AutoencoderConfig::Pixel {} => Err(Error::Config(format!(
-                "the pixel autoencoder has no tensors, but \"{}\" was given",
-                arrays[0].name
-            ))),
+        Ok(match config {
+            AutoencoderConfig::Pixel {} => Self::Pixel,
             AutoencoderConfig::Linear { patch_size, channels, .. } => {
-                let linear = LinearAutoencoder::from_arrays(patch_size, channels, arrays, device)?;
-                Ok(Self::Linear(Box::new(linear)))
+                let linear = LinearAutoencoder::from_weights(*patch_size, *channels, weights, device)?;
+                Self::Linear(Box::new(linear))
             }
-        }
+            AutoencoderConfig::Kl(config) => {
+                let blank = KlAutoencoder::blank(config, device);
+                Self::Kl(Box::new(weights::apply(blank, PREFIX, weights)))
+            }
+        })
     }
 
     /// What a model file holds of it; nothing for pixels.
-    pub fn to_arrays(&self) -> Vec<NamedArray> {
+    pub fn to_weights(&self) -> Weights {
         match self {
-            Self::Pixel => Vec::new(),
-            Self::Linear(linear) => linear.to_arrays(),
+            Self::Pixel => Weights::new(),
+            Self::Linear(linear) => linear.to_weights(),
+            Self::Kl(kl) => weights::collect(kl.as_ref(), PREFIX),
         }
     }
 
+    /// How many numbers were fitted or trained.
+    pub fn num_params(&self) -> usize {
+        match self {
+            Self::Pixel => 0,
+            Self::Linear(linear) => linear.num_params(),
+            Self::Kl(kl) => kl.num_params(),
+        }
+    }
+
+    /// The latents to measure an image by: the likeliest, where there is a choice.
+    ///
     /// # Shapes
     /// `[B, 3, H, W]` → `[B, C, H / stride, W / stride]`.
     ///
@@ -130,6 +155,21 @@ impl Autoencoder {
         match self {
             Self::Pixel => Latents(pixels.0.clone() * 2.0 - 1.0),
             Self::Linear(linear) => linear.encode(pixels),
+            Self::Kl(kl) => kl.encode(pixels),
+        }
+    }
+
+    /// The latents to train on: drawn, where there is a choice; elsewhere `noise` is not touched.
+    ///
+    /// # Shapes
+    /// As [`Autoencoder::encode`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn sample(&self, pixels: &Pixels, noise: &mut Noise) -> Latents {
+        match self {
+            Self::Pixel | Self::Linear(_) => self.encode(pixels),
+            Self::Kl(kl) => kl.sample(pixels, noise),
         }
     }
 
@@ -141,6 +181,7 @@ impl Autoencoder {
         match self {
             Self::Pixel => Pixels((latents.0.clone() + 1.0) / 2.0),
             Self::Linear(linear) => linear.decode(latents),
+            Self::Kl(kl) => kl.decode(latents),
         }
     }
 }
@@ -176,6 +217,10 @@ mod tests {
         assert_eq!(read(&serde_json::to_string(&linear).unwrap()).unwrap(), linear);
         assert!(read(r#"{"kind": "pixel", "channels": 3}"#).is_err());
         assert!(read(r#"{"kind": "linear", "patch_size": 8, "channels": 16}"#).is_err());
+        let kl = AutoencoderConfig::preset("kl-f16-c16").unwrap();
+        assert_eq!(read(r#"{"kind": "kl", "preset": "kl-f16-c16"}"#).unwrap(), kl);
+        assert_eq!(read(&serde_json::to_string(&kl).unwrap()).unwrap(), kl);
+        assert!(read(r#"{"kind": "kl", "preset": "kl-f16-c16", "patch_size": 8}"#).is_err());
     }
 
     #[test]
@@ -183,6 +228,8 @@ mod tests {
         let linear = AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25 };
         assert_eq!((linear.channels(), linear.latent_size(64).unwrap()), (16, 8));
         assert_eq!(AutoencoderConfig::Pixel {}.latent_size(31).unwrap(), 31);
+        let kl = AutoencoderConfig::preset("kl-f16-c16").unwrap();
+        assert_eq!((kl.channels(), kl.latent_size(256).unwrap()), (16, 16));
         assert!(linear.latent_size(60).unwrap_err().to_string().contains("60"));
         assert!(linear.validate().is_ok());
         for (patch_size, channels, whitening) in
@@ -195,9 +242,8 @@ mod tests {
     #[test]
     fn pixels_have_nothing_to_store() {
         let (device, pixel) = (Device::flex(), AutoencoderConfig::Pixel {});
-        assert!(Autoencoder::Pixel.to_arrays().is_empty());
-        assert!(matches!(Autoencoder::from_arrays(&pixel, &[], &device), Ok(Autoencoder::Pixel)));
-        let stray = NamedArray { name: "autoencoder.mean".into(), shape: vec![1], values: vec![0.0] };
-        assert!(Autoencoder::from_arrays(&pixel, &[stray], &device).is_err());
+        assert!(Autoencoder::Pixel.to_weights().is_empty());
+        let read = Autoencoder::from_weights(&pixel, &mut Weights::new(), &device);
+        assert!(matches!(read, Ok(Autoencoder::Pixel)));
     }
 }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops as ops;
 
-use super::{Initial, Linear};
+use super::{Initial, Linear, constant};
 use crate::noise::Noise;
 
 /// A convolution whose stride is its size: one vector per patch.
@@ -22,7 +22,7 @@ impl PatchEmbed {
         let weight = Initial::glorot(channels * patch * patch, width);
         Self {
             weight: weight.parameter([width, channels, patch, patch], noise, device),
-            bias: Initial::Constant(0.0).parameter([width], noise, device),
+            bias: constant(0.0, [width], device),
         }
     }
 

@@ -6,11 +6,14 @@ use burn::tensor::{Device, Shape, Tensor, TensorData};
 
 use crate::noise::Noise;
 
-/// How a parameter starts.
+/// A parameter that starts as `value` everywhere.
+pub fn constant<const D: usize>(value: f32, shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    lazy(shape, device, move |device| Tensor::full(shape, value, device))
+}
+
+/// How a random parameter starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Initial {
-    /// This number everywhere.
-    Constant(f32),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
     /// Uniform in `[-bound, bound)`.
@@ -31,20 +34,24 @@ impl Initial {
         device: &Device,
     ) -> Param<Tensor<D>> {
         let mut noise = noise.fork();
-        let init = move |device: &Device, learns: bool| {
-            let values: Tensor<D> = match self {
-                Self::Constant(value) => Tensor::full(shape, value, device),
-                Self::Normal(deviation) => noise.normal(shape, device) * deviation,
-                Self::Uniform(bound) => {
-                    let values = noise.uniform(shape.iter().product()).into_iter();
-                    let values = values.map(|v| (2.0 * v - 1.0) * bound as f32).collect::<Vec<_>>();
-                    Tensor::from_data(TensorData::new(values, shape), device)
-                }
-            };
-            values.set_require_grad(learns)
-        };
-        Param::uninitialized(ParamId::new(), init, device.clone(), true, Shape::new(shape))
+        lazy(shape, device, move |device| match self {
+            Self::Normal(deviation) => noise.normal(shape, device) * deviation,
+            Self::Uniform(bound) => {
+                let values = noise.uniform(shape.iter().product()).into_iter();
+                let values = values.map(|v| (2.0 * v - 1.0) * bound as f32).collect::<Vec<_>>();
+                Tensor::from_data(TensorData::new(values, shape), device)
+            }
+        })
     }
+}
+
+fn lazy<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    values: impl FnOnce(&Device) -> Tensor<D> + Send + Sync + 'static,
+) -> Param<Tensor<D>> {
+    let init = |device: &Device, learns: bool| values(device).set_require_grad(learns);
+    Param::uninitialized(ParamId::new(), init, device.clone(), true, Shape::new(shape))
 }
 
 #[cfg(test)]
@@ -72,7 +79,7 @@ mod tests {
         assert!(!parameter.is_initialized());
         assert_eq!(parameter.lazy_shape(), Shape::new([1 << 20, 1 << 20]));
         let device = Device::flex().autodiff();
-        let parameter = Initial::Constant(2.0).parameter([2], &mut Noise::seeded(1), &device);
+        let parameter = constant(2.0, [2], &device);
         let gradients = (parameter.val() * 3.0).sum().backward();
         let gradient = parameter.val().grad(&gradients).unwrap();
         assert_eq!(gradient.into_data().try_to_vec::<f32>().unwrap(), [3.0, 3.0]);

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use semanticist_ops as ops;
 
-use super::Initial;
+use super::{Initial, constant};
 use crate::noise::Noise;
 
 /// `x weightᵀ + bias`.
@@ -19,30 +19,22 @@ pub struct Linear {
 impl Linear {
     /// Uniform weights of variance 2 / (inputs + outputs) (Glorot and Bengio, 2010), no bias.
     pub fn init(inputs: usize, outputs: usize, noise: &mut Noise, device: &Device) -> Self {
-        Self::with_weight(Initial::glorot(inputs, outputs), inputs, outputs, noise, device)
+        Self::with_weight(Initial::glorot(inputs, outputs).parameter([outputs, inputs], noise, device))
     }
 
     /// Normal weights of standard deviation 0.02, no bias.
     pub fn init_small(inputs: usize, outputs: usize, noise: &mut Noise, device: &Device) -> Self {
-        Self::with_weight(Initial::Normal(0.02), inputs, outputs, noise, device)
+        Self::with_weight(Initial::Normal(0.02).parameter([outputs, inputs], noise, device))
     }
 
     /// A layer that answers 0 to everything, so that its block starts as the identity.
-    pub fn init_zero(inputs: usize, outputs: usize, noise: &mut Noise, device: &Device) -> Self {
-        Self::with_weight(Initial::Constant(0.0), inputs, outputs, noise, device)
+    pub fn init_zero(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self::with_weight(constant(0.0, [outputs, inputs], device))
     }
 
-    fn with_weight(
-        weight: Initial,
-        inputs: usize,
-        outputs: usize,
-        noise: &mut Noise,
-        device: &Device,
-    ) -> Self {
-        Self {
-            weight: weight.parameter([outputs, inputs], noise, device),
-            bias: Initial::Constant(0.0).parameter([outputs], noise, device),
-        }
+    fn with_weight(weight: Param<Tensor<2>>) -> Self {
+        let bias = constant(0.0, [weight.lazy_shape()[0]], &weight.lazy_device());
+        Self { weight, bias }
     }
 
     /// # Shapes

@@ -9,6 +9,6 @@ mod norm;
 
 pub use block::{Attention, BlockSize, Mlp};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
-pub use initial::Initial;
+pub use initial::{Initial, constant};
 pub use linear::Linear;
 pub use norm::{LayerNorm, NORM_EPSILON};

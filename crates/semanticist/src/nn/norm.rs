@@ -4,8 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use semanticist_ops as ops;
 
-use super::Initial;
-use crate::noise::Noise;
+use super::constant;
 
 /// What is added to the variance, everywhere.
 pub const NORM_EPSILON: f64 = 1e-6;
@@ -21,11 +20,8 @@ pub struct LayerNorm {
 
 impl LayerNorm {
     /// Scale 1, shift 0.
-    pub fn init(width: usize, noise: &mut Noise, device: &Device) -> Self {
-        Self {
-            weight: Initial::Constant(1.0).parameter([width], noise, device),
-            bias: Initial::Constant(0.0).parameter([width], noise, device),
-        }
+    pub fn init(width: usize, device: &Device) -> Self {
+        Self { weight: constant(1.0, [width], device), bias: constant(0.0, [width], device) }
     }
 
     /// # Shapes

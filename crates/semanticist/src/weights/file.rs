@@ -85,6 +85,7 @@ pub fn hash(weights: &Weights, metadata: &Metadata) -> String {
         part(name.as_bytes());
         part(format!("{}{:?}", tensor.dtype(), tensor.shape()).as_bytes());
         part(tensor.bytes());
+        tensor.release();
     }
     sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Weights`] is what flows: [`collect`] takes it out of a module and [`apply`] puts it back,
 //! [`save`] and [`load`] keep it in a `.safetensors` file, [`published`] reads what others wrote,
-//! whose names [`names`] translates.
+//! whose names [`names`] translates; [`autoencoder`] is both for autoencoders.
 
 mod module;
 
@@ -11,6 +11,8 @@ pub mod header;
 
 pub mod names;
 pub mod published;
+
+pub mod autoencoder;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -135,6 +137,14 @@ impl HostTensor {
         tensor
     }
 
+    /// The same elements under another shape.
+    ///
+    /// # Panics
+    /// If it holds another number of elements.
+    pub(crate) fn reshaped(self, shape: &[usize]) -> Self {
+        Self::new(self.dtype, shape.to_vec(), self.bytes)
+    }
+
     /// The length of every axis, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -157,14 +167,28 @@ impl HostTensor {
     /// The elements as 32-bit floats; `None` if they are not floats of 16, 32 or 64 bits.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
         let bytes = self.bytes();
-        Some(match self.dtype {
+        let values = match self.dtype {
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
             Dtype::BF16 => decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
             // Rounding to the nearest is what a model in single precision would have stored.
             Dtype::F64 => decode(bytes, |value| f64::from_le_bytes(value) as f32),
             _ => return None,
-        })
+        };
+        self.release();
+        Some(values)
+    }
+
+    /// Gives back the memory of a mapped file's pages, so that a model that is loaded from one is not
+    /// in memory twice. Who reads them again gets them from the file.
+    fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map, range) = &self.bytes {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the map is a shared, read-only one of a file, whose pages lose nothing. Where the
+            // system refuses, they simply stay.
+            let _ = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        }
     }
 
     /// The elements as integers; `None` unless they are stored as 64-bit integers.

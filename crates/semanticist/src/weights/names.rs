@@ -53,33 +53,57 @@ fn unchanged(name: &str) -> Option<String> {
 
 /// `name`, if it has the form `from`, in the form `to`.
 fn translate(name: &str, from: &str, to: &str) -> Option<String> {
-    let (mut index, mut parameter) = ("", "");
+    Some(fill(to, &captures(name, from)?))
+}
+
+/// What stands for each `{…}` of a pattern in `name`, if it has that form: `weight` or `bias` for
+/// `{p}`, a number for every other.
+pub(super) fn captures<'a>(name: &'a str, pattern: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+    let mut found = Vec::new();
     let mut parts = name.split('.');
-    for pattern in from.split('.') {
+    for pattern in pattern.split('.') {
         let part = parts.next()?;
-        match pattern {
-            "{i}" if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) => index = part,
-            "{p}" if matches!(part, "weight" | "bias") => parameter = part,
-            _ if pattern == part => {}
-            _ => return None,
+        let fits = match pattern {
+            "{p}" => matches!(part, "weight" | "bias"),
+            _ if pattern.starts_with('{') => {
+                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
+            }
+            _ => pattern == part,
+        };
+        if !fits {
+            return None;
+        }
+        if pattern.starts_with('{') {
+            found.push((pattern, part));
         }
     }
-    parts.next().is_none().then(|| to.replace("{i}", index).replace("{p}", parameter))
+    parts.next().is_none().then_some(found)
+}
+
+/// A pattern with what stands for its `{…}`.
+pub(super) fn fill(pattern: &str, captures: &[(&str, &str)]) -> String {
+    captures.iter().fold(pattern.to_owned(), |name, (place, value)| name.replace(place, value))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// The names in the state dictionary of the full-size tokenizer with DiT-B/2.
-    const DIT_B: &str = include_str!("../../tests/data/weights/tokenizer-DiT-B-2.names.txt");
+    fn published_names() -> Vec<String> {
+        let text = include_str!("../../tests/data/weights/tokenizer-DiT-B-2.json");
+        let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_str(text).unwrap();
+        shapes.into_keys().collect()
+    }
 
     #[test]
     fn every_published_name_has_ours_and_comes_back() {
         let mut ours: Vec<String> = Vec::new();
-        for published in DIT_B.lines().filter(|name| *name != FROZEN_POSITIONS) {
+        for published in published_names().iter().filter(|name| *name != FROZEN_POSITIONS) {
             let name = from_published(published).unwrap_or_else(|| panic!("{published} has no name of ours"));
-            assert_eq!(to_published(&name).as_deref(), Some(published), "{name}");
+            assert_eq!(to_published(&name).as_ref(), Some(published), "{name}");
             ours.push(name);
         }
         let count = ours.len();
@@ -90,8 +114,9 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table_is_used_by_the_published_model() {
+        let names = published_names();
         for (ours, published) in TABLE {
-            let used = DIT_B.lines().any(|name| translate(name, published, ours).is_some());
+            let used = names.iter().any(|name| translate(name, published, ours).is_some());
             assert!(used, "{published}");
         }
     }

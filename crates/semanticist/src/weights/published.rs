@@ -40,11 +40,18 @@ pub struct PublishedWeights {
 
 /// Reads a `torch.save` file or a safetensors file, whichever the content is.
 pub fn load(path: &Path) -> Result<PublishedWeights> {
-    let (weights, skipped) = match content(path)? {
-        Content::Safetensors => (super::load(path)?.0, Vec::new()),
-        Content::Other => select(path, read_pickle(path)?)?,
-    };
+    let bare = |name: &str| name == names::FROZEN_POSITIONS || names::from_published(name).is_some();
+    let (weights, skipped) = read(path, bare)?;
     Ok(PublishedWeights { skipped, ..translate(weights, path)? })
+}
+
+/// The tensors of a file under their published names, and what else a training checkpoint held.
+/// `known` says of a name without wrappers whether it is one of the model's.
+pub(super) fn read(path: &Path, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
+    match content(path)? {
+        Content::Safetensors => Ok((super::load(path)?.0, Vec::new())),
+        Content::Other => select(path, read_pickle(path)?, known),
+    }
 }
 
 /// Gives published tensors our names; `source` is what errors call their origin.
@@ -71,7 +78,7 @@ pub fn translate(weights: Weights, source: &Path) -> Result<PublishedWeights> {
     Ok(PublishedWeights { weights: ours, positions, skipped: Vec::new() })
 }
 
-fn refuse(source: &Path, found: &[&str], what: &str, expected: &str) -> Result<()> {
+pub(super) fn refuse(source: &Path, found: &[&str], what: &str, expected: &str) -> Result<()> {
     if found.is_empty() {
         return Ok(());
     }
@@ -81,7 +88,7 @@ fn refuse(source: &Path, found: &[&str], what: &str, expected: &str) -> Result<(
     Err(Error::file(source, format!("{} {what} names: {listed}{more}; expected {expected}", found.len())))
 }
 
-fn unwrapped(name: &str) -> String {
+pub(super) fn unwrapped(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
     parts.join(".")
 }
@@ -149,12 +156,8 @@ fn find_foreign(value: &PickleValue, found: &mut BTreeSet<String>) {
 
 /// The weights out of a training checkpoint, and the names of its other parts. A bare state
 /// dictionary is returned whole.
-fn select(path: &Path, mut weights: Weights) -> Result<(Weights, Vec<String>)> {
-    let bare = |name: &str| {
-        let name = unwrapped(name);
-        name == names::FROZEN_POSITIONS || names::from_published(&name).is_some()
-    };
-    if weights.names().any(bare) {
+fn select(path: &Path, mut weights: Weights, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
+    if weights.names().any(|name| known(&unwrapped(name))) {
         return Ok((weights, Vec::new()));
     }
     let mut parts: BTreeMap<String, usize> = BTreeMap::new();
@@ -168,7 +171,7 @@ fn select(path: &Path, mut weights: Weights) -> Result<(Weights, Vec<String>)> {
         return Err(Error::file(
             path,
             format!(
-                "holds tensors under [{}]; expected the tokenizer's, bare or under one of {expected}",
+                "holds tensors under [{}]; expected the model's, bare or under one of {expected}",
                 found.join(", ")
             ),
         ));

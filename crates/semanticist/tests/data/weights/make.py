@@ -106,6 +106,10 @@ wrapped = {"module." + name: tensor for name, tensor in tokenizer(10).items()}
 zipped("training.pkl", {"epoch": 3, "model": tokenizer(20), "ema": wrapped, "optimizer": {"state": {0: {"exp_avg": Tensor([2])}}}})
 zipped("unknown.pkl", tokenizer(0) | {"dit.surprise.weight": Tensor([1])})
 zipped("repeated.pkl", tokenizer(0) | {"encoder2slot.bias": Tensor([4])})
+autoencoder = {"quant_conv.weight": Tensor([2, 2, 1, 1]), "loss.logvar": Tensor([1])}
+zipped("autoencoder.pkl", {"epoch": 3, "model": autoencoder, "optimizer": {"state": {0: {"exp_avg": Tensor([2])}}}})
+inside = {"first_stage_model." + name: tensor for name, tensor in autoencoder.items()}
+zipped("latent_diffusion.pkl", {"state_dict": inside | {"model.diffusion_model.out.bias": Tensor([1])}})
 zipped("attack_inside.pkl", tokenizer(0) | {"dit.null_cond": Attack()})
 with open("attack.pkl", "wb") as out:
     pickle.dump(Attack(), out, protocol=2)

@@ -1,5 +1,7 @@
 //! `verify` on recordings that agree, that do not, and that are damaged.
 
+mod autoencoder;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +26,7 @@ fn recordings() -> TempDir {
     copy(&data.join("preprocess"), &folder.path().join("preprocess"));
     copy(&photos, &folder.path().join("preprocess"));
     write_checkpoint(folder.path());
+    autoencoder::write_diffusers(folder.path());
     folder
 }
 
@@ -99,6 +102,8 @@ fn every_case_agrees() {
         ("sampling", 3),
         ("preprocess", 3),
         ("checkpoints", 3),
+        ("autoencoder_ldm", 2),
+        ("autoencoder_diffusers", 2),
     ];
     assert!(case_names().eq(expected.iter().map(|(case, _)| *case)));
     for (case, count) in expected {
@@ -120,6 +125,8 @@ fn a_changed_tensor_fails_its_own_check_and_no_other() {
         ("training_step", "loss_vb"),
         ("training_step", "grads.dit.null_cond"),
         ("training_run", "ema.encoder.cls_token"),
+        ("autoencoder_ldm", "moments"),
+        ("autoencoder_diffusers", "decoded"),
     ] {
         let path = folder.path().join(format!("{case}.safetensors"));
         let original = fs::read(&path).unwrap();
@@ -249,6 +256,18 @@ fn sizes_that_contradict_are_reported_and_never_panic() {
         ("training_run", "\"steps\": 10", "\"steps\": 0"),
         ("training_run", "\"betas\": [0.9, 0.95]", "\"betas\": 0.9"),
         ("sampling", "\"heads\": 4", "\"heads\": 8"),
+        ("autoencoder_ldm", "\"ch\": 32", "\"ch\": 65536"),
+        ("autoencoder_ldm", "\"ch\": 32", "\"ch\": 31"),
+        ("autoencoder_ldm", "[1, 1, 2]", "[1, 1, 2, 2]"),
+        ("autoencoder_ldm", "[1, 1, 2]", "[]"),
+        ("autoencoder_ldm", "[1, 1, 2]", "[1, 1, 1000000000000000000]"),
+        ("autoencoder_ldm", "\"num_res_blocks\": 1", "\"num_res_blocks\": 60000"),
+        ("autoencoder_ldm", "\"attn_resolutions\": [8]", "\"attn_resolutions\": [16]"),
+        ("autoencoder_ldm", "\"z_channels\": 8", "\"z_channels\": 9"),
+        ("autoencoder_diffusers", "\"AttnDown", "\"CrossAttnDown"),
+        ("autoencoder_diffusers", "[32, 32, 64]", "[32, 32]"),
+        ("autoencoder_diffusers", "[32, 32, 64]", "[32, 33, 64]"),
+        ("autoencoder_diffusers", "\"norm_num_groups\": 32", "\"norm_num_groups\": 33"),
     ] {
         let path = folder.path().join(format!("{case}.safetensors"));
         let original = fs::read(&path).unwrap();
@@ -299,6 +318,11 @@ fn tensors_that_contradict_are_reported_and_never_panic() {
         ("sampling", "10.cfg1.keep12.noise", Some(float(&[9, 3, 4, 8, 8]))),
         ("sampling", "1.cfg1.keep12.out", Some(float(&[3, 4, 8, 8]))),
         ("sampling", "10.cfg3.keep5.start", None),
+        ("autoencoder_ldm", "image", Some(float(&[2, 3, 30, 32]))),
+        ("autoencoder_ldm", "latent", Some(float(&[2, 4, 8, 8]))),
+        ("autoencoder_ldm", "weights.quant_conv.bias", None),
+        ("autoencoder_ldm", "weights.decoder.up.0.block.0.conv3.bias", Some(float(&[32]))),
+        ("autoencoder_diffusers", "weights.encoder.mid_block.attentions.0.query.bias", Some(float(&[64]))),
         ("diffusion_tables", "linear.2000.betas", Some(float(&[2000]))),
         ("diffusion_tables", "linear.ddim25.timesteps", Some(float(&[25]))),
     ] {

@@ -1,0 +1,277 @@
+//! The convolution of 3×3 pixels with channels innermost: what a backend must do, the same composed
+//! of Burn's convolution, and the gradients.
+//!
+//! Burn's own keeps channels outermost, so that its native version spends most of its time on
+//! moving pixels, and its gradient of the weights treats the image as a kernel.
+
+use burn::backend::autodiff::{
+    Autodiff,
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Shape, Tensor, ops::ConvOptions};
+
+/// Which positions a convolution looks at, and what lies beyond the edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stride {
+    /// Every position, between one row and column of zeros on each side.
+    One,
+    /// Every second position from the first; one row and column of zeros behind the last, none
+    /// before the first (latent diffusion, `Downsample`).
+    Two,
+}
+
+impl Stride {
+    pub(crate) fn positions(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    /// Zeros before the first row and column.
+    pub(crate) fn before(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 0,
+        }
+    }
+
+    fn options(self) -> ConvOptions<2> {
+        let padding = (self.before(), 1);
+        ConvOptions::new_with_padding([self.positions(); 2], [padding; 2], [1, 1], 1)
+    }
+}
+
+/// Convolves with kernels of 3×3 positions.
+///
+/// # Shapes
+/// - `x`: `[B, H, W, I]`
+/// - `weight`: `[O, I, 3, 3]`
+/// - `bias`: `[O]`
+/// - result: `[B, H / s, W / s, O]` with stride s
+///
+/// # Panics
+/// If the shapes do not fit, or the stride does not divide height and width.
+pub fn convolve(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: Stride) -> Tensor<4> {
+    let [_, height, width, inputs] = x.dims();
+    let s = stride.positions();
+    assert!(
+        height.is_multiple_of(s) && width.is_multiple_of(s),
+        "a stride of {s} does not divide {height}×{width} positions"
+    );
+    assert_eq!(weight.dims()[1..], [inputs, 3, 3], "kernels for {inputs} channels");
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Convolution>::convolve(x, weight, bias, stride))
+}
+
+#[backend_extension(Autodiff, Flex)]
+pub(crate) trait Convolution: Backend {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        stride: Stride,
+    ) -> FloatTensor<Self> {
+        composed::<Self>(x, weight, bias, stride)
+    }
+
+    /// The gradient of x.
+    fn convolve_backward_input(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        stride: Stride,
+    ) -> FloatTensor<Self> {
+        composed_backward_input::<Self>(x, weight, grad, stride)
+    }
+
+    /// The gradient of the weight.
+    fn convolve_backward_weight(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        stride: Stride,
+    ) -> FloatTensor<Self> {
+        composed_backward_weight::<Self>(x, weight, grad, stride)
+    }
+}
+
+fn channels_first<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_permute(x, &[0, 3, 1, 2])
+}
+
+fn channels_last<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_permute(x, &[0, 2, 3, 1])
+}
+
+pub(crate) fn composed<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    stride: Stride,
+) -> FloatTensor<B> {
+    channels_last::<B>(B::conv2d(channels_first::<B>(x), weight, Some(bias), stride.options()))
+}
+
+pub(crate) fn composed_backward_input<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    stride: Stride,
+) -> FloatTensor<B> {
+    let (x, grad) = (channels_first::<B>(x), channels_first::<B>(grad));
+    channels_last::<B>(B::conv2d_x_backward(x, weight, grad, stride.options()))
+}
+
+pub(crate) fn composed_backward_weight<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    stride: Stride,
+) -> FloatTensor<B> {
+    B::conv2d_weight_backward(channels_first::<B>(x), weight, channels_first::<B>(grad), stride.options())
+}
+
+/// The gradient of the bias: the sum over all positions.
+fn backward_bias<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
+    let [b, h, w, outputs] = grad.shape().dims();
+    let rows = B::float_reshape(grad, Shape::new([b * h * w, outputs]));
+    B::float_reshape(B::float_sum_dim(rows, 0), Shape::new([outputs]))
+}
+
+#[derive(Debug)]
+struct Convolve;
+
+impl<B: Convolution> Backward<B, 3> for Convolve {
+    type State = (FloatTensor<B>, FloatTensor<B>, Stride);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, stride) = ops.state;
+        let [input, weights, bias] = ops.parents;
+        if let Some(node) = weights {
+            let d_weight = B::convolve_backward_weight(x.clone(), weight.clone(), grad.clone(), stride);
+            grads.register::<B>(node.id, d_weight);
+        }
+        if let Some(node) = bias {
+            grads.register::<B>(node.id, backward_bias::<B>(grad.clone()));
+        }
+        if let Some(node) = input {
+            grads.register::<B>(node.id, B::convolve_backward_input(x, weight, grad, stride));
+        }
+    }
+}
+
+impl<B: Convolution, C: CheckpointStrategy> Convolution for Autodiff<B, C> {
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        stride: Stride,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        match Convolve.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), weight.clone(), stride), B::convolve(x, weight, bias, stride))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, bias, stride)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Flex, flex::FlexTensor};
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    fn noise<const D: usize>(shape: [usize; D], seed: usize) -> Tensor<D> {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| (((i * 7 + seed * 13) as f32) * 12.9898).sin()).collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    fn primitive<const D: usize>(x: &Tensor<D>) -> FloatTensor<Flex> {
+        FlexTensor::from_data(x.to_data())
+    }
+
+    #[track_caller]
+    fn assert_close(native: FloatTensor<Flex>, reference: FloatTensor<Flex>) {
+        assert_eq!(native.shape(), reference.shape());
+        let values = |x: FloatTensor<Flex>| x.into_data().try_to_vec::<f32>().unwrap();
+        let (native, reference) = (values(native), values(reference));
+        let largest = reference.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let error = native.iter().zip(&reference).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(error <= 1e-5 * largest, "error {error} beside {largest}");
+    }
+
+    /// More positions than a block, and sizes that nothing divides.
+    const SIZES: &[([usize; 4], usize, Stride)] = &[
+        ([2, 38, 34, 5], 7, Stride::One),
+        ([1, 1, 1, 3], 2, Stride::One),
+        ([2, 5, 3, 16], 32, Stride::One),
+        ([2, 22, 34, 5], 7, Stride::Two),
+        ([1, 2, 2, 4], 3, Stride::Two),
+    ];
+
+    #[test]
+    fn native_passes_match_the_composition() {
+        for &([b, h, w, inputs], outputs, stride) in SIZES {
+            let x = primitive(&noise([b, h, w, inputs], 1));
+            let weight = primitive(&noise([outputs, inputs, 3, 3], 2));
+            let bias = primitive(&noise([outputs], 3));
+            let s = stride.positions();
+            let grad = primitive(&noise([b, h / s, w / s, outputs], 4));
+            assert_close(
+                Flex::convolve(x.clone(), weight.clone(), bias.clone(), stride),
+                composed::<Flex>(x.clone(), weight.clone(), bias, stride),
+            );
+            let arguments = || (x.clone(), weight.clone(), grad.clone());
+            let (a, b, c) = arguments();
+            let reference = composed_backward_input::<Flex>(a, b, c, stride);
+            let (a, b, c) = arguments();
+            assert_close(Flex::convolve_backward_input(a, b, c, stride), reference);
+            let (a, b, c) = arguments();
+            let reference = composed_backward_weight::<Flex>(a, b, c, stride);
+            let (a, b, c) = arguments();
+            assert_close(Flex::convolve_backward_weight(a, b, c, stride), reference);
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes() {
+        // The convolution is linear in each argument, so differences are exact but for rounding.
+        for stride in [Stride::One, Stride::Two] {
+            let arguments = [noise([2, 4, 6, 3], 1).reshape([144]), noise([5, 3, 3, 3], 2).reshape([135])];
+            let bias = noise([5], 3);
+            let objective = |x: Tensor<1>, weight: Tensor<1>, bias: Tensor<1>| {
+                let y = convolve(x.reshape([2, 4, 6, 3]), weight.reshape([5, 3, 3, 3]), bias, stride);
+                let weights = noise(y.dims(), 4);
+                let weights = if y.is_autodiff() { Tensor::from_inner(weights) } else { weights };
+                (y * weights).sum()
+            };
+            let all = [arguments[0].clone(), arguments[1].clone(), bias];
+            let leaves = all.clone().map(|x| Tensor::from_inner(x).require_grad());
+            let [x, weight, bias] = leaves.clone();
+            let gradients = objective(x, weight, bias).backward();
+            for (i, leaf) in leaves.iter().enumerate() {
+                let direction = noise(all[i].dims(), 9);
+                let slope = (leaf.grad(&gradients).unwrap() * direction.clone()).sum().into_scalar::<f32>();
+                let shifted = |sign: f64| {
+                    let mut moved = all.clone();
+                    moved[i] = moved[i].clone() + direction.clone() * sign;
+                    let [x, weight, bias] = moved;
+                    objective(x, weight, bias).into_scalar::<f32>()
+                };
+                let difference = (shifted(1.0) - shifted(-1.0)) / 2.0;
+                let error = (slope - difference).abs();
+                assert!(error < 1e-3 * (1.0 + difference.abs()), "{i}: {slope}, differences {difference}");
+            }
+        }
+    }
+}

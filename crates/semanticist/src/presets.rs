@@ -1,0 +1,72 @@
+//! Named sizes: the tokenizers of the paper, as data.
+
+use crate::autoencoder::AutoencoderConfig;
+use crate::decoder::{DecoderConfig, RepaConfig};
+use crate::diffusion::DiffusionConfig;
+use crate::encoder::EncoderConfig;
+use crate::error::{Error, Result};
+use crate::nn::BlockSize;
+use crate::tokenizer::TokenizerConfig;
+
+/// The encoder of all of them: ViT-B/16 (Dosovitskiy et al., 2021).
+const ENCODER: BlockSize = BlockSize { width: 768, depth: 12, heads: 12, mlp_ratio: 4 };
+
+/// Decoders by size: DiT-B, -L and -XL (Peebles and Xie, 2023, table 1).
+const DECODERS: [(&str, BlockSize); 3] = [
+    ("b", BlockSize { width: 768, depth: 12, heads: 12, mlp_ratio: 4 }),
+    ("l", BlockSize { width: 1024, depth: 24, heads: 16, mlp_ratio: 4 }),
+    ("xl", BlockSize { width: 1152, depth: 28, heads: 16, mlp_ratio: 4 }),
+];
+
+/// Tokens and numbers per token (paper, section 5).
+const TOKENS: [(usize, usize); 4] = [(256, 16), (128, 32), (64, 64), (16, 256)];
+
+/// What follows the name of a preset that computes what the published checkpoints need, number for
+/// number. Without it, what is plainly a mistake there is repaired.
+const PUBLISHED: &str = "-published";
+
+/// All names, such as `l-256x16` and `l-256x16-published`.
+pub fn tokenizer_names() -> impl Iterator<Item = String> {
+    let plain = DECODERS.iter().flat_map(|(size, _)| TOKENS.map(|(k, d)| format!("{size}-{k}x{d}")));
+    plain.flat_map(|name| [name.clone(), name + PUBLISHED])
+}
+
+/// A tokenizer of the paper: 256×256 pixels, latents of the KL-16 autoencoder, patches of 16 pixels and
+/// 2 latent pixels, drop path 0.1, the decoder's 8th block aligned with DINOv2-B.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
+    let (plain, published) = match name.strip_suffix(PUBLISHED) {
+        Some(plain) => (plain, true),
+        None => (name, false),
+    };
+    let (blocks, tokens, token_dim) = find(plain).ok_or_else(|| {
+        let known = tokenizer_names().filter(|name| !name.ends_with(PUBLISHED)).collect::<Vec<_>>();
+        Error::Config(format!(
+            "there is no tokenizer preset \"{name}\"; use one of {}, or one of them with {PUBLISHED}",
+            known.join(", ")
+        ))
+    })?;
+    Ok(TokenizerConfig {
+        image_size: 256,
+        tokens,
+        token_dim,
+        token_epsilon: if published { 0.0 } else { 1e-12 },
+        encoder: EncoderConfig { patch_size: 16, blocks: ENCODER, drop_path: 0.1 },
+        decoder: DecoderConfig {
+            patch_size: 2,
+            blocks,
+            repa: Some(RepaConfig { layer: 8, teacher_width: 768, hidden: 2048 }),
+        },
+        autoencoder: AutoencoderConfig::preset("kl-f16-c16")?,
+        diffusion: DiffusionConfig::default(),
+    })
+}
+
+fn find(name: &str) -> Option<(BlockSize, usize, usize)> {
+    let (size, shape) = name.split_once('-')?;
+    let (_, blocks) = DECODERS.iter().find(|(known, _)| *known == size)?;
+    let (k, d) = TOKENS.iter().find(|(k, d)| shape == format!("{k}x{d}"))?;
+    Some((*blocks, *k, *d))
+}
