@@ -10,7 +10,7 @@ use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
-use crate::weights::{self, HostTensor, Metadata, Precision, Weights, published};
+use crate::weights::{self, HostTensor, Metadata, Precision, Weights, names, published};
 
 /// The metadata entry that says what kind of model a file holds.
 const KIND: &str = "semanticist.kind";
@@ -122,6 +122,27 @@ impl Tokenizer {
         if let Some(training) = training {
             metadata.insert(TRAINING.to_string(), json(training));
         }
+        weights::save(path, &weights, &metadata, precision)
+    }
+}
+
+impl Tokenizer {
+    /// Writes the networks under their published names, the frozen positions included, for PyTorch to
+    /// load; the autoencoder is not part of published checkpoints.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::save`].
+    pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        let mut weights = Weights::new();
+        for (name, tensor) in weights::collect(&self.networks, "").iter() {
+            let published = names::to_published(name).expect("the table has every parameter");
+            weights.insert(published, tensor.clone());
+        }
+        let positions = self.networks.decoder.positions();
+        let shape = positions.dims();
+        let values = positions.into_data().iter::<f32>().collect::<Vec<_>>();
+        weights.insert(names::FROZEN_POSITIONS, HostTensor::from_f32(&shape, &values));
+        let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
         weights::save(path, &weights, &metadata, precision)
     }
 }

@@ -4,26 +4,50 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use semanticist::Model;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
 use semanticist::model::Published;
+use semanticist::{Model, TokenizerConfig, presets};
 use semanticist_train::config::read_tokenizer_config;
 use semanticist_train::data::{Source, Split};
 
-use crate::args::{ModelChoice, Sampling};
+use crate::args::{ModelChoice, PublishedChoice, Sampling};
 use crate::output::note;
 use crate::{boxed, failure};
 
 impl ModelChoice {
     /// The chosen model, or the one in the box.
     pub fn load(&self, device: &Device) -> Result<Model> {
+        let PublishedChoice { config, preset, autoencoder } = &self.published;
         let Some(path) = &self.model else {
+            if config.is_some() || preset.is_some() || autoencoder.is_some() {
+                return Err(failure::usage(
+                    "--config, --preset and --autoencoder say what a published checkpoint holds; name its \
+                     FILE (for most commands with --model)",
+                ));
+            }
             return Ok(boxed::model(device)?);
         };
-        let config = self.config.as_deref().map(read_tokenizer_config).transpose()?;
-        let autoencoder = self.autoencoder.as_deref();
+        let config = self.published.config()?;
+        let autoencoder = autoencoder.as_deref();
+        if config.is_none() && autoencoder.is_some() {
+            return Err(failure::usage(
+                "--autoencoder FILE belongs to a published checkpoint: say what that holds, with --preset NAME \
+                 or --config TOML",
+            ));
+        }
         let published = config.as_ref().map(|config| Published { config, autoencoder });
         Ok(Model::load(path, published, device)?)
+    }
+}
+
+impl PublishedChoice {
+    /// What the checkpoint holds, if that was said.
+    pub fn config(&self) -> Result<Option<TokenizerConfig>> {
+        Ok(match (&self.config, &self.preset) {
+            (Some(path), _) => Some(read_tokenizer_config(path)?),
+            (None, Some(name)) => Some(presets::tokenizer(name).map_err(failure::usage)?),
+            (None, None) => None,
+        })
     }
 }
 

@@ -23,6 +23,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Encode(request) => encode::run(&request),
         Command::Decode(request) => decode::run(&request),
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
+        Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
+        Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Evaluate(request) => evaluate::run(&request),

@@ -7,10 +7,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use semanticist::{Model, TokenizerConfig};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::args::{ModelChoice, ModelsInfo};
-use crate::{boxed, output};
+use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo};
+use crate::{boxed, failure, output};
 
 #[derive(Serialize)]
 struct Info {
@@ -33,11 +33,7 @@ struct Parameters {
 }
 
 pub fn info(request: &ModelsInfo) -> Result<()> {
-    let choice = ModelChoice {
-        model: request.file.clone(),
-        config: request.config.clone(),
-        autoencoder: request.autoencoder.clone(),
-    };
+    let choice = ModelChoice { model: request.file.clone(), published: request.published.clone() };
     let model = choice.load(&Device::flex())?;
     let (file, bytes) = match &request.file {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
@@ -47,6 +43,28 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
     let Model { tokenizer, hash, training } = model;
     let info = Info { file, bytes, hash, config: tokenizer.config, parameters, training };
     if request.json { output::print_json(&info) } else { output::print(&text(&info)?) }
+}
+
+pub fn import(request: &ModelsImport) -> Result<()> {
+    output::check_file(&request.output)?;
+    if request.published.config()?.is_none() {
+        return Err(failure::usage("say what the checkpoint holds, with --preset NAME or --config TOML"));
+    }
+    let choice = ModelChoice { model: Some(request.file.clone()), published: request.published.clone() };
+    let model = choice.load(&Device::flex())?;
+    let history = json!({ "imported_from": request.file.display().to_string() });
+    model.tokenizer.save(&request.output, Some(&history), request.precision.into())?;
+    output::print(&format!("done: {}", request.output.display()))
+}
+
+pub fn export(request: &ModelsExport) -> Result<()> {
+    output::check_file(&request.output)?;
+    let model = match &request.file {
+        Some(path) => Model::load(path, None, &Device::flex())?,
+        None => boxed::model(&Device::flex())?,
+    };
+    model.tokenizer.export_published(&request.output, request.precision.into())?;
+    output::print(&format!("done: {}", request.output.display()))
 }
 
 fn parameters(model: &Model) -> Parameters {

@@ -1,4 +1,4 @@
-//! `models info` and `verify`.
+//! `models` and `verify`.
 
 use super::Folder;
 
@@ -48,4 +48,55 @@ fn what_cannot_be_verified_is_said() {
     let run = folder.run("verify . --json");
     assert_eq!(run.code, Some(1));
     assert!(serde_json::from_str::<serde_json::Value>(&run.stdout).is_ok());
+}
+
+/// [`super::CONFIG`] as a user writes it.
+const SIZES: &str = r#"
+image_size = 16
+tokens = 4
+token_dim = 4
+encoder = { patch_size = 4, blocks = { width = 32, depth = 1, heads = 2 } }
+decoder = { patch_size = 4, blocks = { width = 32, depth = 1, heads = 2 } }
+autoencoder = { kind = "pixel" }
+"#;
+
+#[test]
+fn what_is_exported_for_pytorch_comes_back_as_the_same_model() {
+    let folder = Folder::new();
+    folder.file("sizes.toml", SIZES.as_bytes());
+    folder.run("models export model.safetensors --published -o torch.safetensors").ok();
+    let (weights, _) = semanticist::weights::load(&folder.path("torch.safetensors")).unwrap();
+    for name in ["dit.pos_embed", "encoder.cls_token", "encoder2slot.weight", "dit.blocks.0.attn.qkv.bias"] {
+        assert!(weights.get(name).is_some(), "{name}");
+    }
+    folder.run("models import torch.safetensors --config sizes.toml -o back.safetensors").ok();
+    let info = |name: &str| folder.run(&format!("models info {name} --json")).json();
+    let (before, after) = (info("model.safetensors"), info("back.safetensors"));
+    assert_eq!((&before["hash"], &before["config"]), (&after["hash"], &after["config"]));
+    assert_eq!(after["training"]["imported_from"], "torch.safetensors");
+    folder
+        .run("models import torch.safetensors --config sizes.toml -o half.safetensors --precision f16")
+        .ok();
+    assert!(folder.bytes("half.safetensors").len() * 3 < folder.bytes("back.safetensors").len() * 2);
+}
+
+#[test]
+fn an_import_says_what_it_misses() {
+    let folder = Folder::new();
+    folder.file("sizes.toml", SIZES.as_bytes());
+    folder.photos(&["photos/cat.png"]);
+    folder.run("models export model.safetensors --published -o torch.safetensors").ok();
+    for (arguments, code, part) in [
+        ("torch.safetensors -o x.safetensors", 2, "--preset NAME"),
+        ("torch.safetensors --preset l -o x.safetensors", 2, "l-256x16"),
+        ("torch.safetensors --autoencoder kl.ckpt -o x.safetensors", 2, "--preset"),
+        ("torch.safetensors --preset b-256x16 -o x.safetensors", 1, "holds no autoencoder"),
+        ("torch.safetensors --config sizes.toml -o missing/x.safetensors", 1, "create it first"),
+        ("photos --config sizes.toml -o x.safetensors", 1, "is a folder without weights"),
+        ("sizes.toml --config sizes.toml -o x.safetensors", 1, "cannot be read as a checkpoint"),
+    ] {
+        folder.fails(&format!("models import {arguments}"), code, part);
+    }
+    folder.fails("models export model.safetensors -o x.safetensors", 2, "--published");
+    folder.fails("models export torch.safetensors --published -o x.safetensors", 1, "does not say of what");
 }

@@ -11,6 +11,7 @@ pub mod header;
 
 pub mod names;
 pub mod published;
+mod sources;
 
 pub mod autoencoder;
 

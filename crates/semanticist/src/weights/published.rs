@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pytorch_reader::{DType, PickleValue, PytorchReader};
 
+use super::sources::{self, Sources};
 use super::{Bytes, Dtype, HostTensor, Weights, header, names};
 use crate::{Error, Result};
 
@@ -38,16 +39,33 @@ pub struct PublishedWeights {
     pub skipped: Vec<String>,
 }
 
-/// Reads a `torch.save` file or a safetensors file, whichever the content is.
+/// Reads a checkpoint: a `torch.save` file or a safetensors file, whichever the content is, the index
+/// of several, or the folder that a training run left.
 pub fn load(path: &Path) -> Result<PublishedWeights> {
     let bare = |name: &str| name == names::FROZEN_POSITIONS || names::from_published(name).is_some();
     let (weights, skipped) = read(path, bare)?;
     Ok(PublishedWeights { skipped, ..translate(weights, path)? })
 }
 
-/// The tensors of a file under their published names, and what else a training checkpoint held.
-/// `known` says of a name without wrappers whether it is one of the model's.
+/// The tensors of a checkpoint under their published names, and what else it held. `known` says of a
+/// name without wrappers whether it is one of the model's.
 pub(super) fn read(path: &Path, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
+    let Sources { files, promised } = sources::find(path)?;
+    let (mut all, mut all_skipped) = (Weights::new(), Vec::new());
+    for file in &files {
+        let (weights, skipped) = read_file(file, &known)?;
+        let twice: Vec<&str> = weights.names().filter(|name| all.get(name).is_some()).collect();
+        refuse(file, &twice, "repeated", "every weight in one shard")?;
+        all.extend(weights);
+        all_skipped.extend(skipped);
+    }
+    let absent: Vec<&str> =
+        promised.iter().map(String::as_str).filter(|name| all.get(name).is_none()).collect();
+    refuse(path, &absent, "promised but absent", "the shards that belong to this index")?;
+    Ok((all, all_skipped))
+}
+
+fn read_file(path: &Path, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
     match content(path)? {
         Content::Safetensors => Ok((super::load(path)?.0, Vec::new())),
         Content::Other => select(path, read_pickle(path)?, known),
@@ -267,6 +285,37 @@ mod tests {
     }
 
     #[test]
+    fn shards_are_put_together_and_must_be_all_there() {
+        use crate::weights::{Precision, save};
+        let folder = tempfile::tempdir().unwrap();
+        let shard = |name: &str, tensor: &str| {
+            let mut weights = Weights::new();
+            weights.insert(tensor, HostTensor::from_f32(&[1, 1, 1], &[3.0]));
+            save(&folder.path().join(name), &weights, &BTreeMap::new(), Precision::F32).unwrap();
+        };
+        let index = folder.path().join("model.safetensors.index.json");
+        let list = |first: &str| {
+            let text = format!(
+                r#"{{"weight_map": {{"{first}": "1.safetensors", "dit.null_cond": "2.safetensors"}}}}"#
+            );
+            std::fs::write(&index, text).unwrap();
+        };
+        shard("1.safetensors", "module.encoder.cls_token");
+        shard("2.safetensors", "dit.null_cond");
+        list("module.encoder.cls_token");
+        for path in [folder.path(), &index] {
+            let names: Vec<_> = load(path).unwrap().weights.names().map(str::to_owned).collect();
+            assert_eq!(names, ["decoder.null_tokens", "encoder.class_token"]);
+        }
+        list("encoder.pos_embed");
+        let message = load(&index).unwrap_err().to_string();
+        assert!(message.contains("promised but absent names: encoder.pos_embed"), "{message}");
+        shard("1.safetensors", "dit.null_cond");
+        let message = load(&index).unwrap_err().to_string();
+        assert!(message.contains("1 repeated names: dit.null_cond"), "{message}");
+    }
+
+    #[test]
     fn names_that_do_not_belong_are_listed() {
         assert!(refusal("unknown.pkl").contains("1 unknown names: dit.surprise.weight; expected"));
         assert!(refusal("repeated.pkl").contains("1 repeated names: encoder2slot.bias; expected"));
@@ -284,7 +333,7 @@ mod tests {
     #[test]
     fn what_is_no_checkpoint_is_refused() {
         assert!(refusal("make.py").contains("expected a checkpoint written by torch.save"));
-        assert!(refusal(".").contains("is not a file"));
+        assert!(refusal(".").contains("is a folder without weights"));
         assert!(refusal("absent.pkl").contains("cannot read"));
     }
 

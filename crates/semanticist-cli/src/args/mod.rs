@@ -1,13 +1,18 @@
 //! What can be asked for: the arguments of every command, and nothing else.
 
+mod bench;
+mod models;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semanticist::diffusion::{Guidance, Sampler};
-use semanticist_train::bench::{Job, Preset};
 use semanticist_train::data::Split;
 
 use crate::device::Machine;
+
+pub use bench::{Bench, BenchJob, BenchPreset};
+pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -155,33 +160,6 @@ pub struct Decode {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum ModelsCommand {
-    Info(ModelsInfo),
-}
-
-/// Show what a model file holds: configuration, parameters, training
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  semanticist models info
-  semanticist models info tokenizer.safetensors --json
-  semanticist models info tokenizer.pkl --config tokenizer_l.toml")]
-pub struct ModelsInfo {
-    /// A model file [default: the model in the box]
-    #[arg(value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// For a checkpoint as published: what it holds (TOML)
-    #[arg(long, value_name = "TOML", requires = "file")]
-    pub config: Option<PathBuf>,
-    /// For a checkpoint as published: the file of its autoencoder
-    #[arg(long, value_name = "FILE", requires = "config")]
-    pub autoencoder: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Subcommand)]
 pub enum TrainCommand {
     Tokenizer(TrainTokenizer),
     Autoencoder(TrainAutoencoder),
@@ -295,97 +273,6 @@ pub struct Verify {
     pub machine: Machine,
 }
 
-/// Measure how fast this machine runs the models
-///
-/// Random weights of the preset's size; the median of the timed runs, beside what a large matrix
-/// product reaches on this machine in the same minute. Without JOB, every job in turn.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  semanticist bench
-  semanticist bench encode --preset b --batch 4 --tokens 32
-  semanticist bench train --preset s --profile
-  semanticist bench decode --preset l --threads 1 --json")]
-pub struct Bench {
-    /// What to time [default: all]
-    #[arg(value_name = "JOB", value_enum)]
-    pub job: Option<BenchJob>,
-    /// The size of the networks [default: s to load and train, b to encode and for data, l to decode]
-    #[arg(long, value_enum)]
-    pub preset: Option<BenchPreset>,
-    /// Images that are computed together [default: 4; 2 to decode, 64 for data]
-    #[arg(long, value_name = "N", value_parser = batch)]
-    pub batch: Option<usize>,
-    /// Tokens that encode computes [default: all]
-    #[arg(long, value_name = "K", value_parser = count)]
-    pub tokens: Option<usize>,
-    /// Timed runs; their median counts
-    #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
-    pub repeats: usize,
-    /// Print where the time goes, by operator
-    #[arg(long, requires = "job")]
-    pub profile: bool,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub machine: Machine,
-}
-
-/// [`Job`] as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchJob {
-    /// Images to tokens
-    Encode,
-    /// One denoising step, without guidance
-    Decode,
-    /// One optimiser step
-    Train,
-    /// Reading a model file
-    Load,
-    /// Decoding and cropping photos
-    Data,
-}
-
-impl From<BenchJob> for Job {
-    fn from(job: BenchJob) -> Self {
-        match job {
-            BenchJob::Encode => Self::Encode,
-            BenchJob::Decode => Self::Decode,
-            BenchJob::Train => Self::Train,
-            BenchJob::Load => Self::Load,
-            BenchJob::Data => Self::Data,
-        }
-    }
-}
-
-/// [`Preset`] as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BenchPreset {
-    /// The model in the box
-    Tiny,
-    /// 12 blocks of width 384
-    S,
-    /// 12 blocks of width 768
-    B,
-    /// 24 blocks of width 1024
-    L,
-    /// 28 blocks of width 1152
-    Xl,
-}
-
-impl From<BenchPreset> for Preset {
-    fn from(preset: BenchPreset) -> Self {
-        match preset {
-            BenchPreset::Tiny => Self::Tiny,
-            BenchPreset::S => Self::S,
-            BenchPreset::B => Self::B,
-            BenchPreset::L => Self::L,
-            BenchPreset::Xl => Self::Xl,
-        }
-    }
-}
-
 /// How pictures are painted.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Painting")]
@@ -405,21 +292,6 @@ pub struct Sampling {
     /// The noise that pictures start from
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
-}
-
-/// Which model.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Model")]
-pub struct ModelChoice {
-    /// A model file [default: the model in the box]
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    /// For a checkpoint as published: what it holds (TOML)
-    #[arg(long, value_name = "TOML", requires = "model")]
-    pub config: Option<PathBuf>,
-    /// For a checkpoint as published: the file of its autoencoder
-    #[arg(long, value_name = "FILE", requires = "config")]
-    pub autoencoder: Option<PathBuf>,
 }
 
 /// [`Split`] as it is asked for.

@@ -1,0 +1,98 @@
+//! The arguments of `bench`.
+
+use clap::{Args, ValueEnum};
+use semanticist_train::bench::{Job, Preset};
+
+use super::{batch, count};
+use crate::device::Machine;
+
+/// Measure how fast this machine runs the models
+///
+/// Random weights of the preset's size; the median of the timed runs, beside what a large matrix
+/// product reaches on this machine in the same minute. Without JOB, every job in turn.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist bench
+  semanticist bench encode --preset b --batch 4 --tokens 32
+  semanticist bench train --preset s --profile
+  semanticist bench decode --preset l --threads 1 --json")]
+pub struct Bench {
+    /// What to time [default: all]
+    #[arg(value_name = "JOB", value_enum)]
+    pub job: Option<BenchJob>,
+    /// The size of the networks [default: s to load and train, b to encode and for data, l to decode]
+    #[arg(long, value_enum)]
+    pub preset: Option<BenchPreset>,
+    /// Images that are computed together [default: 4; 2 to decode, 64 for data]
+    #[arg(long, value_name = "N", value_parser = batch)]
+    pub batch: Option<usize>,
+    /// Tokens that encode computes [default: all]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// Timed runs; their median counts
+    #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
+    pub repeats: usize,
+    /// Print where the time goes, by operator
+    #[arg(long, requires = "job")]
+    pub profile: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// [`Job`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchJob {
+    /// Images to tokens
+    Encode,
+    /// One denoising step, without guidance
+    Decode,
+    /// One optimiser step
+    Train,
+    /// Reading a model file
+    Load,
+    /// Decoding and cropping photos
+    Data,
+}
+
+impl From<BenchJob> for Job {
+    fn from(job: BenchJob) -> Self {
+        match job {
+            BenchJob::Encode => Self::Encode,
+            BenchJob::Decode => Self::Decode,
+            BenchJob::Train => Self::Train,
+            BenchJob::Load => Self::Load,
+            BenchJob::Data => Self::Data,
+        }
+    }
+}
+
+/// [`Preset`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BenchPreset {
+    /// The model in the box
+    Tiny,
+    /// 12 blocks of width 384
+    S,
+    /// 12 blocks of width 768
+    B,
+    /// 24 blocks of width 1024
+    L,
+    /// 28 blocks of width 1152
+    Xl,
+}
+
+impl From<BenchPreset> for Preset {
+    fn from(preset: BenchPreset) -> Self {
+        match preset {
+            BenchPreset::Tiny => Self::Tiny,
+            BenchPreset::S => Self::S,
+            BenchPreset::B => Self::B,
+            BenchPreset::L => Self::L,
+            BenchPreset::Xl => Self::Xl,
+        }
+    }
+}

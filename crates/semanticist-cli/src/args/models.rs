@@ -1,0 +1,121 @@
+//! The arguments that choose models, and those of `models`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use semanticist::weights::Precision;
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelChoice {
+    /// A model file, or a checkpoint as published [default: the model in the box]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub published: PublishedChoice,
+}
+
+/// What a published checkpoint does not say of itself.
+#[derive(Debug, Clone, Args)]
+pub struct PublishedChoice {
+    /// For a checkpoint as published: what it holds (TOML)
+    #[arg(long, value_name = "TOML", conflicts_with = "preset")]
+    pub config: Option<PathBuf>,
+    /// For a checkpoint as published: what it holds, by name, such as l-256x16
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// For a checkpoint as published: the file of its autoencoder
+    #[arg(long, value_name = "FILE")]
+    pub autoencoder: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    Info(ModelsInfo),
+    Import(ModelsImport),
+    Export(ModelsExport),
+}
+
+/// Show what a model file holds: configuration, parameters, training
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models info
+  semanticist models info tokenizer.safetensors --json
+  semanticist models info tokenizer.pkl --preset l-256x16 --autoencoder kl16.ckpt")]
+pub struct ModelsInfo {
+    /// A model file [default: the model in the box]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub published: PublishedChoice,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Make one model file of a checkpoint as published
+///
+/// FILE is an EMA pickle, .pt, .pth, .bin or .safetensors, the index of shards, or a folder that
+/// accelerate or a hub library wrote. Pickles are read as data, never run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models import ema.pkl --preset l-256x16 --autoencoder kl16.ckpt -o tokenizer.safetensors
+  semanticist models import checkpoint/ --config sizes.toml -o tokenizer.safetensors --precision f16")]
+pub struct ModelsImport {
+    /// The checkpoint
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The model file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub published: PublishedChoice,
+    /// How exactly numbers are stored
+    #[arg(long, value_enum, default_value_t = Stored::F32)]
+    pub precision: Stored,
+}
+
+/// Write a model's networks under their published names, for PyTorch
+///
+/// The file is a safetensors file; the autoencoder is not part of it, as it is not of published
+/// checkpoints.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models export --published -o for-pytorch.safetensors
+  semanticist models export tokenizer.safetensors --published -o for-pytorch.safetensors")]
+pub struct ModelsExport {
+    /// A model file [default: the model in the box]
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Under the names of the published checkpoints
+    #[arg(long, required = true)]
+    pub published: bool,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// How exactly numbers are stored
+    #[arg(long, value_enum, default_value_t = Stored::F32)]
+    pub precision: Stored,
+}
+
+/// [`Precision`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stored {
+    /// Exactly as the model has them
+    F32,
+    /// In half the space
+    F16,
+}
+
+impl From<Stored> for Precision {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::F16 => Self::F16,
+        }
+    }
+}
