@@ -11,7 +11,7 @@ use semanticist_train::data::Split;
 
 use crate::device::Machine;
 
-pub use bench::{Bench, BenchJob, BenchPreset};
+pub use bench::Bench;
 pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 
 /// Images as short, ordered sequences of tokens, and back.

@@ -1,5 +1,7 @@
 //! Activations, the gated linear unit and the gated residual.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 use super::Rows;
@@ -27,29 +29,45 @@ pub fn activate_backward(x: &[f32], grad: &[f32], activation: Activation) -> Vec
 
 #[inline(always)]
 fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        vectorised(
-            #[inline(always)]
-            || y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)),
-        )
-    });
-    y
+    written(x.len(), |y| {
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        y.write(f(x));
+                    }
+                },
+            )
+        });
+    })
 }
 
 #[inline(always)]
 fn map_with(x: &[f32], grad: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(|((y, x), g)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
-                    *y = f(x, g);
-                }
-            },
-        )
-    });
+    assert_eq!(x.len(), grad.len(), "one gradient for each number");
+    written(x.len(), |y| {
+        let parts = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK));
+        parts.for_each(|((y, x), g)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
+                        y.write(f(x, g));
+                    }
+                },
+            )
+        });
+    })
+}
+
+/// `len` numbers, all of which `write` writes. They are not zeroed first, which would be one more pass
+/// over memory, by one thread.
+fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut y = Vec::with_capacity(len);
+    write(&mut y.spare_capacity_mut()[..len]);
+    // SAFETY: both callers walk over all of it, beside inputs of the same length.
+    unsafe { y.set_len(len) };
     y
 }
 

@@ -66,7 +66,8 @@ impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) -> Vec<f32> {
         let packed = self.packed_rows::<R>();
-        let mut y = vec![0.0; self.rows * self.outputs];
+        // Not zeroed: that would be one more pass over memory, by one thread.
+        let mut y = Vec::with_capacity(self.rows * self.outputs);
         let out = Out(y.as_mut_ptr());
         let width = VECTORS * S::F32_LANES;
         (0..self.outputs.div_ceil(width)).into_par_iter().for_each_init(
@@ -82,6 +83,8 @@ impl Product<'_> {
                 }
             },
         );
+        // SAFETY: the panels cover all outputs, and each writes all rows of its own.
+        unsafe { y.set_len(self.rows * self.outputs) };
         y
     }
 
@@ -162,21 +165,26 @@ impl<const R: usize, const V: usize> WithSimd for Wide<'_, R, V> {
             let (weights, _) = S::as_simd_f32s(panel);
             for row in (0..rows).step_by(R) {
                 let tile = R.min(rows - row);
-                let line = |r: usize| {
-                    // SAFETY: inside the result, and this task's own.
-                    unsafe { std::slice::from_raw_parts_mut(out.at((row + r) * outputs + first), count) }
-                };
+                let line = |r: usize| out.at((row + r) * outputs + first);
                 let mut sums = [bias; R];
                 if from > 0 {
                     for (r, sums) in sums[..tile].iter_mut().enumerate() {
-                        *sums = std::array::from_fn(|v| simd.partial_load_f32s(&line(r)[part(v)]));
+                        // SAFETY: inside the result, this task's own, and written before.
+                        let line = unsafe { std::slice::from_raw_parts(line(r), count) };
+                        *sums = std::array::from_fn(|v| simd.partial_load_f32s(&line[part(v)]));
                     }
                 }
                 let x = &packed[row * inputs + from * R..][..depth * R];
                 sums = accumulate(simd, sums, x, weights);
                 for (r, sums) in sums[..tile].iter().enumerate() {
-                    for (v, &sum) in sums.iter().enumerate() {
-                        simd.partial_store_f32s(&mut line(r)[part(v)], sum);
+                    for (v, sum) in sums.iter().enumerate() {
+                        let part = part(v);
+                        // SAFETY: inside the result, and this task's own; a vector has at least as many
+                        // numbers as its part of the line.
+                        unsafe {
+                            let sum = std::ptr::from_ref(sum).cast::<f32>();
+                            line(r).add(part.start).copy_from_nonoverlapping(sum, part.len());
+                        }
                     }
                 }
             }
