@@ -8,15 +8,18 @@ use crate::error::{Error, Result};
 use crate::nn::BlockSize;
 use crate::tokenizer::TokenizerConfig;
 
-/// The encoder of all of them: ViT-B/16 (Dosovitskiy et al., 2021).
-const ENCODER: BlockSize = BlockSize { width: 768, depth: 12, heads: 12, mlp_ratio: 4 };
+/// ViT-S (Touvron et al., 2021) and DiT-S.
+pub const S: BlockSize = BlockSize { width: 384, depth: 12, heads: 6, mlp_ratio: 4 };
+/// ViT-B (Dosovitskiy et al., 2021), the encoder of all tokenizers here, and DiT-B (Peebles and Xie,
+/// 2023, table 1).
+pub const B: BlockSize = BlockSize { width: 768, depth: 12, heads: 12, mlp_ratio: 4 };
+/// ViT-L and DiT-L.
+pub const L: BlockSize = BlockSize { width: 1024, depth: 24, heads: 16, mlp_ratio: 4 };
+/// DiT-XL.
+pub const XL: BlockSize = BlockSize { width: 1152, depth: 28, heads: 16, mlp_ratio: 4 };
 
-/// Decoders by size: DiT-B, -L and -XL (Peebles and Xie, 2023, table 1).
-const DECODERS: [(&str, BlockSize); 3] = [
-    ("b", BlockSize { width: 768, depth: 12, heads: 12, mlp_ratio: 4 }),
-    ("l", BlockSize { width: 1024, depth: 24, heads: 16, mlp_ratio: 4 }),
-    ("xl", BlockSize { width: 1152, depth: 28, heads: 16, mlp_ratio: 4 }),
-];
+/// Decoders by size.
+const DECODERS: [(&str, BlockSize); 3] = [("b", B), ("l", L), ("xl", XL)];
 
 /// Tokens and numbers per token (paper, section 5).
 const TOKENS: [(usize, usize); 4] = [(256, 16), (128, 32), (64, 64), (16, 256)];
@@ -53,7 +56,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
         tokens,
         token_dim,
         token_epsilon: if published { 0.0 } else { 1e-12 },
-        encoder: EncoderConfig { patch_size: 16, blocks: ENCODER, drop_path: 0.1 },
+        encoder: EncoderConfig { patch_size: 16, blocks: B, drop_path: 0.1 },
         decoder: DecoderConfig {
             patch_size: 2,
             blocks,

@@ -47,7 +47,7 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
 
 pub fn import(request: &ModelsImport) -> Result<()> {
     output::check_file(&request.output)?;
-    if request.published.config()?.is_none() {
+    if request.published.config.is_none() && request.published.preset.is_none() {
         return Err(failure::usage("say what the checkpoint holds, with --preset NAME or --config TOML"));
     }
     let choice = ModelChoice { model: Some(request.file.clone()), published: request.published.clone() };

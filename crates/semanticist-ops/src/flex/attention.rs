@@ -5,6 +5,7 @@
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
+use super::Shared;
 use super::linear::{Strided, product};
 use super::numeric::{self, vectorised};
 
@@ -62,21 +63,6 @@ impl Tile {
     /// How many keys row `row` of the tile sees.
     fn seen(&self, row: usize) -> usize {
         if self.ordered { self.start + row + 1 } else { self.keys }
-    }
-}
-
-/// A pointer that threads may share because each writes its own head's columns.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: every use below writes a region given by (sample, head), and each pair has one task.
-unsafe impl Send for Shared {}
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: offsets are those of Sizes' shapes, which the buffers were allocated for.
-        unsafe { self.0.add(offset) }
     }
 }
 

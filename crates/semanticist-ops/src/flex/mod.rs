@@ -181,6 +181,22 @@ impl Operators for Flex {
     }
 }
 
+/// A pointer that threads may share because each task writes a region of its own.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: attention's tasks are the heads of samples, the blocked product's are panels of outputs; no
+// two write the same place, and nobody else touches the buffer meanwhile.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the callers' offsets lie inside the buffer.
+        unsafe { self.0.add(offset) }
+    }
+}
+
 /// How the rows of `[B, N, D]` meet the rows of a `[1 or B, D]` parameter.
 #[derive(Debug, Clone, Copy)]
 struct Rows {

@@ -8,6 +8,8 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::Shared;
+
 /// Vectors per row of a tile.
 const VECTORS: usize = 3;
 
@@ -47,28 +49,13 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// The result, which tasks share because each writes outputs of its own.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: see above; `Out` lives as long as the vector it points into is not touched otherwise.
-unsafe impl Send for Out {}
-unsafe impl Sync for Out {}
-
-impl Out {
-    fn at(self, offset: usize) -> *mut f32 {
-        // SAFETY: the callers' offsets lie inside the result.
-        unsafe { self.0.add(offset) }
-    }
-}
-
 impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) -> Vec<f32> {
         let packed = self.packed_rows::<R>();
         // Not zeroed: that would be one more pass over memory, by one thread.
         let mut y = Vec::with_capacity(self.rows * self.outputs);
-        let out = Out(y.as_mut_ptr());
+        let out = Shared(y.as_mut_ptr());
         let width = VECTORS * S::F32_LANES;
         (0..self.outputs.div_ceil(width)).into_par_iter().for_each_init(
             || vec![0.0; width * self.inputs.min(DEPTH)],
@@ -138,7 +125,7 @@ impl Product<'_> {
 struct Panel<'a> {
     product: &'a Product<'a>,
     packed: &'a [f32],
-    out: Out,
+    out: Shared,
     /// Room for the packed weights.
     panel: &'a mut [f32],
     first: usize,

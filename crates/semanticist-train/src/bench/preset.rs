@@ -1,11 +1,10 @@
 //! The sizes that the field knows by letters.
 
-use semanticist::TokenizerConfig;
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::decoder::DecoderConfig;
 use semanticist::diffusion::DiffusionConfig;
 use semanticist::encoder::EncoderConfig;
-use semanticist::nn::BlockSize;
+use semanticist::{TokenizerConfig, presets};
 use serde::Serialize;
 
 use crate::config::RunConfig;
@@ -37,17 +36,16 @@ impl Preset {
     /// A tokenizer of this size. All but the smallest have 256 tokens of 16 numbers, latents of
     /// 16×16 with 16 channels, and patches of 16 pixels and 2 latent pixels.
     pub fn tokenizer(self) -> TokenizerConfig {
-        let (width, depth, heads) = match self {
+        let blocks = match self {
             Self::Tiny => {
                 let run = RunConfig::parse(include_str!("../../../../configs/tokenizer-tiny.toml"), &[]);
                 return run.expect("the configuration in the box is right, as its test shows").model;
             }
-            Self::S => (384, 12, 6),
-            Self::B => (768, 12, 12),
-            Self::L => (1024, 24, 16),
-            Self::Xl => (1152, 28, 16),
+            Self::S => presets::S,
+            Self::B => presets::B,
+            Self::L => presets::L,
+            Self::Xl => presets::XL,
         };
-        let blocks = BlockSize { width, depth, heads, mlp_ratio: 4 };
         TokenizerConfig {
             image_size: 256,
             tokens: 256,
