@@ -9,6 +9,7 @@ use semanticist::weights::{self, Metadata, Precision};
 
 const CONFIG: &str = r#"
 steps = 24
+batch = 4
 [model]
 image_size = 16
 tokens = 4
@@ -17,8 +18,6 @@ encoder = { patch_size = 4, drop_path = 0.1, blocks = { width = 16, depth = 1, h
 decoder = { patch_size = 1, blocks = { width = 16, depth = 1, heads = 2 } }
 autoencoder = { kind = "linear", patch_size = 4, channels = 8, whitening = 0.25 }
 diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
-[data]
-batch = 4
 [learning_rate]
 peak = 1e-3
 warmup_steps = 2
@@ -27,9 +26,10 @@ decay = "constant"
 every = 1
 checkpoint_every = 2
 validate_every = 12
-validation_images = 2
-validation_tokens = [1, 4]
-sample_images = 1
+[validation]
+images = 2
+tokens = [1, 4]
+samples = 1
 "#;
 
 fn semanticist(folder: &Path) -> Command {

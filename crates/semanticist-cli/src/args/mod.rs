@@ -180,12 +180,8 @@ Examples:
 pub struct TrainTokenizer {
     #[command(flatten)]
     pub run: TrainingData,
-    /// The folder of the run; created if it is not there
-    #[arg(short, long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Go on from the last checkpoint in DIR
-    #[arg(long)]
-    pub resume: bool,
+    #[command(flatten)]
+    pub place: Place,
     /// Use this autoencoder instead of fitting one: a file of `train autoencoder`, or a published KL
     /// autoencoder (.safetensors, .ckpt, .pt, .bin) that the configuration describes
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
@@ -207,6 +203,17 @@ pub struct TrainAutoencoder {
     pub out: PathBuf,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Where a run is kept.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The folder of the run; created if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Go on from the last checkpoint in DIR
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// What a run is made of.
