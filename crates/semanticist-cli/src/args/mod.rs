@@ -1,6 +1,7 @@
 //! What can be asked for: the arguments of every command, and nothing else.
 
 mod bench;
+mod cache;
 mod models;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use semanticist_train::data::Split;
 use crate::device::Machine;
 
 pub use bench::Bench;
+pub use cache::CacheTokens;
 pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 
 /// Images as short, ordered sequences of tokens, and back.
@@ -46,6 +48,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TrainCommand,
     },
+    CacheTokens(CacheTokens),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),

@@ -1,8 +1,9 @@
 //! Choices that several commands share: which model, how many tokens, how to sample.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
 use semanticist::model::Published;
@@ -89,4 +90,16 @@ pub fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
     }
     asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
     Ok(asked.to_vec())
+}
+
+/// Set by the first Ctrl-C, so that what is unfinished can be put away; the second ends at once.
+pub fn listen() -> Result<&'static AtomicBool> {
+    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(&INTERRUPTED)
 }

@@ -1,10 +1,10 @@
 //! `semanticist encode`: images to a file of tokens, in memory that does not grow with their number.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
 use rayon::prelude::*;
 use semanticist::image::{RgbImage, decode, to_pixels};
@@ -13,7 +13,7 @@ use semanticist_train::data::{Broken, Record, Source, transform};
 use semanticist_train::tokens::{TokenFileInfo, TokenWriter};
 use serde::Serialize;
 
-use super::choice::check_count;
+use super::choice::{check_count, listen};
 use crate::args::Encode;
 use crate::failure::{self, Interrupted};
 use crate::output;
@@ -82,6 +82,7 @@ impl Encoder<'_> {
                 return Ok(());
             }
             if interrupted.load(Ordering::Relaxed) {
+                output::note("nothing was written");
                 return Err(Interrupted.into());
             }
             let pieces = records.len();
@@ -135,18 +136,6 @@ fn check_name(path: &Path) -> Result<()> {
         return Err(failure::usage(format!("-o {path}: {problem}")));
     }
     output::check_file(path)
-}
-
-/// Set by the first Ctrl-C, so that the unfinished file can be removed; the second ends at once.
-fn listen() -> Result<&'static AtomicBool> {
-    static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(&INTERRUPTED)
 }
 
 fn sentence(report: &Report) -> String {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod bench;
+pub mod cache_tokens;
 pub mod decode;
 pub mod encode;
 pub mod evaluate;
@@ -27,6 +28,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
+        Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),
         Command::Bench(request) => bench::run(&request),

@@ -4,6 +4,7 @@
 //! half-written.
 
 mod bench;
+mod cache_tokens;
 mod decode;
 mod encode;
 mod models;
@@ -182,6 +183,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "reconstruct --help",
         "encode --help",
         "decode --help",
+        "cache-tokens --help",
         "models info --help",
         "verify --help",
     ] {

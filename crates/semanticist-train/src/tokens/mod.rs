@@ -4,6 +4,7 @@
 //! of any length, or `.safetensors`, which array libraries map directly. Both are written and read
 //! one row at a time.
 
+pub mod cache;
 mod parquet;
 mod partial;
 mod safetensors;
