@@ -189,6 +189,17 @@ pub fn read_tokenizer_config(path: &Path) -> Result<TokenizerConfig> {
     parse().map_err(|error: Error| Error::file(path, error.to_string()))
 }
 
+/// Whether a configuration is of a tokenizer's run, and not of an autoencoder's.
+///
+/// # Errors
+/// If the file is not TOML.
+pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+    let table: Table =
+        text.parse().map_err(|error: toml::de::Error| Error::file(path, config_error(&error).to_string()))?;
+    Ok(table.get("model").and_then(|model| model.get("tokens")).is_some())
+}
+
 /// Sets `a.b.c=value`; the value is TOML, or else text.
 fn apply_setting(table: &mut Table, setting: &str) -> Result<()> {
     let (key, value) = setting.split_once('=').ok_or_else(|| {
@@ -238,6 +249,9 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use crate::objective::autoencoder::AutoencoderRun;
     use crate::objective::tokenizer::TokenizerRun;
 
     type RunConfig = super::RunConfig<TokenizerRun>;
@@ -248,6 +262,16 @@ mod tests {
     fn the_preset_reads_and_survives_a_round_trip() {
         let config = RunConfig::parse(TINY, &[]).unwrap();
         assert_eq!(RunConfig::parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn every_configuration_in_the_box_reads_as_what_it_is() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let read = |name: &str| folder.join(name);
+        let autoencoder = read("autoencoder-tiny.toml");
+        super::RunConfig::<AutoencoderRun>::read(&autoencoder, &[]).unwrap();
+        assert!(!super::is_of_tokenizer(&autoencoder).unwrap());
+        assert!(super::is_of_tokenizer(&read("tokenizer-tiny.toml")).unwrap());
     }
 
     #[test]

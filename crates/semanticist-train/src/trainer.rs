@@ -243,7 +243,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
             "training_images": self.objective.examples(),
             "config": self.config,
         });
-        self.average.publish(&self.surroundings.out.join("model.safetensors"), &history)?;
+        self.objective.publish(&self.average, &self.surroundings.out.join("model.safetensors"), &history)?;
         observe(Event::Saved(&path));
         Ok(())
     }

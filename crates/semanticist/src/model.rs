@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::autoencoder::{Autoencoder, AutoencoderConfig};
+use crate::autoencoder::{Autoencoder, AutoencoderConfig, KlConfig};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
@@ -75,9 +75,14 @@ impl Model {
 
     fn load_published(path: &Path, published: Published, device: &Device) -> Result<Self> {
         let Published { config, autoencoder } = published;
+        let mut config = config.clone();
         let checkpoint = published::load(path)?;
         let autoencoder = match autoencoder {
-            Some(file) => load_autoencoder(file, &config.autoencoder, device)?,
+            Some(file) => {
+                let (found, autoencoder) = load_autoencoder(file, &config.autoencoder, device)?;
+                config.autoencoder = found;
+                autoencoder
+            }
             None if config.autoencoder == (AutoencoderConfig::Pixel {}) => Autoencoder::Pixel,
             None => {
                 return Err(Error::Config(
@@ -89,16 +94,12 @@ impl Model {
         };
         let mut all = checkpoint.weights.clone();
         all.extend(autoencoder.to_weights());
-        let hash = weights::hash(&all, &Metadata::from([(CONFIG.into(), json(config))]));
-        let networks = placed(path, config, checkpoint.weights, device)?;
+        let hash = weights::hash(&all, &Metadata::from([(CONFIG.into(), json(&config))]));
+        let networks = placed(path, &config, checkpoint.weights, device)?;
         if let Some(positions) = checkpoint.positions {
             compare_positions(path, &networks, &positions)?;
         }
-        Ok(Self {
-            tokenizer: Tokenizer { config: config.clone(), networks, autoencoder },
-            hash,
-            training: None,
-        })
+        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training: None })
     }
 }
 
@@ -147,33 +148,46 @@ impl Tokenizer {
     }
 }
 
-/// Writes an autoencoder alone, for training runs that share it.
+/// Writes an autoencoder alone, for training runs that share it; `training` is kept as its history.
 ///
 /// # Errors
 /// If the file cannot be written; nothing is left under its name then.
-pub fn save_autoencoder(path: &Path, config: &AutoencoderConfig, autoencoder: &Autoencoder) -> Result<()> {
-    let metadata = Metadata::from([
+pub fn save_autoencoder(
+    path: &Path,
+    config: &AutoencoderConfig,
+    autoencoder: &Autoencoder,
+    training: Option<&serde_json::Value>,
+) -> Result<()> {
+    let mut metadata = Metadata::from([
         (KIND.to_string(), AUTOENCODER_ALONE.to_string()),
         (CONFIG.to_string(), json(config)),
     ]);
+    metadata.extend(training.map(|training| (TRAINING.to_string(), json(training))));
     weights::save(path, &autoencoder.to_weights(), &metadata, Precision::F32)
 }
 
 /// Reads what [`save_autoencoder`] wrote, which must be of this configuration; or, if that is of a KL
-/// autoencoder, a published file of its weights.
+/// autoencoder, a published file of its weights. Returns the configuration as well: one of our files
+/// knows the scale and shift of its latents best.
 ///
 /// # Errors
 /// If the file is something else, damaged, or of another configuration.
-pub fn load_autoencoder(path: &Path, config: &AutoencoderConfig, device: &Device) -> Result<Autoencoder> {
-    let mut weights = match (weights::load(path), config) {
+pub fn load_autoencoder(
+    path: &Path,
+    config: &AutoencoderConfig,
+    device: &Device,
+) -> Result<(AutoencoderConfig, Autoencoder)> {
+    let mut config = config.clone();
+    let mut weights = match (weights::load(path), &config) {
         (Ok((weights, metadata)), _) if metadata.contains_key(KIND) => {
             let found: AutoencoderConfig = config_of(path, &metadata, AUTOENCODER_ALONE)?;
-            if found != *config {
-                let (found, expected) = (json(&found), json(config));
+            if !same_networks(&found, &config) {
+                let (found, expected) = (json(&found), json(&config));
                 let problem =
                     format!("holds the autoencoder {found}, but the configuration asks for {expected}");
                 return Err(Error::file(path, problem));
             }
+            config = found;
             weights
         }
         // What is not ours, safetensors or not, may be published.
@@ -181,10 +195,20 @@ pub fn load_autoencoder(path: &Path, config: &AutoencoderConfig, device: &Device
         (Ok(_), _) => return Err(Error::file(path, "holds weights but does not say of what; fit it anew")),
         (Err(error), _) => return Err(error),
     };
-    let autoencoder = Autoencoder::from_weights(config, &mut weights, device)
+    let autoencoder = Autoencoder::from_weights(&config, &mut weights, device)
         .map_err(|error| Error::file(path, error.to_string()))?;
     weights.finish(path)?;
-    Ok(autoencoder)
+    Ok((config, autoencoder))
+}
+
+/// Whether two configurations differ in the scale and shift of KL latents at most.
+fn same_networks(a: &AutoencoderConfig, b: &AutoencoderConfig) -> bool {
+    match (a, b) {
+        (AutoencoderConfig::Kl(a), AutoencoderConfig::Kl(b)) => {
+            *a == KlConfig { scale: a.scale, shift: a.shift, ..b.clone() }
+        }
+        _ => a == b,
+    }
 }
 
 /// The configuration in a file that must hold a model of kind `expected`.

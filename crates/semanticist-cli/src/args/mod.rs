@@ -193,17 +193,21 @@ pub struct TrainTokenizer {
     pub machine: Machine,
 }
 
-/// Fit the linear autoencoder that a configuration asks for
+/// Train a KL autoencoder, or fit the linear one that a tokenizer's configuration asks for
+///
+/// A configuration of an autoencoder makes a run as `train tokenizer` does, below DIR; the scale of its
+/// latents is estimated whenever model.safetensors is written. A tokenizer's configuration makes one
+/// file. `train tokenizer --autoencoder` takes either.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  semanticist train autoencoder configs/autoencoder-tiny.toml --data photos --out runs/kl
   semanticist train autoencoder configs/tokenizer-tiny.toml --data photos --out linear.safetensors")]
 pub struct TrainAutoencoder {
     #[command(flatten)]
     pub run: TrainingData,
-    /// The file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
     #[command(flatten)]
     pub machine: Machine,
 }
@@ -211,10 +215,10 @@ pub struct TrainAutoencoder {
 /// Where a run is kept.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
-    /// The folder of the run; created if it is not there
-    #[arg(short, long, value_name = "DIR")]
+    /// The folder of the run, created if it is not there; of a linear autoencoder, the file
+    #[arg(short, long, value_name = "PATH")]
     pub out: PathBuf,
-    /// Go on from the last checkpoint in DIR
+    /// Go on from the last checkpoint of the run
     #[arg(long)]
     pub resume: bool,
 }

@@ -1,5 +1,6 @@
 //! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
 
+pub mod autoencoder;
 pub mod images;
 pub mod nested;
 pub mod tokenizer;
@@ -27,12 +28,6 @@ pub trait Trainable: Clone {
     /// # Errors
     /// If the file cannot be written; nothing is left under its name then.
     fn save(&self, path: &Path) -> Result<()>;
-
-    /// Writes the file that users get, in half precision, with how it came to be.
-    ///
-    /// # Errors
-    /// As [`Trainable::save`].
-    fn publish(&self, path: &Path, history: &serde_json::Value) -> Result<()>;
 
     /// Reads what [`Trainable::save`] wrote.
     ///
@@ -66,6 +61,12 @@ pub trait Objective {
     /// # Errors
     /// If they cannot be painted or written.
     fn validate(&self, average: &Self::Model, step: u64, samples: &Path) -> Result<Validation>;
+
+    /// Writes the file that users get, with how it came to be.
+    ///
+    /// # Errors
+    /// If it cannot be written; nothing is left under its name then.
+    fn publish(&self, average: &Self::Model, path: &Path, history: &serde_json::Value) -> Result<()>;
 }
 
 /// An endless stream of batches.

@@ -88,10 +88,6 @@ impl Trainable for Tokenizer {
         Tokenizer::save(self, path, None, Precision::F32)
     }
 
-    fn publish(&self, path: &Path, history: &serde_json::Value) -> Result<()> {
-        Tokenizer::save(self, path, Some(history), Precision::F16)
-    }
-
     fn load(path: &Path, device: &Device) -> Result<Self> {
         Ok(Model::load(path, None, device)?.tokenizer)
     }
@@ -195,6 +191,10 @@ impl Objective for TokenizerObjective {
             measures: measures.as_object().expect("it is one").clone(),
             summary: format!("validation loss by tokens  {}", listed.join("  ")),
         })
+    }
+
+    fn publish(&self, average: &Tokenizer, path: &Path, history: &serde_json::Value) -> Result<()> {
+        Tokenizer::save(average, path, Some(history), Precision::F16)
     }
 }
 
