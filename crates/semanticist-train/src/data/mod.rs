@@ -18,6 +18,6 @@ mod testing;
 
 pub use batches::{Batch, BatchOptions, Batches, Position};
 pub use broken::Broken;
-pub use order::{EpochOrder, Pool};
+pub use order::{EpochOrder, Pool, permutation};
 pub use source::{Chunk, Record, Records, Source, Split};
 pub use views::Views;

@@ -4,6 +4,7 @@
 //! of any length, or `.safetensors`, which array libraries map directly. Both are written and read
 //! one row at a time.
 
+mod batches;
 pub mod cache;
 mod parquet;
 mod partial;
@@ -12,6 +13,8 @@ mod safetensors;
 use std::path::Path;
 
 use semanticist::{Error, Result};
+
+pub use batches::{TokenBatches, TokenExample};
 
 /// What the tokens of a file have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
