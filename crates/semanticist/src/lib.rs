@@ -19,6 +19,7 @@ pub mod decoder;
 pub mod diffusion;
 pub mod encoder;
 
+pub mod generator;
 pub mod model;
 pub mod presets;
 pub mod tokenizer;

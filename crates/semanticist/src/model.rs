@@ -1,5 +1,7 @@
 //! One model, one file: a tokenizer's weights with its configuration and history in the metadata.
 
+pub mod generator;
+
 use std::path::Path;
 
 use burn::tensor::Device;

@@ -1,10 +1,11 @@
-//! Named sizes: the tokenizers of the paper, as data.
+//! Named sizes: the tokenizers and generators of the paper, as data.
 
 use crate::autoencoder::AutoencoderConfig;
 use crate::decoder::{DecoderConfig, RepaConfig};
 use crate::diffusion::DiffusionConfig;
 use crate::encoder::EncoderConfig;
 use crate::error::{Error, Result};
+use crate::generator::{Condition, GeneratorConfig, HeadConfig, HeadProcess};
 use crate::nn::BlockSize;
 use crate::tokenizer::TokenizerConfig;
 
@@ -72,4 +73,38 @@ fn find(name: &str) -> Option<(BlockSize, usize, usize)> {
     let (_, blocks) = DECODERS.iter().find(|(known, _)| *known == size)?;
     let (k, d) = TOKENS.iter().find(|(k, d)| shape == format!("{k}x{d}"))?;
     Some((*blocks, *k, *d))
+}
+
+/// Generators by size (LlamaGen, table 1): width, depth, heads.
+const GENERATORS: [(&str, [usize; 3]); 4] = [
+    ("gpt-b", [768, 12, 12]),
+    ("gpt-l", [1024, 24, 16]),
+    ("gpt-xl", [1280, 36, 20]),
+    ("gpt-xxl", [1536, 48, 24]),
+];
+
+/// The names that [`generator`] knows.
+pub fn generator_names() -> impl Iterator<Item = &'static str> {
+    GENERATORS.iter().map(|(name, _)| *name)
+}
+
+/// A generator of the paper: 32 tokens of 16 numbers, the 1000 classes of ImageNet, a head of 12 blocks
+/// of 1536 numbers that learns a flow.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn generator(name: &str) -> Result<GeneratorConfig> {
+    let Some((_, [width, depth, heads])) = GENERATORS.iter().find(|(known, _)| *known == name) else {
+        let known = generator_names().collect::<Vec<_>>().join(", ");
+        return Err(Error::Config(format!("there is no generator preset \"{name}\"; use one of {known}")));
+    };
+    Ok(GeneratorConfig {
+        tokens: 32,
+        token_dim: 16,
+        classes: 1000,
+        width: *width,
+        depth: *depth,
+        heads: *heads,
+        head: HeadConfig { width: 1536, depth: 12, condition: Condition::Concat, process: HeadProcess::Flow },
+    })
 }

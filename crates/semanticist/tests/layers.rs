@@ -18,8 +18,9 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
     ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
-    ("model", &["tokenizer", "weights", "autoencoder", "noise"]),
-    ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "nn", "tokenizer"]),
+    ("generator", &["nn", "diffusion", "noise", "spaces"]),
+    ("model", &["tokenizer", "generator", "weights", "autoencoder", "noise"]),
+    ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
     ("lib", &["model", "noise", "spaces", "tokenizer"]),
 ];
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use semanticist::generator::GeneratorNetworks;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{Place, names};
 use semanticist::{Noise, presets};
@@ -11,7 +12,7 @@ use semanticist::{Noise, presets};
 type Shapes = BTreeMap<String, Vec<usize>>;
 
 /// Published names and shapes of a module's parameters.
-fn shapes(module: &Networks) -> Shapes {
+fn shapes(module: &impl Module) -> Shapes {
     struct Reader {
         place: Place,
         shapes: Shapes,
@@ -73,4 +74,16 @@ fn an_unknown_preset_is_answered_with_the_known_ones() {
         let error = presets::tokenizer(name).unwrap_err().to_string();
         assert!(error.contains("l-256x16") && error.contains("-published"), "{error}");
     }
+}
+
+#[test]
+fn the_generator_has_the_published_names_and_shapes() {
+    let config = presets::generator("gpt-l").unwrap();
+    let networks = GeneratorNetworks::init(&config, &mut Noise::seeded(0), &Device::flex()).unwrap();
+    let published: Shapes = serde_json::from_str(include_str!("data/weights/generator-GPT-L.json")).unwrap();
+    assert_eq!(shapes(&networks), published);
+    for name in presets::generator_names() {
+        presets::generator(name).unwrap().validate().unwrap();
+    }
+    assert!(presets::generator("gpt-s").unwrap_err().to_string().contains("gpt-xxl"));
 }

@@ -15,6 +15,7 @@ mod checkpoints;
 mod decoder;
 mod diffusion_tables;
 mod encoder;
+mod generator;
 mod preprocess;
 mod sampling;
 mod training_run;
@@ -52,7 +53,7 @@ struct Case {
     run: fn(&mut Bench) -> Result<()>,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 13] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -67,6 +68,9 @@ const CASES: [Case; 10] = [
         file: autoencoder::DIFFUSERS_FILE,
         run: autoencoder::run_diffusers,
     },
+    Case { name: "generator_si_concat", file: generator::SI_CONCAT, run: generator::run_si_concat },
+    Case { name: "generator_si_adaln", file: generator::SI_ADALN, run: generator::run_si_adaln },
+    Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
 ];
 
 /// The names of all cases, in the order in which they run.

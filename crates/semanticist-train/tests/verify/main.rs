@@ -104,6 +104,9 @@ fn every_case_agrees() {
         ("checkpoints", 3),
         ("autoencoder_ldm", 2),
         ("autoencoder_diffusers", 2),
+        ("generator_si_concat", 12),
+        ("generator_si_adaln", 12),
+        ("generator_ddpm_adaln", 10),
     ];
     assert!(case_names().eq(expected.iter().map(|(case, _)| *case)));
     for (case, count) in expected {

@@ -10,6 +10,8 @@ pub mod loss;
 pub mod guidance;
 pub mod sampler;
 
+pub mod flow;
+
 use serde::{Deserialize, Serialize};
 
 pub use gaussian::{Denoised, NoisyLatents, split};

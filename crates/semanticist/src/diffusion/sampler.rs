@@ -104,6 +104,8 @@ impl SampleOptions {
 pub struct SamplingPlan {
     process: Process,
     sampler: Sampler,
+    /// Multiplies the noise of ancestral steps.
+    temperature: f64,
 }
 
 impl SamplingPlan {
@@ -126,7 +128,17 @@ impl SamplingPlan {
             Sampler::Ddim { .. } | Sampler::Ddpm => Respacing::Even(steps),
             Sampler::DpmSolverPlusPlus => Respacing::Quadratic(steps),
         };
-        Ok(Self { process: Process::respaced(config, respacing)?, sampler })
+        Ok(Self { process: Process::respaced(config, respacing)?, sampler, temperature: 1.0 })
+    }
+
+    /// The same with the noise of ancestral steps multiplied.
+    pub fn with_temperature(self, temperature: f64) -> Self {
+        Self { temperature, ..self }
+    }
+
+    /// The training timesteps at which the network is asked, from the lowest.
+    pub fn timesteps(&self) -> &[usize] {
+        &self.process.timesteps
     }
 
     /// How often [`SamplingPlan::run`] asks the network.
@@ -176,7 +188,8 @@ impl SamplingPlan {
         if position == 0 {
             return mean;
         }
-        mean + (self.process.learned_log_variance(logits, &positions) * 0.5).exp() * drawn
+        let deviation = (self.process.learned_log_variance(logits, &positions) * 0.5).exp();
+        mean + deviation * drawn * self.temperature
     }
 
     /// Source: Song et al. 2021, eq. 12 and 16; guided-diffusion `ddim_sample`.

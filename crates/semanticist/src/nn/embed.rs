@@ -76,16 +76,21 @@ impl TimestepEmbed {
     /// # Shapes
     /// B timesteps -> `[B, width]`
     pub fn forward(&self, timesteps: &[usize]) -> Tensor<2> {
+        self.continuous(&timesteps.iter().map(|&t| t as f32).collect::<Vec<_>>())
+    }
+
+    /// [`TimestepEmbed::forward`] between whole timesteps.
+    pub fn continuous(&self, timesteps: &[f32]) -> Tensor<2> {
         let device = self.up.weight.device();
         self.down.forward(ops::silu(self.up.forward(sinusoids(timesteps, &device))))
     }
 }
 
 /// Cosines, then sines, of `t / 10000^(i / 128)` (DiT, models.py, `timestep_embedding`).
-fn sinusoids(timesteps: &[usize], device: &Device) -> Tensor<2> {
-    let angle = |t: usize, i: usize| {
+fn sinusoids(timesteps: &[f32], device: &Device) -> Tensor<2> {
+    let angle = |t: f32, i: usize| {
         let frequency = (-(10_000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32;
-        t as f32 * frequency
+        t * frequency
     };
     let mut values = Vec::with_capacity(timesteps.len() * 2 * FREQUENCIES);
     for &t in timesteps {

@@ -91,10 +91,18 @@ pub fn translate(weights: Weights, source: &Path) -> Result<PublishedWeights> {
             None => unknown.push(wrapped),
         }
     }
-    refuse(source, &unknown, "unknown", "a checkpoint of the tokenizer (encoder.*, encoder2slot.*, dit.*)")?;
+    refuse(
+        source,
+        &unknown,
+        "unknown",
+        "a checkpoint of a tokenizer (encoder.*, encoder2slot.*, dit.*) or a generator (layers.*, diffloss.*)",
+    )?;
     refuse(source, &twice, "repeated", "every weight once")?;
     if ours.is_empty() {
-        return Err(Error::file(source, "holds no tensors; expected a checkpoint of the tokenizer"));
+        return Err(Error::file(
+            source,
+            "holds no tensors; expected a checkpoint of a tokenizer or generator",
+        ));
     }
     Ok(PublishedWeights { weights: ours, positions, skipped: Vec::new() })
 }

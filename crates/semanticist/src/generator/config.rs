@@ -1,0 +1,101 @@
+//! The numbers that make a generator.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Everything that defines a generator but its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratorConfig {
+    /// K, tokens per image that it draws.
+    pub tokens: usize,
+    /// D, numbers per token.
+    pub token_dim: usize,
+    /// How many classes there are, "none" not counted.
+    pub classes: usize,
+    /// Width of every position of the transformer.
+    pub width: usize,
+    /// Layers of the transformer.
+    pub depth: usize,
+    /// Attention heads per layer.
+    pub heads: usize,
+    pub head: HeadConfig,
+}
+
+/// The diffusion head: the network that draws one token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    pub width: usize,
+    /// Residual blocks.
+    pub depth: usize,
+    /// How the transformer's answer enters.
+    #[serde(default)]
+    pub condition: Condition,
+    /// How a token is noised and drawn.
+    #[serde(default)]
+    pub process: HeadProcess,
+}
+
+/// How the transformer's answer enters the head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// Joined to the input of every block, as published.
+    #[default]
+    Concat,
+    /// Added to the timestep's embedding, from which all modulations come.
+    Add,
+}
+
+/// How a token is noised and drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadProcess {
+    /// A straight line from noise to the token, whose velocity is learned (stochastic interpolants).
+    #[default]
+    Flow,
+    /// Gaussian diffusion with cosine betas and learned variance.
+    Ddpm,
+}
+
+impl GeneratorConfig {
+    /// # Errors
+    /// Names the first field that does not fit.
+    pub fn validate(&self) -> Result<()> {
+        let Self { tokens, token_dim, classes, width, depth, heads, head } = self;
+        let all = [*tokens, *token_dim, *classes, *width, *depth, *heads, head.width, head.depth];
+        if all.contains(&0) {
+            return Err(Error::Config("the generator: every number must be positive".into()));
+        }
+        if !width.is_multiple_of(*heads) {
+            return Err(Error::Config(format!(
+                "the generator: {heads} heads do not divide a width of {width}; use a divisor such as {}",
+                (1..=*heads).rev().find(|h| width.is_multiple_of(*h)).unwrap_or(1)
+            )));
+        }
+        Ok(())
+    }
+
+    /// The label of no class.
+    pub fn no_class(&self) -> usize {
+        self.classes
+    }
+
+    /// Hidden width of the gated linear units: two thirds of four times the width, rounded up to a
+    /// multiple of 256 (LlamaGen).
+    pub fn hidden(&self) -> usize {
+        (2 * 4 * self.width / 3).next_multiple_of(256)
+    }
+}
+
+impl HeadConfig {
+    /// Numbers that the head gives per number of a token: the velocity, or noise and variance.
+    pub fn outputs(&self) -> usize {
+        match self.process {
+            HeadProcess::Flow => 1,
+            HeadProcess::Ddpm => 2,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The layers of the transformer: no biases, norms by the mean square.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, activation};
+use semanticist_ops::{self as ops, Visibility};
+
+use super::cache::KeysValues;
+use super::config::GeneratorConfig;
+use crate::nn::{Initial, constant};
+use crate::noise::Noise;
+
+/// What is added to the mean square.
+const EPSILON: f64 = 1e-5;
+
+/// Standard deviation of initial weights and embeddings (LlamaGen).
+pub(super) const DEVIATION: f64 = 0.02;
+
+/// A linear layer without bias.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[outputs, inputs]`
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Projection {
+    pub fn init(inputs: usize, outputs: usize, noise: &mut Noise, device: &Device) -> Self {
+        Self { weight: Initial::Normal(DEVIATION).parameter([outputs, inputs], noise, device) }
+    }
+
+    /// # Shapes
+    /// `[.., inputs]` -> `[.., outputs]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let weight = self.weight.val();
+        let bias = Tensor::zeros([weight.dims()[0]], &weight.device());
+        ops::linear(x, weight, bias)
+    }
+}
+
+/// Normalisation by the mean square with a learned scale (Zhang and Sennrich, 2019).
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[width]`
+    pub weight: Param<Tensor<1>>,
+}
+
+impl RmsNorm {
+    pub fn init(width: usize, device: &Device) -> Self {
+        Self { weight: constant(1.0, [width], device) }
+    }
+
+    /// # Shapes
+    /// `[B, N, width]` -> the same
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let scale: Tensor<2> = self.weight.val().unsqueeze();
+        let shift = Tensor::zeros(scale.dims(), &scale.device());
+        ops::rms_norm(x, scale, shift, EPSILON)
+    }
+}
+
+/// Attention of every position to itself and those before it.
+#[derive(Module, Debug)]
+pub struct CausalAttention {
+    /// `[3 width, width]`
+    pub qkv: Projection,
+    /// `[width, width]`
+    pub out: Projection,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl CausalAttention {
+    fn init(config: &GeneratorConfig, noise: &mut Noise, device: &Device) -> Self {
+        let width = config.width;
+        Self {
+            qkv: Projection::init(width, 3 * width, noise, device),
+            out: Projection::init(width, width, noise, device),
+            heads: config.heads,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, N, width]` -> the same
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.out.forward(ops::attention(self.qkv.forward(x), self.heads, Visibility::Ordered { open: 0 }))
+    }
+
+    /// The answer at the position behind those in `cache`, which then holds it too.
+    ///
+    /// # Shapes
+    /// `[B, 1, width]` -> the same
+    fn step(&self, x: Tensor<3>, cache: &mut KeysValues) -> Tensor<3> {
+        let [b, _, width] = x.dims();
+        let each = width / self.heads;
+        let [q, k, v] = std::array::from_fn(|i| i * width).map({
+            let qkv = self.qkv.forward(x);
+            move |start| {
+                let part = qkv.clone().narrow(2, start, width);
+                part.reshape([b, 1, self.heads, each]).swap_dims(1, 2) // [B, heads, 1, each]
+            }
+        });
+        let (keys, values) = cache.push(k, v); // [B, heads, n, each]
+        let scores = q.matmul(keys.swap_dims(2, 3)) / (each as f64).sqrt();
+        let answer = activation::softmax(scores, 3).matmul(values); // [B, heads, 1, each]
+        self.out.forward(answer.swap_dims(1, 2).reshape([b, 1, width]))
+    }
+}
+
+/// The gated linear unit `down(silu(gate(x)) · up(x))` (Shazeer, 2020).
+#[derive(Module, Debug)]
+pub struct GatedMlp {
+    /// `[hidden, width]`
+    pub gate: Projection,
+    /// `[hidden, width]`
+    pub up: Projection,
+    /// `[width, hidden]`
+    pub down: Projection,
+}
+
+impl GatedMlp {
+    fn init(config: &GeneratorConfig, noise: &mut Noise, device: &Device) -> Self {
+        let (width, hidden) = (config.width, config.hidden());
+        Self {
+            gate: Projection::init(width, hidden, noise, device),
+            up: Projection::init(width, hidden, noise, device),
+            down: Projection::init(hidden, width, noise, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.down.forward(ops::swiglu(self.gate.forward(x.clone()), self.up.forward(x)))
+    }
+}
+
+/// Attention and gated linear unit, each behind a norm and beside the identity.
+#[derive(Module, Debug)]
+pub struct Layer {
+    pub norm1: RmsNorm,
+    pub attention: CausalAttention,
+    pub norm2: RmsNorm,
+    pub mlp: GatedMlp,
+}
+
+impl Layer {
+    pub fn init(config: &GeneratorConfig, noise: &mut Noise, device: &Device) -> Self {
+        Self {
+            norm1: RmsNorm::init(config.width, device),
+            attention: CausalAttention::init(config, noise, device),
+            norm2: RmsNorm::init(config.width, device),
+            mlp: GatedMlp::init(config, noise, device),
+        }
+    }
+
+    /// `drop` is applied to what each half adds.
+    ///
+    /// # Shapes
+    /// `[B, N, width]` -> the same
+    pub fn forward(&self, x: Tensor<3>, drop: &mut impl FnMut(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + drop(self.attention.forward(self.norm1.forward(x)));
+        x.clone() + drop(self.mlp.forward(self.norm2.forward(x)))
+    }
+
+    /// # Shapes
+    /// `[B, 1, width]` -> the same
+    pub fn step(&self, x: Tensor<3>, cache: &mut KeysValues) -> Tensor<3> {
+        let x = x.clone() + self.attention.step(self.norm1.forward(x), cache);
+        x.clone() + self.mlp.forward(self.norm2.forward(x))
+    }
+}

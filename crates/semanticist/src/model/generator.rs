@@ -1,0 +1,93 @@
+//! A generator's file: its weights, and in the metadata its configuration, the names of its classes, the
+//! tokenizer that its tokens are of, and its history.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+
+use super::{CONFIG, KIND, TRAINING, config_of, entry, json};
+use crate::error::{Error, Result};
+use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
+use crate::noise::Noise;
+use crate::weights::{self, Metadata, Precision, Weights, published};
+
+const GENERATOR: &str = "generator";
+const CLASSES: &str = "classes";
+const TOKENIZER: &str = "tokenizer";
+
+/// A generator with what is known of its classes and tokens.
+#[derive(Debug, Clone)]
+pub struct GeneratorModel {
+    pub generator: Generator,
+    /// The name of every class, or nothing.
+    pub classes: Vec<String>,
+    /// The hash of the tokenizer whose tokens it draws, if known.
+    pub tokenizer: Option<String>,
+    /// How it was trained, if the file says so.
+    pub training: Option<serde_json::Value>,
+}
+
+impl GeneratorModel {
+    /// Loads one of our files, or a published checkpoint if `published` says what it holds.
+    ///
+    /// # Errors
+    /// If the file holds something else, or missing, unused or misshapen weights are found.
+    pub fn load(path: &Path, published: Option<&GeneratorConfig>, device: &Device) -> Result<Self> {
+        match published {
+            Some(config) => {
+                let weights = published::load(path)?.weights;
+                let generator = placed(path, config, weights, device)?;
+                Ok(Self { generator, classes: Vec::new(), tokenizer: None, training: None })
+            }
+            None => {
+                let (weights, metadata) = weights::load(path)?;
+                Self::build(path, weights, &metadata, device)
+            }
+        }
+    }
+
+    /// Loads a file that is compiled into the program; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`GeneratorModel::load`].
+    pub fn from_bytes(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
+        let (weights, metadata) = weights::from_bytes(name, bytes)?;
+        Self::build(Path::new(name), weights, &metadata, device)
+    }
+
+    fn build(path: &Path, weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
+        let config: GeneratorConfig = config_of(path, metadata, GENERATOR)?;
+        let classes: Vec<String> = entry(path, metadata, CLASSES)?.unwrap_or_default();
+        if !classes.is_empty() && classes.len() != config.classes {
+            let (found, expected) = (classes.len(), config.classes);
+            return Err(Error::file(path, format!("names {found} classes, expected {expected} or none")));
+        }
+        let tokenizer = metadata.get(TOKENIZER).cloned();
+        let training = entry(path, metadata, TRAINING)?;
+        let generator = placed(path, &config, weights, device)?;
+        Ok(Self { generator, classes, tokenizer, training })
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// If it cannot be written; nothing is left under its name then.
+    pub fn save(&self, path: &Path, precision: Precision) -> Result<()> {
+        let mut metadata = Metadata::from([
+            (KIND.to_string(), GENERATOR.to_string()),
+            (CONFIG.to_string(), json(&self.generator.config)),
+            (CLASSES.to_string(), json(&self.classes)),
+        ]);
+        metadata.extend(self.tokenizer.clone().map(|hash| (TOKENIZER.to_string(), hash)));
+        metadata.extend(self.training.as_ref().map(|training| (TRAINING.to_string(), json(training))));
+        weights::save(path, &weights::collect(&self.generator.networks, ""), &metadata, precision)
+    }
+}
+
+fn placed(path: &Path, config: &GeneratorConfig, mut weights: Weights, device: &Device) -> Result<Generator> {
+    config.validate().map_err(|error| Error::file(path, error.to_string()))?;
+    let blank = GeneratorNetworks::init(config, &mut Noise::seeded(0), device)?;
+    let networks = weights::apply(blank, "", &mut weights);
+    weights.finish(path)?;
+    Ok(Generator { config: config.clone(), networks })
+}
