@@ -1,9 +1,12 @@
 //! What is compiled into the binary, so that it works on its own: a small model and a photo.
 
 use burn::tensor::Device;
+use semanticist::model::generator::GeneratorModel;
 use semanticist::{Model, Result};
 
 const MODEL: &[u8] = include_bytes!("../../../models/tokenizer-tiny.safetensors");
+
+const GENERATOR: &[u8] = include_bytes!("../../../models/generator-tiny.safetensors");
 
 /// Chelsea, from scikit-image's `data.chelsea`: by Stéfan van der Walt, CC0. Cropped and reduced.
 const PHOTO: &[u8] = include_bytes!("../../../assets/chelsea.png");
@@ -17,6 +20,11 @@ pub const PHOTO_NAME: &str = "chelsea.png (in the box)";
 /// The small tokenizer, trained on 64×64 photos.
 pub fn model(device: &Device) -> Result<Model> {
     Model::from_bytes(MODEL_NAME, MODEL, device)
+}
+
+/// The small generator of its tokens.
+pub fn generator(device: &Device) -> Result<GeneratorModel> {
+    GeneratorModel::from_bytes("the generator in the box", GENERATOR, device)
 }
 
 /// The size of its file, in bytes.

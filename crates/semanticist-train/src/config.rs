@@ -197,7 +197,7 @@ pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| Error::file(path, config_error(&error).to_string()))?;
-    Ok(table.get("model").and_then(|model| model.get("tokens")).is_some())
+    Ok(table.get("model").and_then(|model| model.get("encoder")).is_some())
 }
 
 /// Sets `a.b.c=value`; the value is TOML, or else text.
@@ -252,6 +252,7 @@ mod tests {
     use std::path::Path;
 
     use crate::objective::autoencoder::AutoencoderRun;
+    use crate::objective::generator::GeneratorRun;
     use crate::objective::tokenizer::TokenizerRun;
 
     type RunConfig = super::RunConfig<TokenizerRun>;
@@ -271,6 +272,7 @@ mod tests {
         let autoencoder = read("autoencoder-tiny.toml");
         super::RunConfig::<AutoencoderRun>::read(&autoencoder, &[]).unwrap();
         assert!(!super::is_of_tokenizer(&autoencoder).unwrap());
+        super::RunConfig::<GeneratorRun>::read(&read("generator-tiny.toml"), &[]).unwrap();
         assert!(super::is_of_tokenizer(&read("tokenizer-tiny.toml")).unwrap());
     }
 

@@ -18,6 +18,7 @@ pub mod trainer;
 pub mod validation;
 
 pub mod bench;
+pub mod generation;
 pub mod quality;
 pub mod sheet;
 pub mod tokens;

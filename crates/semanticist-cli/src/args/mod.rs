@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod generator;
 mod models;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::device::Machine;
 
 pub use bench::Bench;
 pub use cache::CacheTokens;
+pub use generator::{Generate, TrainGenerator};
 pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 
 /// Images as short, ordered sequences of tokens, and back.
@@ -43,12 +45,13 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
-    /// Train a tokenizer, or the autoencoder below it
+    /// Train a tokenizer, the autoencoder below it, or a generator on top of it
     Train {
         #[command(subcommand)]
         command: TrainCommand,
     },
     CacheTokens(CacheTokens),
+    Generate(Generate),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),
@@ -166,6 +169,7 @@ pub struct Decode {
 pub enum TrainCommand {
     Tokenizer(TrainTokenizer),
     Autoencoder(TrainAutoencoder),
+    Generator(TrainGenerator),
 }
 
 /// Train a tokenizer

@@ -5,6 +5,7 @@ pub mod cache_tokens;
 pub mod decode;
 pub mod encode;
 pub mod evaluate;
+pub mod generate;
 pub mod models;
 pub mod reconstruct;
 pub mod train;
@@ -28,6 +29,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
+        Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
+        Command::Generate(request) => generate::run(&request),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),

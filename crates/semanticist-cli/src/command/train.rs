@@ -12,12 +12,14 @@ use semanticist_train::autoencoder;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
 use semanticist_train::data::{Source, Split};
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
+use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::objective::{self, Objective};
+use semanticist_train::tokens::cache::TokenCache;
 use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, check_fresh};
 
 use super::choice::validation_source;
-use crate::args::{Place, TrainAutoencoder, TrainTokenizer, TrainingData};
+use crate::args::{Place, TrainAutoencoder, TrainGenerator, TrainTokenizer, TrainingData};
 use crate::failure;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
@@ -59,6 +61,30 @@ pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     let (training, validation) = sources(data)?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
+    run(&request.place, config.clone(), objective, fresh, &device)
+}
+
+/// Trains a generator; whoever made its tokens paints its samples.
+pub fn generator(request: &TrainGenerator) -> Result<()> {
+    let config = RunConfig::<GeneratorRun>::read(&request.config, &request.settings)?;
+    let device = request.machine.start()?;
+    let training = Arc::new(TokenCache::open(&request.tokens)?);
+    let validation = match request.validation.as_slice() {
+        [] => {
+            note("no --validation is given; the tokens to train on are used to validate");
+            training.clone()
+        }
+        paths => Arc::new(TokenCache::open(paths)?),
+    };
+    note(&format!("tokens of {} images to train on, {} for validation", training.len(), validation.len()));
+    let model = request.model.load(&device)?;
+    let tokenizer = (model.hash == training.info().model_hash).then_some(model.tokenizer);
+    if tokenizer.is_none() {
+        note("these tokens are of another tokenizer; give that one with --model to have samples painted");
+    }
+    let caches = [training.clone(), validation];
+    let objective = GeneratorObjective::new(&config, caches, tokenizer)?;
+    let fresh = || objective::generator::untrained(&config, &training, &device);
     run(&request.place, config.clone(), objective, fresh, &device)
 }
 

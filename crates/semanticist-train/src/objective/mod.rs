@@ -1,6 +1,7 @@
 //! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
 
 pub mod autoencoder;
+pub mod generator;
 pub mod images;
 pub mod nested;
 pub mod tokenizer;

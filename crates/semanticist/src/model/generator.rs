@@ -68,6 +68,43 @@ impl GeneratorModel {
         Ok(Self { generator, classes, tokenizer, training })
     }
 
+    /// The class of a name or number. A name may be one of several that a class has, between commas, in
+    /// capitals or not.
+    ///
+    /// # Errors
+    /// If there is none, with the names that are nearest.
+    pub fn class(&self, wanted: &str) -> Result<usize> {
+        let count = self.generator.config.classes;
+        let plain = |name: &str| name.trim().to_lowercase();
+        if let Ok(number) = wanted.trim().parse::<usize>() {
+            return (number < count).then_some(number).ok_or_else(|| {
+                Error::Config(format!("there is no class {number}; the classes are 0 to {}", count - 1))
+            });
+        }
+        let names = self.classes.iter().enumerate().flat_map(|(class, names)| {
+            std::iter::once(names.as_str()).chain(names.split(',')).map(move |name| (class, name))
+        });
+        let mut far: Vec<(usize, &str)> = Vec::new();
+        for (class, name) in names {
+            if plain(name) == plain(wanted) {
+                return Ok(class);
+            }
+            far.push((strsim::damerau_levenshtein(&plain(name), &plain(wanted)), name.trim()));
+        }
+        far.sort_unstable();
+        far.dedup();
+        let nearest: Vec<&str> = far.iter().take(3).map(|(_, name)| *name).collect();
+        Err(Error::Config(match nearest.is_empty() {
+            true => format!(
+                "the generator does not name its classes; give a number from 0 to {} instead of \"{wanted}\"",
+                count - 1
+            ),
+            false => {
+                format!("there is no class \"{wanted}\"; the nearest are \"{}\"", nearest.join("\", \""))
+            }
+        }))
+    }
+
     /// Writes the file.
     ///
     /// # Errors

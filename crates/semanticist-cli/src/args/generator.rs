@@ -1,0 +1,145 @@
+//! The arguments of `generate` and `train generator`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use semanticist::diffusion::Sampler;
+use semanticist::diffusion::flow::FlowSampler;
+use semanticist::generator::GuidanceSchedule;
+
+use super::{ModelChoice, Place, count, guidance, steps};
+use crate::device::Machine;
+
+/// Draw new images of a class, token by token
+///
+/// The generator draws the first tokens, the tokenizer paints them; tokens that are not drawn are its null
+/// tokens. Equal seeds give equal images, alone or with others.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist generate --class goldfish
+  semanticist generate --class 3 --class \"German shepherd\" -n 8 -o dogs.png
+  semanticist generate --class goldfish -n 4 --progressive
+  semanticist generate --class 0 -n 100 --out-dir goldfish/ --steps 250 --guidance 6")]
+pub struct Generate {
+    /// Names or numbers of classes [default: eight of them]
+    #[arg(long, value_name = "NAME|INDEX", num_args = 1..)]
+    pub class: Vec<String>,
+    /// Images of each class [default: as many as make sixteen in all, at least one]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
+    pub number: Option<usize>,
+    /// How many tokens are drawn [default: all]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub tokens: Option<usize>,
+    /// A strip per image instead of one picture: painted after token 1, 2, 4 … of the same draw
+    #[arg(long)]
+    pub progressive: bool,
+    /// The sheet of pictures
+    #[arg(short, long, value_name = "FILE", default_value = "generated.png")]
+    pub output: PathBuf,
+    /// Write every picture into this folder, and no sheet
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    pub out_dir: Option<PathBuf>,
+    /// The generator: a file of `train generator` [default: the one in the box]
+    #[arg(long, value_name = "FILE")]
+    pub generator: Option<PathBuf>,
+    /// What a published generator's checkpoint holds, by name, such as gpt-l
+    #[arg(long, value_name = "NAME", requires = "generator")]
+    pub generator_preset: Option<String>,
+    #[command(flatten)]
+    pub drawing: Drawing,
+    #[command(flatten)]
+    pub painting: Painting,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Drawing")]
+pub struct Drawing {
+    /// How strongly the class is over-weighted; 1 is not at all
+    #[arg(long, value_name = "SCALE", default_value = "3", allow_negative_numbers = true)]
+    pub guidance: f64,
+    /// Whether that grows from token to token, or is the same for all
+    #[arg(long, value_enum, default_value_t = ScheduleChoice::Linear)]
+    pub schedule: ScheduleChoice,
+    /// How often the head looks at a token
+    #[arg(long, value_name = "N", default_value = "100", value_parser = steps)]
+    pub steps: usize,
+    /// sde (as published), euler or heun
+    #[arg(long, value_name = "NAME", default_value = "sde")]
+    pub sampler: FlowSampler,
+    /// Multiplies the noise that sde adds on the way
+    #[arg(long, value_name = "T", default_value = "1", allow_negative_numbers = true)]
+    pub temperature: f64,
+    /// What the first image is drawn from; the next ones follow
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+}
+
+/// How drawn tokens are painted.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Painting")]
+pub struct Painting {
+    /// How often the decoder looks at a picture
+    #[arg(long, value_name = "N", default_value = "25", value_parser = steps)]
+    pub paint_steps: usize,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++
+    #[arg(long, value_name = "NAME", default_value = "ddim")]
+    pub paint_sampler: Sampler,
+    /// How strongly the tokens are over-weighted; 1 is not at all
+    #[arg(
+        long, value_name = "SCALE", default_value = "1.5",
+        value_parser = guidance, allow_negative_numbers = true
+    )]
+    pub paint_guidance: f64,
+}
+
+/// [`GuidanceSchedule`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScheduleChoice {
+    Linear,
+    Constant,
+}
+
+impl From<ScheduleChoice> for GuidanceSchedule {
+    fn from(choice: ScheduleChoice) -> Self {
+        match choice {
+            ScheduleChoice::Linear => Self::Linear,
+            ScheduleChoice::Constant => Self::Constant,
+        }
+    }
+}
+
+/// Train a generator on the tokens of `cache-tokens`
+///
+/// Writes below DIR what `train tokenizer` writes. Samples are painted if the tokenizer that made the
+/// tokens is the one in the box, or given.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist cache-tokens photos/ -o cache/
+  semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/generator
+  semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/generator --resume")]
+pub struct TrainGenerator {
+    /// The configuration of the run (TOML)
+    pub config: PathBuf,
+    /// Caches, shards of them, or files of `encode`
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub tokens: Vec<PathBuf>,
+    /// The same of images to validate on [default: those to train on]
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub validation: Vec<PathBuf>,
+    /// Change an entry of the configuration, such as learning_rate.peak=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+    #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
+    pub model: ModelChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}

@@ -1,0 +1,168 @@
+//! `semanticist generate`: classes to tokens to pictures.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::tensor::{Device, Tensor};
+use semanticist::diffusion::{Guidance, SampleOptions};
+use semanticist::generator::{GenerateOptions, TokenGuidance};
+use semanticist::image::{RgbImage, save_png};
+use semanticist::model::generator::GeneratorModel;
+use semanticist::{Model, Noise, Tokens, presets};
+use semanticist_train::generation::{Painting, class_name, powers};
+use semanticist_train::sheet::{self, Cell};
+
+use super::choice::check_count;
+use crate::args::Generate;
+use crate::output::{self, note};
+use crate::progress::Progress;
+use crate::{boxed, failure};
+
+/// Images that are drawn together.
+const TOGETHER: usize = 32;
+
+/// Images in all, unless it is said how many of each class.
+const IMAGES: usize = 16;
+
+/// Classes shown if none is named.
+const SHOWN: usize = 8;
+
+pub fn run(request: &Generate) -> Result<()> {
+    let device = request.machine.start()?;
+    let model = load(request, &device)?;
+    let tokenizer = request.model.load(&device)?;
+    check_tokens(&model, &tokenizer)?;
+    let labels = labels(request, &model)?;
+    let options = options(request, &model)?;
+    match &request.out_dir {
+        Some(folder) => output::create_folder(folder)?,
+        None => output::check_file(&request.output)?,
+    }
+
+    let seeds: Vec<u64> = (0..labels.len() as u64).map(|i| request.drawing.seed.wrapping_add(i)).collect();
+    let tokens = draw(&model, &labels, &seeds, &options)?;
+    let painting = Painting { options: sample_options(request), seeds };
+    let names: Vec<String> = labels.iter().map(|&label| class_name(&model, label)).collect();
+    let pictures = if request.progressive { powers(options.tokens).len() } else { 1 };
+    let progress = Progress::new(labels.len() * pictures * request.painting.paint_steps, "painting");
+    let step = |pictures| progress.advance(pictures);
+    let painted = |picture, name: &String| Cell { picture, caption: name.clone(), detail: String::new() };
+    let rows = if request.progressive {
+        painting.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
+    } else {
+        let pictures = painting.paint(&tokenizer.tokenizer, &tokens, options.tokens, step)?;
+        pictures.into_iter().zip(&names).map(|(picture, name)| vec![painted(picture, name)]).collect()
+    };
+    drop(progress);
+    write(request, rows)
+}
+
+fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
+    let Some(path) = &request.generator else {
+        return Ok(boxed::generator(device)?);
+    };
+    let preset = request.generator_preset.as_deref().map(presets::generator).transpose();
+    let preset = preset.map_err(failure::usage)?;
+    Ok(GeneratorModel::load(path, preset.as_ref(), device)?)
+}
+
+/// The tokenizer must understand what the generator says.
+fn check_tokens(model: &GeneratorModel, tokenizer: &Model) -> Result<()> {
+    let (drawn, config) = (&model.generator.config, &tokenizer.tokenizer.config);
+    if drawn.token_dim != config.token_dim || drawn.tokens > config.tokens {
+        return Err(failure::usage(format!(
+            "the generator draws {} tokens of {} numbers, the tokenizer paints {} of {}; give the tokenizer \
+             that it was trained on with --model",
+            drawn.tokens, drawn.token_dim, config.tokens, config.token_dim
+        )));
+    }
+    if model.tokenizer.as_ref().is_some_and(|hash| *hash != tokenizer.hash) {
+        note(
+            "the generator was trained on the tokens of another tokenizer of this shape; pictures will make \
+             little sense (--model chooses the tokenizer)",
+        );
+    }
+    Ok(())
+}
+
+/// The class of every image.
+fn labels(request: &Generate, model: &GeneratorModel) -> Result<Vec<usize>> {
+    let count = model.generator.config.classes;
+    let classes: Vec<usize> = match request.class.as_slice() {
+        [] => {
+            let shown = SHOWN.min(count);
+            (0..shown).map(|i| i * count / shown).collect()
+        }
+        names => names.iter().map(|name| model.class(name).map_err(failure::usage)).collect::<Result<_>>()?,
+    };
+    let each = request.number.unwrap_or((IMAGES / classes.len()).max(1));
+    Ok(classes.into_iter().flat_map(|class| std::iter::repeat_n(class, each)).collect())
+}
+
+fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions> {
+    let config = &model.generator.config;
+    let tokens = request.tokens.unwrap_or(config.tokens);
+    check_count(tokens, config.tokens, "the generator")?;
+    let drawing = &request.drawing;
+    let options = GenerateOptions {
+        tokens,
+        guidance: TokenGuidance { scale: drawing.guidance, schedule: drawing.schedule.into() },
+        steps: drawing.steps,
+        sampler: drawing.sampler,
+        temperature: drawing.temperature,
+    };
+    options.validate(config).map_err(failure::usage)?;
+    Ok(options)
+}
+
+fn sample_options(request: &Generate) -> SampleOptions {
+    let painting = &request.painting;
+    SampleOptions {
+        steps: painting.paint_steps,
+        sampler: painting.paint_sampler,
+        guidance: Guidance::constant(painting.paint_guidance),
+    }
+}
+
+/// The tokens of every image, each drawn from its own seed.
+fn draw(
+    model: &GeneratorModel,
+    labels: &[usize],
+    seeds: &[u64],
+    options: &GenerateOptions,
+) -> Result<Tokens> {
+    let progress = Progress::new(labels.len() * options.tokens, "drawing");
+    let mut parts: Vec<Tensor<3>> = Vec::new();
+    for (labels, seeds) in labels.chunks(TOGETHER).zip(seeds.chunks(TOGETHER)) {
+        let mut noise = Noise::per_sample(seeds);
+        let after_token = |_| progress.advance(labels.len());
+        parts.push(model.generator.generate(labels, options, &mut noise, after_token)?.0);
+    }
+    Ok(Tokens(Tensor::cat(parts, 0)))
+}
+
+/// One sheet, or a file per picture or strip.
+fn write(request: &Generate, rows: Vec<Vec<Cell>>) -> Result<()> {
+    let Some(folder) = &request.out_dir else {
+        let rows = if request.progressive { rows } else { vec![rows.concat()] };
+        save_png(&sheet::draw(&rows), &request.output)?;
+        return output::print(&format!("done: {}", request.output.display()));
+    };
+    let count = rows.len();
+    let mut taken: Vec<PathBuf> = Vec::new();
+    for row in rows {
+        let (name, picture) = file(row, request.progressive);
+        let path = output::unique(folder.join(name), |path| taken.iter().any(|other| other == path));
+        save_png(&picture, &path)?;
+        taken.push(path);
+    }
+    output::print(&format!("done: {count} pictures in {}", folder.display()))
+}
+
+/// A file name after the class, and what belongs into the file.
+fn file(mut row: Vec<Cell>, progressive: bool) -> (String, RgbImage) {
+    let class = if progressive { &row[0].detail } else { &row[0].caption };
+    let name = class.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect::<String>() + ".png";
+    let picture = if progressive { sheet::draw(&[row]) } else { row.remove(0).picture };
+    (name, picture)
+}

@@ -1,0 +1,100 @@
+//! Pictures of what a generator draws.
+
+use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
+use semanticist::image::{RgbImage, from_pixels};
+use semanticist::model::generator::GeneratorModel;
+use semanticist::{Noise, Result, Tokenizer, Tokens};
+
+use crate::sheet::Cell;
+
+/// Pictures that go through the decoder together.
+const TOGETHER: usize = 16;
+
+/// How drawn tokens become pictures.
+#[derive(Debug, Clone)]
+pub struct Painting {
+    pub options: SampleOptions,
+    /// The seed of the noise that each image's pictures start from.
+    pub seeds: Vec<u64>,
+}
+
+/// As samples are painted in training.
+pub fn default_painting() -> SampleOptions {
+    SampleOptions { steps: 25, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::constant(1.5) }
+}
+
+impl Painting {
+    /// One picture per image from the first `keep` of the drawn tokens; later ones are the null tokens.
+    /// `after_step` is called for every step of every batch, with the pictures in it.
+    ///
+    /// # Errors
+    /// If the sampler cannot run.
+    ///
+    /// # Panics
+    /// If there are not as many seeds as images, or fewer than `keep` tokens.
+    pub fn paint(
+        &self,
+        tokenizer: &Tokenizer,
+        tokens: &Tokens,
+        keep: usize,
+        mut after_step: impl FnMut(usize),
+    ) -> Result<Vec<RgbImage>> {
+        let mut pictures = Vec::with_capacity(self.seeds.len());
+        for (number, seeds) in self.seeds.chunks(TOGETHER).enumerate() {
+            let prefix = Tokens(tokens.0.clone().narrow(0, number * TOGETHER, seeds.len())).prefix(keep);
+            let mut noise = Noise::per_sample(seeds);
+            let keep = vec![keep; seeds.len()];
+            let observe = || after_step(seeds.len());
+            let painted = tokenizer.decode_observed(&prefix, &keep, &self.options, &mut noise, observe)?;
+            pictures.extend(from_pixels(&painted));
+        }
+        Ok(pictures)
+    }
+
+    /// A row per image: what is painted after its first, second, fourth … token, and after all.
+    ///
+    /// # Errors
+    /// If the sampler cannot run.
+    pub fn progressive(
+        &self,
+        tokenizer: &Tokenizer,
+        tokens: &Tokens,
+        names: &[String],
+        mut after_step: impl FnMut(usize),
+    ) -> Result<Vec<Vec<Cell>>> {
+        let mut rows: Vec<Vec<Cell>> = vec![Vec::new(); names.len()];
+        for count in powers(tokens.count()) {
+            let pictures = self.paint(tokenizer, tokens, count, &mut after_step)?;
+            for ((row, picture), name) in rows.iter_mut().zip(pictures).zip(names) {
+                row.push(Cell::painted(picture, count).with_detail(name.clone()));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// 1, 2, 4 … and `all`.
+pub fn powers(all: usize) -> Vec<usize> {
+    let powers = std::iter::successors(Some(1), |count| Some(count * 2));
+    powers.take_while(|&count| count < all).chain([all]).collect()
+}
+
+/// The first name of a class, or its number.
+pub fn class_name(model: &GeneratorModel, label: usize) -> String {
+    match model.classes.get(label) {
+        Some(name) => name.split(',').next().unwrap_or_default().trim().to_string(),
+        None => format!("class {label}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_end_with_all() {
+        assert_eq!(powers(32), [1, 2, 4, 8, 16, 32]);
+        assert_eq!(powers(6), [1, 2, 4, 6]);
+        assert_eq!(powers(1), [1]);
+    }
+}
