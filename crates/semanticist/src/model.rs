@@ -1,6 +1,7 @@
 //! One model, one file: a tokenizer's weights with its configuration and history in the metadata.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -33,10 +34,24 @@ pub struct Published<'a> {
 #[derive(Debug, Clone)]
 pub struct Model {
     pub tokenizer: Tokenizer,
-    /// SHA-256 of configuration and weights, in hexadecimal.
-    pub hash: String,
     /// How it was trained, if the file says so.
     pub training: Option<serde_json::Value>,
+    identity: Identity,
+}
+
+/// Where the hash of a model comes from: it reads every weight, which most commands can do without.
+#[derive(Debug, Clone)]
+struct Identity {
+    source: Source,
+    hash: OnceLock<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// One of our files, whose tensors are read from the disk again.
+    Ours { weights: Weights, metadata: Metadata },
+    /// A published checkpoint, which may be a pickle and is read again as a whole.
+    Published(PathBuf),
 }
 
 impl Model {
@@ -46,7 +61,10 @@ impl Model {
     /// If the file is not a model, or missing, unused or misshapen weights are found.
     pub fn load(path: &Path, published: Option<Published>, device: &Device) -> Result<Self> {
         match published {
-            Some(published) => Self::load_published(path, published, device),
+            Some(published) => {
+                refuse_ours(path)?;
+                Self::load_published(path, published, device)
+            }
             None => {
                 let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
                 Self::build(path, weights, &metadata, device)
@@ -63,14 +81,34 @@ impl Model {
         Self::build(Path::new(name), weights, &metadata, device)
     }
 
+    /// SHA-256 of configuration and weights, in hexadecimal; computed when it is first asked for.
+    ///
+    /// # Errors
+    /// If a published checkpoint cannot be read again.
+    pub fn hash(&self) -> Result<&str> {
+        if let Some(hash) = self.identity.hash.get() {
+            return Ok(hash);
+        }
+        let computed = match &self.identity.source {
+            Source::Ours { weights, metadata } => weights::hash(weights, metadata),
+            Source::Published(path) => {
+                let mut all = published::load(path)?.weights;
+                all.extend(self.tokenizer.autoencoder.to_weights());
+                let config = json(&self.tokenizer.config);
+                weights::hash(&all, &Metadata::from([(CONFIG.into(), config)]))
+            }
+        };
+        Ok(self.identity.hash.get_or_init(|| computed))
+    }
+
     fn build(source: &Path, mut weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
         let config: TokenizerConfig = config_of(source, metadata, TOKENIZER)?;
-        let hash = weights::hash(&weights, metadata);
+        let identity = Identity::new(Source::Ours { weights: weights.clone(), metadata: metadata.clone() });
         let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut weights, device)
             .map_err(|error| Error::file(source, error.to_string()))?;
         let networks = placed(source, &config, weights, device)?;
         let training = entry(source, metadata, TRAINING)?;
-        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training })
+        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, training, identity })
     }
 
     fn load_published(path: &Path, published: Published, device: &Device) -> Result<Self> {
@@ -87,18 +125,21 @@ impl Model {
                 ));
             }
         };
-        let mut all = checkpoint.weights.clone();
-        all.extend(autoencoder.to_weights());
-        let hash = weights::hash(&all, &Metadata::from([(CONFIG.into(), json(config))]));
         let networks = placed(path, config, checkpoint.weights, device)?;
         if let Some(positions) = checkpoint.positions {
             compare_positions(path, &networks, &positions)?;
         }
         Ok(Self {
             tokenizer: Tokenizer { config: config.clone(), networks, autoencoder },
-            hash,
             training: None,
+            identity: Identity::new(Source::Published(path.to_path_buf())),
         })
+    }
+}
+
+impl Identity {
+    fn new(source: Source) -> Self {
+        Self { source, hash: OnceLock::new() }
     }
 }
 
@@ -115,10 +156,7 @@ impl Tokenizer {
     ) -> Result<()> {
         let mut weights = weights::collect(&self.networks, "");
         weights.extend(self.autoencoder.to_weights());
-        let mut metadata = Metadata::from([
-            (KIND.to_string(), TOKENIZER.to_string()),
-            (CONFIG.to_string(), json(&self.config)),
-        ]);
+        let mut metadata = tokenizer_metadata(&self.config);
         if let Some(training) = training {
             metadata.insert(TRAINING.to_string(), json(training));
         }
@@ -145,6 +183,11 @@ impl Tokenizer {
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
         weights::save(path, &weights, &metadata, precision)
     }
+}
+
+/// What the metadata of a tokenizer's file must hold.
+pub fn tokenizer_metadata(config: &TokenizerConfig) -> Metadata {
+    Metadata::from([(KIND.to_string(), TOKENIZER.to_string()), (CONFIG.to_string(), json(config))])
 }
 
 /// Writes an autoencoder alone, for training runs that share it.
@@ -201,6 +244,19 @@ fn config_of<T: DeserializeOwned>(source: &Path, metadata: &Metadata, expected: 
     }
     entry(source, metadata, CONFIG)?
         .ok_or_else(|| Error::file(source, "has no \"config\" entry in its metadata; it is damaged"))
+}
+
+/// Fails if a file that is said to be a published checkpoint is one of ours.
+fn refuse_ours(path: &Path) -> Result<()> {
+    match weights::load(path) {
+        Ok((_, metadata)) if metadata.contains_key(KIND) => Err(Error::file(
+            path,
+            "is a model file of this program, which says itself what it holds and needs neither --config \
+             nor --preset nor --autoencoder; leave them out",
+        )),
+        // Whatever else it is, who reads published checkpoints says so.
+        _ => Ok(()),
+    }
 }
 
 /// Networks of this configuration with these weights, all of them and nothing else.

@@ -142,11 +142,11 @@ fn check_model(request: &Decode, info: &TokenFileInfo, model: &Model) -> Result<
         let advice = "choose the model that made them with --model";
         return Err(anyhow!("{file}: holds {found}, the model takes {expected}; {advice}"));
     }
-    if info.model_hash == model.hash || request.force {
+    if request.force || info.model_hash == model.hash()? {
         return Ok(());
     }
     let short = |hash: &str| hash.chars().take(12).collect::<String>();
-    let (found, expected) = (short(&info.model_hash), short(&model.hash));
+    let (found, expected) = (short(&info.model_hash), short(model.hash()?));
     Err(anyhow!(
         "{file}: the tokens were made by model {found}, this is {expected}; choose that model with --model, \
          or decode them all the same with --force"

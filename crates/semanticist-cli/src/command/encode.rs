@@ -57,7 +57,8 @@ pub fn run(request: &Encode) -> Result<()> {
     let config = &model.tokenizer.config;
     let count = request.tokens.unwrap_or(config.tokens);
     check_count(count, config.tokens, "the model")?;
-    let info = TokenFileInfo { model_hash: model.hash.clone(), tokens: count, token_dim: config.token_dim };
+    let hash = model.hash()?.to_string();
+    let info = TokenFileInfo { model_hash: hash.clone(), tokens: count, token_dim: config.token_dim };
     let writer = TokenWriter::create(&request.output, info)?;
     let broken = Broken::new(source.len());
     let mut encoder = Encoder { model: &model, device: &device, count, writer, broken, written: 0 };
@@ -66,7 +67,7 @@ pub fn run(request: &Encode) -> Result<()> {
     writer.finish()?;
     let skipped = broken.items().iter().cloned().map(|(path, problem)| Skipped { path, problem }).collect();
     let (output, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
-    let (token_dim, hash) = (config.token_dim, model.hash.clone());
+    let token_dim = config.token_dim;
     let report = Report { output, images, tokens: count, token_dim, model: hash, skipped, seconds };
     if request.json { output::print_json(&report) } else { output::print(&sentence(&report)) }
 }

@@ -40,7 +40,8 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
         None => (boxed::MODEL_NAME.to_string(), boxed::model_bytes() as u64),
     };
     let parameters = parameters(&model);
-    let Model { tokenizer, hash, training } = model;
+    let hash = model.hash()?.to_string();
+    let Model { tokenizer, training, .. } = model;
     let info = Info { file, bytes, hash, config: tokenizer.config, parameters, training };
     if request.json { output::print_json(&info) } else { output::print(&text(&info)?) }
 }

@@ -22,10 +22,11 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 pub use safetensors::Dtype;
 
 pub use file::{Metadata, Precision, from_bytes, hash, load, save};
-pub use module::{Place, apply, collect};
+pub use module::{Place, apply, collect, shapes};
 
 // Values are kept as the little-endian bytes that files hold, so that a mapped file needs no copy.
 const _: () = assert!(cfg!(target_endian = "little"), "weights assume a little-endian machine");
@@ -209,8 +210,11 @@ impl HostTensor {
     }
 }
 
-fn decode<T, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| element(*chunk)).collect()
+/// With all threads: fresh memory costs more than the conversion, and is given to each of them at once.
+fn decode<T: Send, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
+    const WORTH_A_THREAD: usize = 1 << 16;
+    let elements = bytes.as_chunks::<N>().0.par_iter().with_min_len(WORTH_A_THREAD);
+    elements.map(|chunk| element(*chunk)).collect()
 }
 
 /// Bytes at `precision`; values beyond the range of 16 bits are kept in 32.

@@ -1,5 +1,6 @@
 //! Between Burn modules and named tensors: a parameter's name is its path through the structs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -19,6 +20,14 @@ pub fn collect<M: Module>(module: &M, prefix: &str) -> Weights {
     let mut collector = Collector { place: Place::new(prefix), weights: Weights::new() };
     module.visit(&mut collector);
     collector.weights
+}
+
+/// The shape of every float parameter of `module`, by the name that [`collect`] gives it; nothing that
+/// was never used is drawn for it.
+pub fn shapes<M: Module>(module: &M, prefix: &str) -> BTreeMap<String, Vec<usize>> {
+    let mut surveyor = Surveyor { place: Place::new(prefix), shapes: BTreeMap::new() };
+    module.visit(&mut surveyor);
+    surveyor.shapes
 }
 
 /// Gives every float parameter of `module` its value from `weights`, taking it out of there.
@@ -148,6 +157,25 @@ impl ModuleVisitor for Collector {
     }
 }
 
+struct Surveyor {
+    place: Place,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Surveyor {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.place.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.shapes.insert(self.place.name(), param.lazy_shape().as_slice().to_vec());
+    }
+}
+
 struct Applier<'a> {
     place: Place,
     weights: &'a mut Weights,
@@ -247,6 +275,15 @@ mod tests {
         let again = collect(&loaded, "");
         assert_eq!(again.get("blocks.0.weight").unwrap().to_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(again.get("blocks.1.bias").unwrap().to_f32().unwrap(), [-2.0, -2.0]);
+    }
+
+    #[test]
+    fn shapes_are_those_of_what_is_collected() {
+        let net = net(&Device::flex());
+        let collected = collect(&net, "encoder");
+        let expected: BTreeMap<_, _> =
+            collected.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
+        assert_eq!(shapes(&net, "encoder"), expected);
     }
 
     #[test]
