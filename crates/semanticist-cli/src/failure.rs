@@ -65,7 +65,7 @@ impl fmt::Display for OutputClosed {
 
 impl fmt::Display for Interrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted; nothing was written")
+        f.write_str("interrupted")
     }
 }
 

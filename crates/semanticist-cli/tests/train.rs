@@ -9,6 +9,7 @@ use semanticist::weights::{self, Metadata, Precision};
 
 const CONFIG: &str = r#"
 steps = 24
+batch = 4
 [model]
 image_size = 16
 tokens = 4
@@ -17,8 +18,6 @@ encoder = { patch_size = 4, drop_path = 0.1, blocks = { width = 16, depth = 1, h
 decoder = { patch_size = 1, blocks = { width = 16, depth = 1, heads = 2 } }
 autoencoder = { kind = "linear", patch_size = 4, channels = 8, whitening = 0.25 }
 diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
-[data]
-batch = 4
 [learning_rate]
 peak = 1e-3
 warmup_steps = 2
@@ -27,9 +26,10 @@ decay = "constant"
 every = 1
 checkpoint_every = 2
 validate_every = 12
-validation_images = 2
-validation_tokens = [1, 4]
-sample_images = 1
+[validation]
+images = 2
+tokens = [1, 4]
+samples = 1
 "#;
 
 fn semanticist(folder: &Path) -> Command {
@@ -187,4 +187,46 @@ fn a_published_kl_autoencoder_serves_as_it_is() {
     let resumed = run("run", &["--resume", "--set", "steps=3"]);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert!(folder.join("run/checkpoints/step-00000003").exists());
+}
+
+#[test]
+fn an_autoencoder_is_trained_and_carries_a_tokenizer() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let networks = "channels = 4, base_width = 8, width_multipliers = [1, 2], blocks = 1, \
+                    encoder_attention = [], groups = 4";
+    let config = format!(
+        "steps = 4\nbatch = 2\n[model]\nimage_size = 16\nautoencoder = {{ kind = \"kl\", {networks} }}\n\
+         discriminator = {{ width = 8, layers = 2, weight = 0.1, from_step = 2 }}\n[data]\nfit_images = 8\n\
+         [learning_rate]\npeak = 1e-3\nwarmup_steps = 1\ndecay = \"cosine\"\n\
+         [log]\nevery = 1\ncheckpoint_every = 2\nvalidate_every = 4\n[validation]\nimages = 4\nsamples = 2\n"
+    );
+    fs::write(folder.join("kl.toml"), config).unwrap();
+    let run = |arguments: &[&str]| {
+        let output = semanticist(folder).args(arguments).args(["--data", "photos"]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let said = run(&["train", "autoencoder", "kl.toml", "--out", "kl"]);
+    assert!(said.contains("step 4: PSNR"), "{said}");
+    assert!(folder.join("kl/samples/step-00000004.png").is_file());
+    let journal = fs::read_to_string(folder.join("kl/journal.jsonl")).unwrap();
+    let has_critic = |step: usize| journal.lines().nth(step - 1).unwrap().contains("\"discriminator\"");
+    assert_eq!([1, 2, 3, 4].map(has_critic), [false, false, true, true]);
+
+    // The tokenizer's configuration has the same networks; the scale comes from the file.
+    let table = format!("model.autoencoder={{ kind = \"kl\", {networks} }}");
+    let take = ["--autoencoder", "kl/model.safetensors", "--set", &table, "--set", "steps=2"];
+    run(&[&["train", "tokenizer", "tiny.toml", "--out", "tokens"], &take[..]].concat());
+    let info = semanticist(folder).args(["models", "info", "tokens/model.safetensors"]).output().unwrap();
+    assert!(info.status.success(), "{}", stderr(&info));
+    let (_, metadata) = weights::load(&folder.join("tokens/model.safetensors")).unwrap();
+    let scale = |text: &str| {
+        let config: serde_json::Value = serde_json::from_str(text).unwrap();
+        config.pointer("/autoencoder/scale").or(config.pointer("/scale")).unwrap().as_f64().unwrap()
+    };
+    let (_, trained) = weights::load(&folder.join("kl/model.safetensors")).unwrap();
+    assert_eq!(scale(&metadata["config"]), scale(&trained["config"]));
+    assert_ne!(scale(&metadata["config"]), 1.0);
 }

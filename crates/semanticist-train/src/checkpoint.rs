@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use semanticist::weights::{self, Metadata, Precision};
-use semanticist::{Error, Model, Result, Tokenizer};
+use semanticist::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::RunConfig;
+use crate::config::{Kind, RunConfig};
 use crate::data::Position;
+use crate::objective::Trainable;
 use crate::optimizer::AdamW;
 
 const WEIGHTS: &str = "weights.safetensors";
@@ -23,31 +24,31 @@ const PREFIX: &str = "step-";
 
 /// What is not a tensor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
+#[serde(deny_unknown_fields, bound = "")]
+pub struct State<K: Kind> {
     /// Steps made.
     pub step: u64,
-    /// The next image.
+    /// The next example.
     pub position: Position,
     /// Images seen.
     pub images: u64,
     /// Seconds of training, validation not counted.
     pub seconds: f64,
-    pub config: RunConfig,
+    pub config: RunConfig<K>,
 }
 
 /// A run at a step.
 #[derive(Debug)]
-pub struct Checkpoint {
-    pub state: State,
-    /// The current weights, and the autoencoder.
-    pub tokenizer: Tokenizer,
+pub struct Checkpoint<K: Kind, M> {
+    pub state: State<K>,
+    /// The current weights, and what belongs to them.
+    pub model: M,
     /// Their moving average.
-    pub average: Tokenizer,
+    pub average: M,
     pub optimizer: AdamW,
 }
 
-impl Checkpoint {
+impl<K: Kind, M: Trainable> Checkpoint<K, M> {
     /// Writes the folder of this step below `folder`, and removes all but the last `keep`.
     ///
     /// # Errors
@@ -72,8 +73,8 @@ impl Checkpoint {
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
-        self.tokenizer.save(&folder.join(WEIGHTS), None, Precision::F32)?;
-        self.average.save(&folder.join(AVERAGE), None, Precision::F32)?;
+        self.model.save(&folder.join(WEIGHTS))?;
+        self.average.save(&folder.join(AVERAGE))?;
         let optimizer = self.optimizer.state();
         weights::save(&folder.join(OPTIMIZER), &optimizer, &Metadata::new(), Precision::F32)?;
         let state = serde_json::to_vec_pretty(&self.state).expect("the state is plain data");
@@ -93,21 +94,20 @@ impl Checkpoint {
         };
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(|error| Error::io(&state_path, "read", error))?;
-        let state: State = serde_json::from_slice(&text).map_err(|error| {
+        let state: State<K> = serde_json::from_slice(&text).map_err(|error| {
             Error::file(&state_path, format!("is not a checkpoint of this version: {error}"))
         })?;
-        let tokenizer = Model::load(&path.join(WEIGHTS), None, device)?.tokenizer;
-        let loaded = Model::load(&path.join(AVERAGE), None, &device.clone().without_autodiff())?.tokenizer;
+        let model = M::load(&path.join(WEIGHTS), device)?;
+        let mut average = M::load(&path.join(AVERAGE), &device.clone().without_autodiff())?;
         // The average must share the ids of the weights it follows.
-        let mut values = weights::collect(&loaded.networks, "");
-        let networks = weights::apply(tokenizer.networks.valid(), "", &mut values);
+        let mut values = weights::collect(average.parameters(), "");
+        *average.parameters_mut() = weights::apply(model.parameters().valid(), "", &mut values);
         values.finish(&path.join(AVERAGE))?;
-        let average = Tokenizer { networks, ..loaded };
         let optimizer_path = path.join(OPTIMIZER);
         let (mut moments, _) = weights::load(&optimizer_path)?;
-        let optimizer = AdamW::restore(state.config.optimizer, state.step, &tokenizer.networks, &mut moments);
+        let optimizer = AdamW::restore(state.config.optimizer, state.step, model.parameters(), &mut moments);
         moments.finish(&optimizer_path)?;
-        Ok(Self { state, tokenizer, average, optimizer })
+        Ok(Self { state, model, average, optimizer })
     }
 }
 

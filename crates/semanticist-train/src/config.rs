@@ -1,76 +1,100 @@
 //! What a training run is: a TOML file, resolved and checked before anything starts.
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use semanticist::{Error, Result, TokenizerConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::objective::NestedGuidance;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LearningRate;
 
-/// A tokenizer's training run.
+/// A kind of run by what its file holds beyond what all have.
+pub trait Kind: Debug + Clone + PartialEq {
+    /// The model's own configuration.
+    type Model: Debug + Clone + PartialEq + Serialize + DeserializeOwned;
+    /// How examples are made.
+    type Data: Debug + Clone + PartialEq + Default + Serialize + DeserializeOwned;
+    /// What is minimised.
+    type Objective: Debug + Clone + PartialEq + Default + Serialize + DeserializeOwned;
+    /// How good the weights are.
+    type Validation: Debug + Clone + PartialEq + Default + Serialize + DeserializeOwned;
+
+    /// Checks what only this kind has.
+    ///
+    /// # Errors
+    /// Names the first field that does not fit.
+    fn validate(config: &RunConfig<Self>) -> Result<()>;
+
+    /// The entry of `[data]`, if any, that a resumed run must not change and does.
+    fn changed_data(before: &Self::Data, now: &Self::Data) -> Option<&'static str>;
+}
+
+/// A training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunConfig {
+#[serde(deny_unknown_fields, bound = "")]
+pub struct RunConfig<K: Kind> {
     /// The seed of weights, data order, augmentation and every draw of training.
     #[serde(default)]
     pub seed: u64,
     /// Optimiser steps in all.
     pub steps: u64,
-    /// Decay of the moving average of the weights per step.
-    #[serde(default = "default_ema")]
-    pub ema: f64,
-    pub model: TokenizerConfig,
-    pub data: DataConfig,
-    pub learning_rate: LearningRate,
-    #[serde(default)]
-    pub optimizer: AdamWConfig,
-    #[serde(default)]
-    pub nested_guidance: NestedGuidance,
-    #[serde(default)]
-    pub log: LogConfig,
-}
-
-fn default_ema() -> f64 {
-    0.999
-}
-
-/// How batches are made.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataConfig {
-    /// Images per optimiser step.
+    /// Examples per optimiser step.
     pub batch: usize,
     /// Parts that a batch is computed in, one after the other, to save memory.
     #[serde(default = "default_accumulate")]
     pub accumulate: usize,
-    /// Probability of a horizontal flip.
-    #[serde(default = "default_flip")]
-    pub flip: f32,
-    /// Threads that decode images; they do not change the result.
-    #[serde(default = "default_workers")]
-    pub workers: usize,
-    /// Images that a linear autoencoder is fitted to at the start.
-    #[serde(default = "default_fit_images")]
-    pub fit_images: usize,
+    /// Decay of the moving average of the weights per step.
+    #[serde(default = "default_ema")]
+    pub ema: f64,
+    pub model: K::Model,
+    #[serde(default)]
+    pub data: K::Data,
+    #[serde(default)]
+    pub objective: K::Objective,
+    pub learning_rate: LearningRate,
+    #[serde(default)]
+    pub optimizer: AdamWConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+    #[serde(default)]
+    pub validation: K::Validation,
 }
 
 fn default_accumulate() -> usize {
     1
 }
 
-fn default_flip() -> f32 {
-    0.5
+fn default_ema() -> f64 {
+    0.999
 }
 
-fn default_workers() -> usize {
-    2
+/// How batches of images are made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageData {
+    /// Probability of a horizontal flip.
+    pub flip: f32,
+    /// Threads that decode images; they do not change the result.
+    pub workers: usize,
+    /// Images that settle an autoencoder's statistics: a linear one is fitted to them at the start, the
+    /// scale of a KL one estimated on them at the end.
+    pub fit_images: usize,
 }
 
-fn default_fit_images() -> usize {
-    10_000
+impl Default for ImageData {
+    fn default() -> Self {
+        Self { flip: 0.5, workers: 2, fit_images: 10_000 }
+    }
+}
+
+impl ImageData {
+    /// The entry that a resumed run must not change, if it does.
+    pub fn changed(before: &Self, now: &Self) -> Option<&'static str> {
+        (before.flip != now.flip).then_some("flip")
+    }
 }
 
 /// When the run says something, and what; steps, except where stated. 0 turns a line off.
@@ -83,31 +107,17 @@ pub struct LogConfig {
     pub checkpoint_every: u64,
     /// Checkpoints kept; older ones are removed.
     pub keep_checkpoints: usize,
-    /// A validation loss and a sheet of samples.
+    /// A validation of the averaged weights.
     pub validate_every: u64,
-    /// Images in the validation loss.
-    pub validation_images: usize,
-    /// Token counts of the validation loss and of the samples.
-    pub validation_tokens: Vec<usize>,
-    /// Images on the sheet of samples.
-    pub sample_images: usize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            every: 50,
-            checkpoint_every: 1000,
-            keep_checkpoints: 2,
-            validate_every: 1000,
-            validation_images: 256,
-            validation_tokens: vec![1, 2, 4, 8, 16, 32],
-            sample_images: 6,
-        }
+        Self { every: 50, checkpoint_every: 1000, keep_checkpoints: 2, validate_every: 1000 }
     }
 }
 
-impl RunConfig {
+impl<K: Kind> RunConfig<K> {
     /// Reads a file and lays `settings` of the form `key.path=value` over it.
     ///
     /// # Errors
@@ -141,21 +151,16 @@ impl RunConfig {
     /// # Errors
     /// Names the first field that does not.
     pub fn validate(&self) -> Result<()> {
-        self.model.validate()?;
-        self.nested_guidance.validate()?;
-        let DataConfig { batch, accumulate, .. } = self.data;
+        K::validate(self)?;
+        let Self { batch, accumulate, .. } = *self;
         let problem = if self.steps == 0 {
             "steps is 0; a run has at least 1".into()
         } else if batch == 0 || accumulate == 0 || !batch.is_multiple_of(accumulate) {
-            format!("data.accumulate = {accumulate} does not divide data.batch = {batch}")
+            format!("accumulate = {accumulate} does not divide batch = {batch}")
         } else if !(0.0..1.0).contains(&self.ema) {
             format!("ema = {} is not in [0, 1)", self.ema)
         } else if !(self.learning_rate.peak > 0.0 && self.learning_rate.peak.is_finite()) {
             format!("learning_rate.peak = {} is not a positive number", self.learning_rate.peak)
-        } else if let Some(&count) =
-            self.log.validation_tokens.iter().find(|&&count| count > self.model.tokens)
-        {
-            format!("log.validation_tokens has {count}, but the model has {} tokens", self.model.tokens)
         } else {
             return Ok(());
         };
@@ -182,6 +187,17 @@ pub fn read_tokenizer_config(path: &Path) -> Result<TokenizerConfig> {
         Ok(config)
     };
     parse().map_err(|error: Error| Error::file(path, error.to_string()))
+}
+
+/// Whether a configuration is of a tokenizer's run, and not of an autoencoder's.
+///
+/// # Errors
+/// If the file is not TOML.
+pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+    let table: Table =
+        text.parse().map_err(|error: toml::de::Error| Error::file(path, config_error(&error).to_string()))?;
+    Ok(table.get("model").and_then(|model| model.get("tokens")).is_some())
 }
 
 /// Sets `a.b.c=value`; the value is TOML, or else text.
@@ -233,7 +249,12 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use crate::objective::autoencoder::AutoencoderRun;
+    use crate::objective::tokenizer::TokenizerRun;
+
+    type RunConfig = super::RunConfig<TokenizerRun>;
 
     const TINY: &str = include_str!("../../../configs/tokenizer-tiny.toml");
 
@@ -241,6 +262,16 @@ mod tests {
     fn the_preset_reads_and_survives_a_round_trip() {
         let config = RunConfig::parse(TINY, &[]).unwrap();
         assert_eq!(RunConfig::parse(&config.to_toml(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn every_configuration_in_the_box_reads_as_what_it_is() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let read = |name: &str| folder.join(name);
+        let autoencoder = read("autoencoder-tiny.toml");
+        super::RunConfig::<AutoencoderRun>::read(&autoencoder, &[]).unwrap();
+        assert!(!super::is_of_tokenizer(&autoencoder).unwrap());
+        assert!(super::is_of_tokenizer(&read("tokenizer-tiny.toml")).unwrap());
     }
 
     #[test]
@@ -261,10 +292,10 @@ mod tests {
         for (setting, part) in [
             ("model.image_size=60", "60 is not a multiple"),
             ("model.encoder.blocks.heads=5", "5 heads do not divide"),
-            ("data.accumulate=3", "data.accumulate = 3"),
+            ("accumulate=3", "accumulate = 3"),
             ("steps=0", "steps"),
-            ("log.validation_tokens=[64]", "64"),
-            ("nested_guidance.drop_all=1.5", "1.5"),
+            ("validation.tokens=[64]", "64"),
+            ("objective.nested_guidance.drop_all=1.5", "1.5"),
         ] {
             let error = RunConfig::parse(TINY, &[setting.into()]).unwrap_err().to_string();
             assert!(error.contains(part), "{setting}: {error}");

@@ -1,5 +1,6 @@
 //! The run's history: one JSON line per event worth keeping.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,11 @@ use serde::Serialize;
 pub struct StepRecord {
     /// Counted from 1.
     pub step: u64,
-    /// Mean over the batch, before the step: squared error plus variational bound.
+    /// Mean over the batch, before the step.
     pub loss: f64,
-    /// The squared error alone.
-    pub mse: f64,
+    /// What it is made of, by name.
+    #[serde(flatten)]
+    pub parts: BTreeMap<&'static str, f64>,
     /// Of all gradients together, before clipping.
     pub gradient_norm: f64,
     pub learning_rate: f64,
@@ -29,10 +31,9 @@ pub struct StepRecord {
 #[derive(Debug, Clone, Serialize)]
 pub struct ValidationRecord {
     pub step: u64,
-    /// Squared error of the prediction for each number of tokens, in the order of `tokens`.
-    pub validation_mse: Vec<f64>,
-    pub tokens: Vec<usize>,
-    pub images: usize,
+    /// What was found, by name.
+    #[serde(flatten)]
+    pub measures: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A file of JSON lines.

@@ -2,10 +2,12 @@
 
 pub mod config;
 pub mod data;
-pub mod objective;
 pub mod schedule;
 
 pub mod alignment;
+pub mod autoencoder;
+pub mod objective;
+
 pub mod ema;
 pub mod gradients;
 pub mod optimizer;

@@ -10,15 +10,20 @@ use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::tokenizer::Networks;
 use semanticist::{Latents, Noise, Pixels, Tokenizer};
-use semanticist_train::config::RunConfig;
+use semanticist_train::autoencoder;
+use semanticist_train::config;
 use semanticist_train::data::{Source, Split};
 use semanticist_train::gradients::Gradients;
-use semanticist_train::objective::{Draws, loss};
+use semanticist_train::objective::tokenizer::{Draws, TokenizerObjective, TokenizerRun, loss, untrained};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer};
 
+type RunConfig = config::RunConfig<TokenizerRun>;
+
 const CONFIG: &str = r#"
 steps = 6
+batch = 6
+accumulate = 2
 ema = 0.9
 [model]
 image_size = 16
@@ -28,22 +33,20 @@ encoder = { patch_size = 4, drop_path = 0.2, blocks = { width = 32, depth = 2, h
 decoder = { patch_size = 1, blocks = { width = 32, depth = 2, heads = 2 } }
 autoencoder = { kind = "linear", patch_size = 4, channels = 8, whitening = 0.25 }
 diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
-[data]
-batch = 6
-accumulate = 2
 [learning_rate]
 peak = 1e-3
 warmup_steps = 2
 decay = "cosine"
-[nested_guidance]
+[objective.nested_guidance]
 from_step = 2
 [log]
 every = 1
 checkpoint_every = 3
 validate_every = 3
-validation_images = 4
-validation_tokens = [1, 4]
-sample_images = 1
+[validation]
+images = 4
+tokens = [1, 4]
+samples = 1
 "#;
 
 /// A smooth picture, different for each seed.
@@ -70,18 +73,14 @@ fn run(data: &Path, out: &Path, settings: &[&str], resume: bool) -> semanticist:
     let config = RunConfig::parse(CONFIG, &settings)?;
     let source = Arc::new(Source::open(&[data.to_path_buf()], Split::All)?);
     let (device, interrupted) = (Device::flex(), AtomicBool::new(false));
-    let validation = source.clone();
-    let surroundings = Surroundings {
-        training: source,
-        validation: &validation,
-        out,
-        device: &device,
-        interrupted: &interrupted,
-    };
+    let objective = TokenizerObjective::new(&config, source.clone(), &source, &device)?;
+    let surroundings = Surroundings { out, device: &device, interrupted: &interrupted };
     let trainer = if resume {
-        Trainer::resume(config, surroundings)?
+        Trainer::resume(config, objective, surroundings)?
     } else {
-        Trainer::start(config, None, surroundings, &mut |_| ())?
+        let autoencoder = autoencoder::fit(&config, source, &device, &mut |_| ())?;
+        let tokenizer = untrained(&config, autoencoder, &device)?;
+        Trainer::start(config, objective, tokenizer, surroundings)?
     };
     trainer.run(&mut |event| {
         if let Event::Saved(path) = event

@@ -56,15 +56,18 @@ fn latents(autoencoder: &Autoencoder) -> Tensor<4> {
 fn a_published_autoencoder_survives_our_file_bit_by_bit() {
     let (folder, device) = (tempfile::tempdir().unwrap(), Device::flex());
     let kl = AutoencoderConfig::Kl(config());
-    let autoencoder = load_autoencoder(&written(&folder, &published()), &kl, &device).unwrap();
+    let (_, autoencoder) = load_autoencoder(&written(&folder, &published()), &kl, &device).unwrap();
     let own = folder.path().join("own.safetensors");
-    save_autoencoder(&own, &kl, &autoencoder).unwrap();
-    let again = load_autoencoder(&own, &kl, &device).unwrap();
+    save_autoencoder(&own, &kl, &autoencoder, None).unwrap();
+    let (_, again) = load_autoencoder(&own, &kl, &device).unwrap();
     assert_eq!(latents(&again).into_data(), latents(&autoencoder).into_data());
     let elements = |tensor: &HostTensor| tensor.shape().iter().product::<usize>();
     let count: usize = published().iter().map(|(_, tensor)| elements(tensor)).sum();
     assert_eq!(autoencoder.num_params(), count);
-    assert!(refusal(&own, KlConfig { scale: 0.25, ..config() }).contains("asks for"));
+    // Our file knows its scale; what makes other networks is refused.
+    let other = AutoencoderConfig::Kl(KlConfig { scale: 0.25, ..config() });
+    assert_eq!(load_autoencoder(&own, &other, &device).unwrap().0, kl);
+    assert!(refusal(&own, KlConfig { blocks: 2, ..config() }).contains("asks for"));
 }
 
 #[test]

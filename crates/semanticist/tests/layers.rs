@@ -18,7 +18,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
     ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
-    ("model", &["tokenizer", "weights", "autoencoder", "noise"]),
+    ("model", &["tokenizer", "weights", "autoencoder", "encoder", "nn", "noise"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "nn", "tokenizer"]),
     ("lib", &["model", "noise", "spaces", "tokenizer"]),
 ];

@@ -1,18 +1,24 @@
 //! What can be asked for: the arguments of every command, and nothing else.
 
 mod bench;
+mod cache;
 mod models;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semanticist::diffusion::{Guidance, Sampler};
+use semanticist::image::Fit;
 use semanticist_train::data::Split;
 
 use crate::device::Machine;
 
 pub use bench::Bench;
-pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
+pub use cache::CacheTokens;
+pub use models::{
+    ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
+    PublishedChoice,
+};
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -46,6 +52,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TrainCommand,
     },
+    CacheTokens(CacheTokens),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),
@@ -73,6 +80,9 @@ pub struct Reconstruct {
     /// current folder]
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// What to do with images that are not square
+    #[arg(long, value_enum, default_value_t = Shape::Crop)]
+    pub fit: Shape,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -91,7 +101,7 @@ pub struct Reconstruct {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  semanticist encode photo.jpg -o photo.safetensors
+  semanticist encode photo.jpg -o photo.safetensors --fit pad
   semanticist encode photos more-photos -o tokens.parquet --tokens 16
   semanticist encode imagenet/ -o validation.parquet --split validation --batch 64")]
 pub struct Encode {
@@ -110,6 +120,9 @@ pub struct Encode {
     /// Which part of folders that name their parts
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub split: Part,
+    /// What to do with images that are not square
+    #[arg(long, value_enum, default_value_t = Shape::Crop)]
+    pub fit: Shape,
     /// Print JSON instead of a sentence
     #[arg(long)]
     pub json: bool,
@@ -180,12 +193,8 @@ Examples:
 pub struct TrainTokenizer {
     #[command(flatten)]
     pub run: TrainingData,
-    /// The folder of the run; created if it is not there
-    #[arg(short, long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Go on from the last checkpoint in DIR
-    #[arg(long)]
-    pub resume: bool,
+    #[command(flatten)]
+    pub place: Place,
     /// Use this autoencoder instead of fitting one: a file of `train autoencoder`, or a published KL
     /// autoencoder (.safetensors, .ckpt, .pt, .bin) that the configuration describes
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
@@ -194,19 +203,34 @@ pub struct TrainTokenizer {
     pub machine: Machine,
 }
 
-/// Fit the linear autoencoder that a configuration asks for
+/// Train a KL autoencoder, or fit the linear one that a tokenizer's configuration asks for
+///
+/// A configuration of an autoencoder makes a run as `train tokenizer` does, below DIR; the scale of its
+/// latents is estimated whenever model.safetensors is written. A tokenizer's configuration makes one
+/// file. `train tokenizer --autoencoder` takes either.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  semanticist train autoencoder configs/autoencoder-tiny.toml --data photos --out runs/kl
   semanticist train autoencoder configs/tokenizer-tiny.toml --data photos --out linear.safetensors")]
 pub struct TrainAutoencoder {
     #[command(flatten)]
     pub run: TrainingData,
-    /// The file to write
-    #[arg(short, long, value_name = "FILE")]
-    pub out: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Where a run is kept.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// The folder of the run, created if it is not there; of a linear autoencoder, the file
+    #[arg(short, long, value_name = "PATH")]
+    pub out: PathBuf,
+    /// Go on from the last checkpoint of the run
+    #[arg(long)]
+    pub resume: bool,
 }
 
 /// What a run is made of.
@@ -308,6 +332,24 @@ impl From<Part> for Split {
             Part::Train => Self::Train,
             Part::Validation => Self::Validation,
             Part::All => Self::All,
+        }
+    }
+}
+
+/// [`Fit`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// The square in the middle
+    Crop,
+    /// All of the image, with grey beside it
+    Pad,
+}
+
+impl From<Shape> for Fit {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Crop => Self::Crop,
+            Shape::Pad => Self::Pad,
         }
     }
 }

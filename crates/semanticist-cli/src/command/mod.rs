@@ -1,16 +1,21 @@
 //! One file per command.
 
 pub mod bench;
+pub mod cache_tokens;
 pub mod decode;
 pub mod encode;
 pub mod evaluate;
+pub mod list;
 pub mod models;
+pub mod pull;
 pub mod reconstruct;
 pub mod train;
 pub mod verify;
 
 mod choice;
+mod location;
 mod names;
+mod preflight;
 
 use anyhow::Result;
 
@@ -22,11 +27,14 @@ pub fn run(command: Command) -> Result<()> {
         Command::Reconstruct(request) => reconstruct::run(&request),
         Command::Encode(request) => encode::run(&request),
         Command::Decode(request) => decode::run(&request),
+        Command::Models { command: ModelsCommand::List(request) } => list::run(&request),
+        Command::Models { command: ModelsCommand::Pull(request) } => pull::run(&request),
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
+        Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),
         Command::Bench(request) => bench::run(&request),

@@ -1,18 +1,24 @@
 //! `semanticist train`: from a configuration and images to weights.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{load_autoencoder, save_autoencoder};
-use semanticist_train::config::RunConfig;
+use semanticist_train::autoencoder;
+use semanticist_train::config::{RunConfig, is_of_tokenizer};
 use semanticist_train::data::{Source, Split};
-use semanticist_train::journal::ValidationRecord;
-use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, fit_autoencoder};
+use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
+use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
+use semanticist_train::objective::{self, Objective};
+use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, check_fresh};
 
 use super::choice::validation_source;
-use crate::args::{TrainAutoencoder, TrainTokenizer};
+use crate::args::{Place, TrainAutoencoder, TrainTokenizer, TrainingData};
+use crate::failure;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
 
@@ -20,75 +26,107 @@ use crate::progress::TrainingProgress;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
-    let config = RunConfig::read(&request.run.config, &request.run.settings)?;
+    let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &request.run.settings)?;
     let device = request.machine.start()?;
-    let training = Arc::new(Source::open(&request.run.data, Split::Train)?);
-    let validation = validation_source(&request.run.data)?;
-    note(&format!("{} training images, {} for validation", training.len(), validation.len()));
-    let autoencoder = request.autoencoder.as_deref();
-    let autoencoder =
-        autoencoder.map(|path| load_autoencoder(path, &config.model.autoencoder, &device)).transpose()?;
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
-    let surroundings = Surroundings {
-        training,
-        validation: &validation,
-        out: &request.out,
-        device: &device,
-        interrupted: &INTERRUPTED,
+    let (training, validation) = sources(&request.run.data)?;
+    let given = match &request.autoencoder {
+        Some(path) => {
+            let (found, autoencoder) = load_autoencoder(path, &config.model.autoencoder, &device)?;
+            config.model.autoencoder = found;
+            Some(autoencoder)
+        }
+        None => None,
     };
-    let progress = TrainingProgress::new(config.steps, config.log.every);
-    let mut observe = |event: Event| show(&progress, event);
-    let trainer = if request.resume {
-        Trainer::resume(config, surroundings)?
-    } else {
-        Trainer::start(config, autoencoder, surroundings, &mut observe)?
+    let objective = TokenizerObjective::new(&config, training.clone(), &validation, &device)?;
+    let fresh = || {
+        let autoencoder = match given {
+            Some(autoencoder) => autoencoder,
+            None => autoencoder::fit(&config, training, &device, &mut |text| note(&text))?,
+        };
+        tokenizer::untrained(&config, autoencoder, &device)
     };
-    let ending = trainer.run(&mut observe)?;
-    drop(progress);
-    match ending {
-        Ending::Complete => output::print(&format!(
-            "done: {} (look at {} and try `semanticist reconstruct --model` with it)",
-            request.out.join("model.safetensors").display(),
-            request.out.join("samples").display(),
-        )),
-        Ending::Interrupted => output::print(&format!(
-            "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
-            request.out.display()
-        )),
-    }
+    run(&request.place, config.clone(), objective, fresh, &device)
 }
 
+/// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
-    let config = RunConfig::read(&request.run.config, &request.run.settings)?;
-    output::check_file(&request.out)?;
-    let file = request.run.config.display();
+    let TrainingData { config: file, settings, data } = &request.run;
+    if is_of_tokenizer(file)? {
+        return fit(request, &RunConfig::read(file, settings)?);
+    }
+    let config = RunConfig::<AutoencoderRun>::read(file, settings)?;
+    let device = request.machine.start()?;
+    let (training, validation) = sources(data)?;
+    let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
+    let fresh = || objective::autoencoder::untrained(&config, &device);
+    run(&request.place, config.clone(), objective, fresh, &device)
+}
+
+fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<()> {
+    let (file, out) = (request.run.config.display(), &request.place.out);
     match config.model.autoencoder {
         AutoencoderConfig::Linear { .. } => {}
         AutoencoderConfig::Pixel {} => bail!("{file}: the pixel autoencoder has nothing to fit"),
         AutoencoderConfig::Kl(_) => bail!(
-            "{file}: a KL autoencoder is not fitted; give a published one to `train tokenizer` with --autoencoder"
+            "{file}: a KL autoencoder is not fitted but trained, by a configuration of its own such as \
+             configs/autoencoder-tiny.toml; `train tokenizer` takes the result with --autoencoder"
         ),
     }
+    if request.place.resume {
+        return Err(failure::usage("--resume: fitting a linear autoencoder has no steps to go on from"));
+    }
+    output::check_file(out)?;
     let device = request.machine.start()?;
     let source = Arc::new(Source::open(&request.run.data, Split::Train)?);
-    let mut observe = |event: Event| {
-        if let Event::Note(text) = event {
-            note(&text);
-        }
+    let autoencoder = autoencoder::fit(config, source, &device, &mut |text| note(&text))?;
+    save_autoencoder(out, &config.model.autoencoder, &autoencoder, None)?;
+    output::print(&format!("done: {}", out.display()))
+}
+
+/// Images to train on, and to validate on.
+fn sources(data: &[PathBuf]) -> Result<(Arc<Source>, Source)> {
+    let training = Arc::new(Source::open(data, Split::Train)?);
+    let validation = validation_source(data)?;
+    note(&format!("{} training images, {} for validation", training.len(), validation.len()));
+    Ok((training, validation))
+}
+
+/// Trains to the end or until Ctrl-C; `fresh` makes the model that a new run starts from.
+fn run<O: Objective>(
+    place: &Place,
+    config: RunConfig<O::Kind>,
+    objective: O,
+    fresh: impl FnOnce() -> semanticist::Result<O::Model>,
+    device: &Device,
+) -> Result<()> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
+    let surroundings = Surroundings { out: &place.out, device, interrupted: &INTERRUPTED };
+    let progress = TrainingProgress::new(config.steps, config.log.every);
+    let trainer = if place.resume {
+        Trainer::resume(config, objective, surroundings)?
+    } else {
+        check_fresh(&place.out)?;
+        Trainer::start(config, objective, fresh()?, surroundings)?
     };
-    let autoencoder = fit_autoencoder(&config, source, &device, &mut observe)?;
-    save_autoencoder(&request.out, &config.model.autoencoder, &autoencoder)?;
-    output::print(&format!("done: {}", request.out.display()))
+    let ending = trainer.run(&mut |event| show(&progress, event))?;
+    drop(progress);
+    match ending {
+        Ending::Complete => output::print(&format!(
+            "done: {} (look at {})",
+            place.out.join("model.safetensors").display(),
+            place.out.join("samples").display(),
+        )),
+        Ending::Interrupted => output::print(&format!(
+            "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
+            place.out.display()
+        )),
+    }
 }
 
 fn show(progress: &TrainingProgress, event: Event) {
     match event {
         Event::Stepped { step, loss, images_per_second, .. } => progress.step(step, loss, images_per_second),
-        Event::Validated(ValidationRecord { step, tokens, validation_mse, .. }) => {
-            let losses = tokens.iter().zip(validation_mse);
-            let losses: Vec<String> = losses.map(|(k, loss)| format!("{k}: {loss:.4}")).collect();
-            progress.say(&format!("step {step}: validation loss by tokens  {}", losses.join("  ")));
-        }
+        Event::Validated { step, summary } => progress.say(&format!("step {step}: {summary}")),
         Event::Saved(path) => progress.say(&format!("saved {}", path.display())),
         Event::Note(text) => progress.say(&text),
     }

@@ -4,10 +4,13 @@
 //! half-written.
 
 mod bench;
+mod cache_tokens;
 mod decode;
 mod encode;
+mod hub;
 mod models;
 mod reconstruct;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -182,6 +185,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "reconstruct --help",
         "encode --help",
         "decode --help",
+        "cache-tokens --help",
         "models info --help",
         "verify --help",
     ] {

@@ -12,8 +12,8 @@ fn a_photo_gives_a_sheet_and_a_table() {
     folder.photo("photos/cat.png", 3);
     let run = folder.run(&format!("{PAINT} photos/cat.png")).ok();
     let words: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[0], ["photos/cat.png", "->", "cat.tokens.png"]);
-    assert_eq!(words[1], ["tokens", "PSNR", "dB", "SSIM", "seconds"]);
+    assert_eq!(words[0][..5], ["photos/cat.png", "->", "cat.tokens.png,", "painted", "in"]);
+    assert_eq!(words[1], ["tokens", "PSNR", "dB", "SSIM"]);
     assert_eq!(words[2..].iter().map(|line| line[0]).collect::<Vec<_>>(), ["1", "2", "4"]);
     assert_eq!(run.stderr, "", "there is no bar without a terminal");
     // Four cells of 12 × 16 pixels, 12 between them; two lines of text.
@@ -32,10 +32,10 @@ fn json_holds_the_same() {
     assert_eq!(rows.iter().map(|row| row["tokens"].as_u64().unwrap()).collect::<Vec<_>>(), [4, 1]);
     for row in rows {
         let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 4, "{keys:?}");
+        assert_eq!(keys.len(), 3, "{keys:?}");
         assert!(row["psnr"].as_f64().unwrap() > 0.0 && row["ssim"].as_f64().unwrap() < 1.0);
-        assert!(row["seconds"].as_f64().unwrap() > 0.0);
     }
+    assert!(image["seconds"].as_f64().unwrap() > 0.0);
     assert_ne!(rows[0]["psnr"], rows[1]["psnr"], "tokens make a difference");
 }
 

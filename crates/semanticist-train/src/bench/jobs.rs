@@ -19,7 +19,7 @@ use semanticist_ops::profile::{self, Timing};
 use super::{Measured, Share, peak};
 use crate::data::{BatchOptions, Batches, Position, Source, Split};
 use crate::gradients::Gradients;
-use crate::objective::{self, Draws};
+use crate::objective::tokenizer::{self as objective, Draws};
 use crate::optimizer::{AdamW, AdamWConfig};
 
 /// Runs `job` once for nothing, then `repeats` times, and the machine's peak before and after.

@@ -7,10 +7,9 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use semanticist::files::write_atomically;
-use semanticist::model::tokenizer_metadata;
-use semanticist::tokenizer::Networks;
+use semanticist::model::{shapes, tokenizer_metadata};
+use semanticist::weights::Dtype;
 use semanticist::weights::header::{self, Entry};
-use semanticist::weights::{self, Dtype};
 use semanticist::{Model, Noise, Result, TokenizerConfig};
 
 use super::Measured;
@@ -29,7 +28,7 @@ pub fn load(
 ) -> Result<Measured> {
     let folder = Scratch::new()?;
     let path = kept.map_or_else(|| folder.0.join("model.safetensors"), Path::to_path_buf);
-    let shapes = shapes(config, device)?;
+    let shapes = shapes(config)?;
     if !path.exists() {
         write(&path, config, &shapes)?;
     }
@@ -43,14 +42,6 @@ pub fn load(
     let numbers: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
     let model_bytes = Some((numbers * size_of::<f32>()) as u64);
     Ok(Measured { seconds, model_bytes, ..Measured::default() })
-}
-
-/// Every tensor of a tokenizer's file.
-fn shapes(config: &TokenizerConfig, device: &Device) -> Result<BTreeMap<String, Vec<usize>>> {
-    let networks = Networks::init(config, &mut Noise::seeded(0), device)?;
-    let mut shapes = weights::shapes(&networks, "");
-    shapes.extend(config.autoencoder.shapes(device));
-    Ok(shapes)
 }
 
 fn write(path: &Path, config: &TokenizerConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Result<()> {

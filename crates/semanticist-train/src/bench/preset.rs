@@ -8,6 +8,7 @@ use semanticist::{TokenizerConfig, presets};
 use serde::Serialize;
 
 use crate::config::RunConfig;
+use crate::objective::tokenizer::TokenizerRun;
 
 /// The size of encoder and decoder: ViT-S, -B, -L (Dosovitskiy et al., 2021) and DiT-S to -XL
 /// (Peebles and Xie, 2023) on 256×256 pixels, or the model in the box.
@@ -38,7 +39,10 @@ impl Preset {
     pub fn tokenizer(self) -> TokenizerConfig {
         let blocks = match self {
             Self::Tiny => {
-                let run = RunConfig::parse(include_str!("../../../../configs/tokenizer-tiny.toml"), &[]);
+                let run = RunConfig::<TokenizerRun>::parse(
+                    include_str!("../../../../configs/tokenizer-tiny.toml"),
+                    &[],
+                );
                 return run.expect("the configuration in the box is right, as its test shows").model;
             }
             Self::S => presets::S,

@@ -1,5 +1,5 @@
 //! Training images: where they lie ([`Source`]), in which order they come ([`EpochOrder`]), what is
-//! done to them ([`transform`]), and the batches that result ([`Batches`]).
+//! done to them ([`transform`], [`Views`]), and the batches that result ([`Batches`]).
 //!
 //! Encoded bytes are read as late as possible and never a whole shard at once. Everything drawn is a
 //! function of (seed, epoch, index), so training resumes exactly from a [`Position`].
@@ -11,11 +11,13 @@ mod order;
 mod parquet;
 mod source;
 pub mod transform;
+mod views;
 
 #[cfg(test)]
 mod testing;
 
 pub use batches::{Batch, BatchOptions, Batches, Position};
 pub use broken::Broken;
-pub use order::{EpochOrder, Pool};
+pub use order::{EpochOrder, Pool, permutation};
 pub use source::{Chunk, Record, Records, Source, Split};
+pub use views::Views;

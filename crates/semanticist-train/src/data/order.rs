@@ -98,7 +98,7 @@ impl EpochOrder {
 }
 
 /// A uniform shuffle of `0..count`: sorted by random keys of 48 bits.
-fn permutation(count: usize, seed: u64) -> Vec<usize> {
+pub fn permutation(count: usize, seed: u64) -> Vec<usize> {
     let draws = Noise::seeded(seed).uniform(2 * count);
     let (pairs, _) = draws.as_chunks::<2>();
     let scale = f64::from(1 << 24);

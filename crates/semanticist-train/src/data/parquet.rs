@@ -43,6 +43,16 @@ impl Shard {
         Ok(Self { path: path.to_path_buf(), metadata, columns, first_rows })
     }
 
+    /// The names of the classes in the order of the labels, if the file says them as those of the
+    /// Hugging Face hub do.
+    pub fn classes(&self) -> Option<Vec<String>> {
+        let entries = self.metadata.metadata().file_metadata().key_value_metadata()?;
+        let entry = entries.iter().find(|entry| entry.key == "huggingface")?;
+        let description: serde_json::Value = serde_json::from_str(entry.value.as_deref()?).ok()?;
+        let names = description.pointer("/info/features/label/names")?;
+        serde_json::from_value(names.clone()).ok()
+    }
+
     /// How many row groups the file has.
     pub fn groups(&self) -> usize {
         self.first_rows.len()

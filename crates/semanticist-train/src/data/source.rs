@@ -112,7 +112,7 @@ impl Source {
         &self.chunks
     }
 
-    /// The names of the classes in the order of the labels, if class folders gave them.
+    /// The names of the classes in the order of the labels, if class folders or shards gave them.
     pub fn classes(&self) -> Option<&[String]> {
         self.classes.as_deref()
     }
@@ -203,6 +203,8 @@ impl Split {
 struct Found {
     chunks: Vec<(Chunk, Option<String>)>,
     classes: BTreeSet<String>,
+    /// What the shards say of their classes, each in its turn.
+    shard_classes: Vec<Option<Vec<String>>>,
     skipped: usize,
 }
 
@@ -248,6 +250,7 @@ impl Found {
 
     fn add_shard(&mut self, path: &Path) -> Result<()> {
         let shard = Arc::new(Shard::open(path)?);
+        self.shard_classes.push(shard.classes());
         let groups = (0..shard.groups()).filter(|&group| shard.rows(group) > 0);
         self.chunks.extend(groups.map(|group| (Chunk::RowGroup { shard: shard.clone(), group }, None)));
         Ok(())
@@ -263,7 +266,12 @@ impl Found {
         };
         let chunks: Vec<_> = self.chunks.into_iter().map(labelled).collect();
         let rows = chunks.iter().map(Chunk::rows).sum();
-        let classes = (!self.classes.is_empty()).then(|| self.classes.into_iter().collect());
+        let agreed = self.shard_classes.windows(2).all(|pair| pair[0] == pair[1]);
+        let classes = match self.shard_classes.into_iter().next() {
+            // Labels of folders and of shards together have no names that fit both.
+            Some(names) => names.filter(|_| agreed && self.classes.is_empty()),
+            None => (!self.classes.is_empty()).then(|| self.classes.into_iter().collect()),
+        };
         Source { chunks, classes, rows, skipped: self.skipped }
     }
 }

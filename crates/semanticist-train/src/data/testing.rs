@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
+use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::WriterProperties;
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field};
@@ -42,11 +43,25 @@ pub(super) fn shard(path: &Path, images: &[Option<Vec<u8>>], group: usize) {
 
 /// Writes any columns.
 pub(super) fn write(path: &Path, columns: &[(&str, ArrayRef)], group: usize) {
+    write_described(path, columns, group, None);
+}
+
+/// Writes any columns, with what the Hugging Face hub says of them.
+pub(super) fn write_described(
+    path: &Path,
+    columns: &[(&str, ArrayRef)],
+    group: usize,
+    description: Option<&str>,
+) {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns.iter().map(|(name, column)| (*name, column.clone(), true)),
     )
     .unwrap();
-    let properties = WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+    let entry = |text: &str| vec![KeyValue::new("huggingface".into(), text.to_string())];
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group))
+        .set_key_value_metadata(description.map(entry))
+        .build();
     let mut writer =
         ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();

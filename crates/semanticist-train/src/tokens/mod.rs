@@ -4,6 +4,8 @@
 //! of any length, or `.safetensors`, which array libraries map directly. Both are written and read
 //! one row at a time.
 
+mod batches;
+pub mod cache;
 mod parquet;
 mod partial;
 mod safetensors;
@@ -11,6 +13,8 @@ mod safetensors;
 use std::path::Path;
 
 use semanticist::{Error, Result};
+
+pub use batches::{TokenBatches, TokenExample};
 
 /// What the tokens of a file have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,9 @@ pub struct TokenRecord {
     pub label: Option<i64>,
     /// Its tokens, one after the other: K × D numbers.
     pub tokens: Vec<f32>,
+    /// Width and height of the photo in pixels, if the tokens are of all of it with padding beside
+    /// ([`semanticist::image::Fit::Pad`]).
+    pub padded: Option<(u32, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,12 +134,12 @@ impl TokenWriter {
     /// Adds an image. A `.safetensors` file has room for 100 MB of paths and labels.
     ///
     /// # Panics
-    /// If `tokens` are not the K × D numbers that the file was created for.
-    pub fn push(&mut self, path: &str, label: Option<i64>, tokens: &[f32]) -> Result<()> {
-        assert_eq!(tokens.len(), self.info.values(), "numbers of one image");
+    /// If its tokens are not the K × D numbers that the file was created for.
+    pub fn push(&mut self, record: &TokenRecord) -> Result<()> {
+        assert_eq!(record.tokens.len(), self.info.values(), "numbers of one image");
         match &mut self.output {
-            Output::Parquet(writer) => writer.push(path, label, tokens),
-            Output::Safetensors(writer) => writer.push(path, label, tokens),
+            Output::Parquet(writer) => writer.push(record),
+            Output::Safetensors(writer) => writer.push(record),
         }
     }
 

@@ -14,9 +14,10 @@ use super::bench::{Bench, Values};
 use super::decoder::LAST_TIMESTEP;
 use super::recording::Recording;
 use super::sizes::{DecoderSizes, EncoderSizes};
+use crate::ema;
 use crate::gradients::Gradients;
+use crate::objective::tokenizer as objective;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::{ema, objective};
 
 pub(super) const FILE: &str = "training_run.safetensors";
 

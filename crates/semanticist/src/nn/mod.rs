@@ -2,12 +2,14 @@
 //! linear layer is `[outputs, inputs]`.
 
 mod block;
+mod convolution;
 mod embed;
 mod initial;
 mod linear;
 mod norm;
 
 pub use block::{Attention, BlockSize, Mlp};
+pub use convolution::{Convolution, GroupNorm};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
 pub use initial::{Initial, constant};
 pub use linear::Linear;

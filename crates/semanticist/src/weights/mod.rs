@@ -130,6 +130,12 @@ impl HostTensor {
         Self::new(Dtype::F32, shape.to_vec(), Bytes::Owned(Arc::new(bytes)))
     }
 
+    /// A row of integers.
+    pub fn from_i64(values: &[i64]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::new(Dtype::I64, vec![values.len()], Bytes::Owned(Arc::new(bytes)))
+    }
+
     /// # Panics
     /// If the bytes do not have the size that shape and type ask for: readers check before.
     fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
@@ -168,17 +174,26 @@ impl HostTensor {
 
     /// The elements as 32-bit floats; `None` if they are not floats of 16, 32 or 64 bits.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let bytes = self.bytes();
-        let values = match self.dtype {
+        let values = self.values(0..self.shape.iter().product());
+        self.release();
+        values
+    }
+
+    /// Some of the elements, by their place in row-major order; else as [`HostTensor::to_f32`].
+    ///
+    /// # Panics
+    /// If there are no such elements.
+    pub fn values(&self, elements: Range<usize>) -> Option<Vec<f32>> {
+        let width = self.dtype.bitsize() / 8;
+        let bytes = &self.bytes()[elements.start * width..elements.end * width];
+        Some(match self.dtype {
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
             Dtype::BF16 => decode(bytes, |value| bf16::from_le_bytes(value).to_f32()),
             // Rounding to the nearest is what a model in single precision would have stored.
             Dtype::F64 => decode(bytes, |value| f64::from_le_bytes(value) as f32),
             _ => return None,
-        };
-        self.release();
-        Some(values)
+        })
     }
 
     /// Gives back the memory of a mapped file's pages, so that a model that is loaded from one is not

@@ -47,9 +47,20 @@ pub fn load(path: &Path) -> Result<PublishedWeights> {
     Ok(PublishedWeights { skipped, ..translate(weights, path)? })
 }
 
+/// The names of the shards that an index (`….index.json`) lists; they lie beside it.
+///
+/// # Errors
+/// If it is damaged or points elsewhere.
+pub fn shards(index: &Path) -> Result<Vec<String>> {
+    sources::shards(index)
+}
+
 /// The tensors of a checkpoint under their published names, and what else it held. `known` says of a
 /// name without wrappers whether it is one of the model's.
-pub(super) fn read(path: &Path, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
+///
+/// # Errors
+/// If the file is no checkpoint, or would run code.
+pub fn read(path: &Path, known: impl Fn(&str) -> bool) -> Result<(Weights, Vec<String>)> {
     let Sources { files, promised } = sources::find(path)?;
     let (mut all, mut all_skipped) = (Weights::new(), Vec::new());
     for file in &files {

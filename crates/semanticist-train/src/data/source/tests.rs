@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray};
 
-use super::super::testing::{png, put, shard, write};
+use super::super::testing::{png, put, shard, write, write_described};
 use super::*;
 
 fn open(paths: &[&Path]) -> Result<Source> {
@@ -43,6 +43,23 @@ fn labels_agree_across_folders() {
     let source =
         open(&[&root.path().join("a"), &root.path().join("b"), &root.path().join("3.anything")]).unwrap();
     assert_eq!(found(&source), [(Some(0), 0), (Some(1), 1), (Some(1), 2), (None, 3)]);
+}
+
+#[test]
+fn shards_that_agree_name_their_classes() {
+    let root = tempfile::tempdir().unwrap();
+    let described = |name: &str, classes: &str| {
+        let label = format!(r#"{{"_type": "ClassLabel", "names": {classes}}}"#);
+        let text = format!(r#"{{"info": {{"features": {{"label": {label}}}}}}}"#);
+        let images: ArrayRef = Arc::new(BinaryArray::from_iter_values([png(0)]));
+        write_described(&root.path().join(name), &[("image", images)], 1, Some(&text));
+        root.path().join(name)
+    };
+    let first = described("0.parquet", r#"["cat", "dog"]"#);
+    let second = described("1.parquet", r#"["cat", "dog"]"#);
+    let other = described("2.parquet", r#"["bird"]"#);
+    assert_eq!(open(&[&first, &second]).unwrap().classes().unwrap(), ["cat", "dog"]);
+    assert_eq!(open(&[&first, &other]).unwrap().classes(), None);
 }
 
 #[test]

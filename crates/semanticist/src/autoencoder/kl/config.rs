@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// In a file, `preset = "NAME"` stands for all numbers of a published one; fields beside it replace
 /// single numbers. Without a preset every field is needed, but for `decoder_attention` (none),
-/// `groups` (32), `quant_conv` (true) and `shift` (0).
+/// `groups` (32), `quant_conv` (true), `scale` (1, until training estimates it) and `shift` (0).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct KlConfig {
@@ -84,7 +84,7 @@ impl TryFrom<Fields> for KlConfig {
                 .unwrap_or_default(),
             groups: fields.groups.or(preset.map(|preset| preset.groups)).unwrap_or(GROUPS),
             quant_conv: fields.quant_conv.or(preset.map(|preset| preset.quant_conv)).unwrap_or(true),
-            scale: fields.scale.or(preset.map(|preset| preset.scale)).ok_or_else(|| missing("scale"))?,
+            scale: fields.scale.or(preset.map(|preset| preset.scale)).unwrap_or(1.0),
             shift: fields.shift.or(preset.map(|preset| preset.shift)).unwrap_or(0.0),
         })
     }

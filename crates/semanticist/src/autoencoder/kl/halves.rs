@@ -5,7 +5,8 @@ use burn::tensor::{Device, Tensor};
 use semanticist_ops::{self as ops, Stride};
 
 use super::config::KlConfig;
-use super::layers::{Convolution, GroupNorm, Level, Middle};
+use super::layers::{Level, Middle};
+use crate::nn::{Convolution, GroupNorm};
 
 /// Images to moments.
 #[derive(Module, Debug)]

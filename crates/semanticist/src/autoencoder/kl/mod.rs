@@ -105,6 +105,11 @@ impl KlAutoencoder {
         self.scaled(self.posterior(pixels).sample(noise))
     }
 
+    /// The same networks with latents multiplied by another number.
+    pub fn with_scale(self, scale: f64) -> Self {
+        Self { scale, ..self }
+    }
+
     /// Latents as the tokenizer's decoder denoises them, from those of the distribution.
     pub fn scaled(&self, latents: Tensor<4>) -> Latents {
         Latents((latents - self.shift) * self.scale)

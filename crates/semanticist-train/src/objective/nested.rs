@@ -1,12 +1,9 @@
-//! What the training of a tokenizer minimises.
+//! Nested classifier-free guidance: how many tokens a sample keeps in training.
 
-use burn::tensor::Tensor;
-use semanticist::diffusion::{Losses, Process};
-use semanticist::tokenizer::Networks;
-use semanticist::{Error, Latents, Noise, Pixels, Result};
+use semanticist::{Error, Noise, Result};
 use serde::{Deserialize, Serialize};
 
-/// Nested classifier-free guidance (paper 4.3 and C.1): how many tokens a sample keeps in training.
+/// How many tokens a sample keeps (paper 4.3 and C.1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NestedGuidance {
@@ -31,7 +28,9 @@ impl NestedGuidance {
     pub fn validate(&self) -> Result<()> {
         for (name, value) in [("drop_all", self.drop_all), ("drop_all_nested", self.drop_all_nested)] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(Error::Config(format!("nested_guidance.{name} = {value} is not in [0, 1]")));
+                return Err(Error::Config(format!(
+                    "objective.nested_guidance.{name} = {value} is not in [0, 1]"
+                )));
             }
         }
         Ok(())
@@ -45,37 +44,6 @@ impl NestedGuidance {
         let dropped = noise.uniform(count);
         kept.zip(dropped).map(|(kept, u)| if u < drop_all { 0 } else { kept }).collect()
     }
-}
-
-/// Everything drawn for one batch.
-#[derive(Debug, Clone)]
-pub struct Draws {
-    /// How many tokens each sample keeps.
-    pub keep: Vec<usize>,
-    /// The timestep of each sample.
-    pub timesteps: Vec<usize>,
-    /// Gaussian, of the latents' shape.
-    pub noise: Tensor<4>,
-}
-
-/// The diffusion loss of a batch.
-///
-/// `drop_path` is the source of the encoder's dropped branches; `None` drops none.
-///
-/// # Shapes
-/// `images` `[B, 3, H, W]` and `latents` `[B, C, h, w]` on the networks' device.
-pub fn loss(
-    networks: &Networks,
-    process: &Process,
-    (images, latents): (&Pixels, Latents),
-    draws: Draws,
-    drop_path: Option<&mut Noise>,
-) -> Losses {
-    let count = networks.encoder.concept_tokens.dims()[1];
-    let tokens = networks.encoder.forward(images, count, drop_path).tokens;
-    let example = process.add_noise(latents.0, draws.noise, &draws.timesteps);
-    let output = networks.decoder.forward(example.noisy.clone(), &draws.timesteps, &tokens, &draws.keep);
-    process.training_loss(output, &example)
 }
 
 #[cfg(test)]

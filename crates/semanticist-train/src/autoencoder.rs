@@ -1,0 +1,56 @@
+//! The autoencoder that a tokenizer's run begins with.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
+use semanticist::{Error, Result};
+
+use crate::config::RunConfig;
+use crate::data::{BatchOptions, Batches, Position, Source};
+use crate::objective::tokenizer::TokenizerRun;
+
+/// The autoencoder that the configuration asks for, fitted to the first images of the run's order.
+///
+/// # Errors
+/// If the data cannot be read or has too few images, or the autoencoder is trained and not fitted.
+pub fn fit(
+    config: &RunConfig<TokenizerRun>,
+    source: Arc<Source>,
+    device: &Device,
+    note: &mut dyn FnMut(String),
+) -> Result<Autoencoder> {
+    let (patch_size, channels, whitening) = match config.model.autoencoder {
+        AutoencoderConfig::Pixel {} => return Ok(Autoencoder::Pixel),
+        AutoencoderConfig::Linear { patch_size, channels, whitening } => (patch_size, channels, whitening),
+        AutoencoderConfig::Kl(_) => {
+            return Err(Error::Config(
+                "a KL autoencoder cannot be fitted on the way; give its weights with --autoencoder FILE"
+                    .into(),
+            ));
+        }
+    };
+    const BATCH: usize = 100;
+    let wanted = config.data.fit_images.min(source.len());
+    let options = BatchOptions {
+        size: config.model.image_size,
+        batch: BATCH.min(wanted.max(1)),
+        seed: config.seed,
+        workers: config.data.workers,
+        flip: 0.0,
+    };
+    let mut fit = LinearFit::new(patch_size);
+    let (mut seen, mut batches) = (0, Batches::new(source, options, Position::default()));
+    while seen < wanted {
+        let Some(batch) = batches.next().transpose()? else { break };
+        fit.add(&batch.images)?;
+        seen += batch.images.len();
+    }
+    let (autoencoder, report) = fit.finish(channels, whitening, device)?;
+    note(format!(
+        "linear autoencoder fitted to {seen} images: {:.1} % of the variance, {:.2} dB by itself",
+        100.0 * report.explained,
+        report.psnr
+    ));
+    Ok(Autoencoder::Linear(Box::new(autoencoder)))
+}

@@ -1,0 +1,380 @@
+//! The training of a KL autoencoder: pictures close to their photos from latents close to normal ones
+//! (Rombach et al., 2022, appendix G; `ldm/modules/losses/contperceptual.py` of CompVis/latent-diffusion).
+
+mod discriminator;
+mod perceptual;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlAutoencoder, KlConfig};
+use semanticist::image::{RgbImage, from_pixels, to_pixels};
+use semanticist::model::save_autoencoder;
+use semanticist::noise::derive_seed;
+use semanticist::weights::{self, Metadata, Precision};
+use semanticist::{Error, Noise, Pixels, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::images::ImageBatches;
+use super::{Batches, Loss, Objective, Trainable, Validation};
+use crate::config::{ImageData, Kind, RunConfig};
+use crate::data::{self, BatchOptions, Position, Source};
+use crate::sheet::{self, Cell};
+use crate::{quality, validation};
+
+pub use discriminator::{Discriminator, DiscriminatorConfig};
+pub use perceptual::PerceptualLoss;
+
+/// A KL autoencoder's training run, as its file has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AutoencoderRun;
+
+/// What learns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderModel {
+    /// Side of the square images, in pixels.
+    pub image_size: usize,
+    /// The autoencoder; its scale is estimated whenever the model is written.
+    pub autoencoder: AutoencoderConfig,
+    /// Someone who judges its pictures, if anyone.
+    #[serde(default)]
+    pub discriminator: Option<DiscriminatorConfig>,
+}
+
+impl AutoencoderModel {
+    fn kl(&self) -> Result<&KlConfig> {
+        match &self.autoencoder {
+            AutoencoderConfig::Kl(config) => Ok(config),
+            other => Err(Error::Config(format!(
+                "model.autoencoder is {}, which does not learn by gradients; expected kind = \"kl\"",
+                serde_json::to_string(other).unwrap_or_default()
+            ))),
+        }
+    }
+}
+
+/// How far a picture is from its photo, pixel by pixel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Distance {
+    /// The mean absolute difference of pixels in `[-1, 1]`.
+    #[default]
+    L1,
+    /// The mean squared difference.
+    L2,
+}
+
+/// What is minimised.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoencoderLoss {
+    pub distance: Distance,
+    /// Weight of the divergence of latents from normal ones, in nats, beside the sum of distances over
+    /// pixels and colours.
+    pub kl_weight: f64,
+    /// LPIPS, if its weights are given.
+    pub perceptual: Option<PerceptualConfig>,
+}
+
+impl Default for AutoencoderLoss {
+    fn default() -> Self {
+        Self { distance: Distance::L1, kl_weight: 1e-6, perceptual: None }
+    }
+}
+
+/// LPIPS in the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerceptualConfig {
+    /// Beside the mean distance of pixels.
+    pub weight: f64,
+    /// The weights of torchvision's VGG-16 and of LPIPS, in one file or two.
+    pub files: Vec<PathBuf>,
+}
+
+/// On what the averaged weights are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoencoderValidation {
+    /// Images in PSNR and SSIM.
+    pub images: usize,
+    /// Images on the sheet of samples.
+    pub samples: usize,
+}
+
+impl Default for AutoencoderValidation {
+    fn default() -> Self {
+        Self { images: 256, samples: 6 }
+    }
+}
+
+impl Kind for AutoencoderRun {
+    type Model = AutoencoderModel;
+    type Data = ImageData;
+    type Objective = AutoencoderLoss;
+    type Validation = AutoencoderValidation;
+
+    fn validate(config: &RunConfig<Self>) -> Result<()> {
+        let AutoencoderModel { image_size, autoencoder, discriminator } = &config.model;
+        config.model.kl()?;
+        autoencoder.validate()?;
+        autoencoder.latent_size(*image_size)?;
+        let AutoencoderLoss { kl_weight, perceptual, .. } = &config.objective;
+        let weights = [
+            ("objective.kl_weight", Some(*kl_weight)),
+            ("objective.perceptual.weight", perceptual.as_ref().map(|p| p.weight)),
+            ("model.discriminator.weight", discriminator.map(|d| d.weight)),
+        ];
+        let bad = weights.iter().find(|(_, weight)| weight.is_some_and(|w| !(w >= 0.0 && w.is_finite())));
+        let problem = if let Some((name, Some(weight))) = bad {
+            format!("{name} = {weight} is not a number from 0")
+        } else if let Some(DiscriminatorConfig { width, layers, .. }) =
+            discriminator.filter(|d| d.width == 0 || d.width % 8 != 0 || !(1..=8).contains(&d.layers))
+        {
+            format!("a discriminator of width {width} and {layers} layers; use a multiple of 8, and 1 to 8")
+        } else if let Some(d) = discriminator.filter(|d| !image_size.is_multiple_of(1 << d.layers)) {
+            format!("image size {image_size} cannot be halved {} times for the discriminator", d.layers)
+        } else if perceptual.is_some() && !image_size.is_multiple_of(16) {
+            format!("image size {image_size} cannot be halved 4 times for LPIPS")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(problem))
+    }
+
+    fn changed_data(before: &ImageData, now: &ImageData) -> Option<&'static str> {
+        ImageData::changed(before, now)
+    }
+}
+
+/// The networks of a run: only the autoencoder is of use afterwards.
+#[derive(Module, Debug)]
+pub struct AutoencoderNetworks {
+    pub autoencoder: KlAutoencoder,
+    pub discriminator: Option<Discriminator>,
+}
+
+/// An autoencoder while it learns.
+#[derive(Debug, Clone)]
+pub struct LearningAutoencoder {
+    pub config: AutoencoderModel,
+    pub networks: AutoencoderNetworks,
+}
+
+impl LearningAutoencoder {
+    /// Random weights.
+    ///
+    /// # Errors
+    /// If the configuration is not of a KL autoencoder.
+    pub fn init(config: &AutoencoderModel, noise: &mut Noise, device: &Device) -> Result<Self> {
+        // Whatever the scale, the networks do not see it.
+        let autoencoder = KlAutoencoder::init(config.kl()?, noise, device).with_scale(1.0);
+        let discriminator = config.discriminator.map(|config| Discriminator::init(&config, noise, device));
+        Ok(Self { config: config.clone(), networks: AutoencoderNetworks { autoencoder, discriminator } })
+    }
+}
+
+const CONFIG: &str = "config";
+
+impl Trainable for LearningAutoencoder {
+    type Parameters = AutoencoderNetworks;
+
+    fn parameters(&self) -> &AutoencoderNetworks {
+        &self.networks
+    }
+
+    fn parameters_mut(&mut self) -> &mut AutoencoderNetworks {
+        &mut self.networks
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let config = serde_json::to_string(&self.config).expect("configurations are plain data");
+        let metadata = Metadata::from([(CONFIG.to_string(), config)]);
+        weights::save(path, &weights::collect(&self.networks, ""), &metadata, Precision::F32)
+    }
+
+    fn load(path: &Path, device: &Device) -> Result<Self> {
+        let (mut stored, metadata) = weights::load(path)?;
+        let config = metadata.get(CONFIG).and_then(|text| serde_json::from_str(text).ok());
+        let config: AutoencoderModel =
+            config.ok_or_else(|| Error::file(path, "is not of the training of an autoencoder"))?;
+        let mut model = Self::init(&config, &mut Noise::seeded(0), device)?;
+        model.networks = weights::apply(model.networks, "", &mut stored);
+        stored.finish(path)?;
+        Ok(model)
+    }
+}
+
+/// An autoencoder to train, with random networks on the device of training.
+///
+/// # Errors
+/// If the configuration is impossible.
+pub fn untrained(config: &RunConfig<AutoencoderRun>, device: &Device) -> Result<LearningAutoencoder> {
+    let mut noise = Noise::seeded(derive_seed(config.seed, &[0]));
+    LearningAutoencoder::init(&config.model, &mut noise, &device.clone().autodiff())
+}
+
+/// The losses of [`AutoencoderLoss`] on images of a source.
+pub struct AutoencoderObjective {
+    source: Arc<Source>,
+    config: RunConfig<AutoencoderRun>,
+    perceptual: Option<PerceptualLoss>,
+    validation_images: Vec<RgbImage>,
+    device: Device,
+}
+
+impl AutoencoderObjective {
+    /// Trains on `training`, validates on the first images of `validation`.
+    ///
+    /// # Errors
+    /// If no validation image or no weights of LPIPS can be read.
+    pub fn new(
+        config: &RunConfig<AutoencoderRun>,
+        training: Arc<Source>,
+        validation: &Source,
+        device: &Device,
+    ) -> Result<Self> {
+        let perceptual = config.objective.perceptual.as_ref();
+        let perceptual =
+            perceptual.map(|config| PerceptualLoss::load(&config.files, &device.clone().autodiff()));
+        let AutoencoderValidation { images, samples } = config.validation;
+        let count = images.max(samples).max(1);
+        Ok(Self {
+            source: training,
+            config: config.clone(),
+            perceptual: perceptual.transpose()?,
+            validation_images: validation::images(validation, count, config.model.image_size)?,
+            device: device.clone(),
+        })
+    }
+
+    /// One over the deviation of latents, so that theirs becomes 1.
+    fn scale(&self, autoencoder: &KlAutoencoder) -> Result<f64> {
+        const BATCH: usize = 16;
+        let ImageData { workers, fit_images, .. } = self.config.data;
+        let (size, seed) = (self.config.model.image_size, self.config.seed);
+        let options = BatchOptions { size, batch: BATCH, seed, workers, flip: 0.0 };
+        let mut batches = data::Batches::new(self.source.clone(), options, Position::default());
+        let mut noise = Noise::seeded(derive_seed(seed, &[1]));
+        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+        for _ in 0..fit_images.min(self.source.len()).div_ceil(BATCH) {
+            let Some(batch) = batches.next().transpose()? else { break };
+            let latents = autoencoder.posterior(&to_pixels(&batch.images, &self.device)).sample(&mut noise);
+            for value in latents.into_data().iter::<f64>() {
+                (count, sum, squares) = (count + 1.0, sum + value, squares + value * value);
+            }
+        }
+        let variance: f64 = (squares - sum * sum / count) / (count - 1.0);
+        if variance.is_finite() && variance > 0.0 {
+            return Ok(variance.sqrt().recip());
+        }
+        Err(Error::Training(format!(
+            "the variance of the latents is {variance}; train with a lower kl_weight"
+        )))
+    }
+}
+
+impl Objective for AutoencoderObjective {
+    type Kind = AutoencoderRun;
+    type Model = LearningAutoencoder;
+    type Example = RgbImage;
+
+    fn examples(&self) -> usize {
+        self.source.len()
+    }
+
+    fn batches(
+        &self,
+        config: &RunConfig<AutoencoderRun>,
+        start: Position,
+    ) -> Box<dyn Batches<Example = RgbImage>> {
+        let size = config.model.image_size;
+        Box::new(ImageBatches::new(self.source.clone(), config, size, start))
+    }
+
+    fn loss(&self, model: &LearningAutoencoder, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
+        let AutoencoderLoss { distance, kl_weight, perceptual, .. } = &self.config.objective;
+        let AutoencoderNetworks { autoencoder, discriminator } = &model.networks;
+        let photos = Pixels(Tensor::from_inner(to_pixels(images, &self.device).0));
+        let values = photos.0.dims()[1..].iter().product::<usize>() as f64;
+        let posterior = autoencoder.posterior(&photos);
+        let pictures = autoencoder.decode(&autoencoder.scaled(posterior.sample(noise))).0;
+
+        // Pixels in [-1, 1] have twice the difference of those in [0, 1].
+        let difference = (pictures.clone() - photos.0.clone()) * 2.0;
+        let pixels = match distance {
+            Distance::L1 => difference.abs().mean(),
+            Distance::L2 => difference.square().mean(),
+        };
+        let divergence = posterior.divergence().mean();
+        let number = |tensor: &Tensor<1>| f64::from(tensor.clone().into_scalar::<f32>());
+        let mut parts = vec![("pixels", number(&pixels)), ("divergence", number(&divergence))];
+        let mut total = pixels + divergence * (kl_weight / values);
+        if let (Some(measure), Some(config)) = (&self.perceptual, perceptual) {
+            let seen = measure.distances(photos.0.clone(), pictures.clone()).mean();
+            parts.push(("perceptual", number(&seen)));
+            total = total + seen * config.weight;
+        }
+        let critic = discriminator.as_ref().zip(model.config.discriminator);
+        if let Some((critic, config)) = critic.filter(|(_, config)| step > config.from_step) {
+            // The autoencoder learns from a critic that stands still, the critic from finished pictures;
+            // so one backward pass gives each its own gradients. The critic goes first, because a frozen
+            // copy of parameters that are not drawn yet would freeze the original with it.
+            let of_photos = critic.forward(photos.0);
+            let critic_loss = discriminator::hinge(of_photos, critic.forward(pictures.clone().detach()));
+            let judgement = -critic.clone().no_grad().forward(pictures).mean();
+            parts.push(("judgement", number(&judgement)));
+            parts.push(("discriminator", number(&critic_loss)));
+            total = total + judgement * config.weight + critic_loss;
+        }
+        Loss { total, parts }
+    }
+
+    fn validate(&self, average: &LearningAutoencoder, step: u64, samples: &Path) -> Result<Validation> {
+        const BATCH: usize = 16;
+        let autoencoder = &average.networks.autoencoder;
+        let AutoencoderValidation { images, samples: shown } = self.config.validation;
+        let measured = &self.validation_images[..images.min(self.validation_images.len())];
+        let (mut psnr, mut ssim) = (0.0, Some(0.0));
+        for images in measured.chunks(BATCH) {
+            let pixels = to_pixels(images, &self.device);
+            let pictures = autoencoder.decode(&autoencoder.encode(&pixels));
+            for quality in quality::compare(&pixels, &pictures) {
+                psnr += quality.psnr / measured.len() as f64;
+                ssim = ssim.zip(quality.ssim).map(|(sum, found)| sum + found / measured.len() as f64);
+            }
+        }
+        let shown = &self.validation_images[..shown.min(self.validation_images.len())];
+        if !shown.is_empty() {
+            let pixels = to_pixels(shown, &self.device);
+            let pictures = from_pixels(&autoencoder.decode(&autoencoder.encode(&pixels)));
+            let row = |(photo, picture): (&RgbImage, RgbImage)| {
+                let decoded = Cell { picture, caption: "decoded".into(), detail: String::new() };
+                vec![Cell::original(photo.clone()), decoded]
+            };
+            let rows: Vec<_> = shown.iter().zip(pictures).map(row).collect();
+            let path = samples.join(format!("step-{step:08}.png"));
+            semanticist::image::save_png(&sheet::draw(&rows), &path)?;
+        }
+        let measures = json!({ "psnr": psnr, "ssim": ssim, "images": measured.len() });
+        let ssim = ssim.map(|ssim| format!("  SSIM {ssim:.3}")).unwrap_or_default();
+        Ok(Validation {
+            measures: measures.as_object().expect("it is one").clone(),
+            summary: format!("PSNR {psnr:.2} dB{ssim}"),
+        })
+    }
+
+    fn publish(&self, average: &LearningAutoencoder, path: &Path, history: &serde_json::Value) -> Result<()> {
+        let scale = self.scale(&average.networks.autoencoder)?;
+        let config = AutoencoderConfig::Kl(KlConfig { scale, shift: 0.0, ..average.config.kl()?.clone() });
+        let autoencoder = average.networks.autoencoder.clone().with_scale(scale);
+        save_autoencoder(path, &config, &Autoencoder::Kl(Box::new(autoencoder)), Some(history))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+use crate::gradients::Gradients;
+
+const CONFIG: &str = r#"
+steps = 10
+batch = 2
+[model]
+image_size = 16
+[model.autoencoder]
+kind = "kl"
+channels = 2
+base_width = 8
+width_multipliers = [1, 2]
+blocks = 1
+encoder_attention = []
+groups = 4
+[model.discriminator]
+width = 8
+layers = 2
+weight = 0.5
+from_step = 4
+[learning_rate]
+peak = 1e-3
+warmup_steps = 0
+decay = "constant"
+[data]
+fit_images = 12
+"#;
+
+fn picture(seed: u32) -> RgbImage {
+    RgbImage::from_fn(16, 16, |x, y| {
+        image::Rgb([(x * 13 + seed * 31) as u8, (y * 11) as u8, (x * y + seed) as u8])
+    })
+}
+
+struct Bench {
+    config: RunConfig<AutoencoderRun>,
+    objective: AutoencoderObjective,
+    model: LearningAutoencoder,
+    folder: tempfile::TempDir,
+}
+
+fn bench(settings: &[&str]) -> Bench {
+    let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+    let config = RunConfig::parse(CONFIG, &settings).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    (0..12).for_each(|seed| picture(seed).save(folder.path().join(format!("{seed:02}.png"))).unwrap());
+    let source = Arc::new(Source::open(&[folder.path().to_path_buf()], data::Split::All).unwrap());
+    let device = Device::flex();
+    let objective = AutoencoderObjective::new(&config, source.clone(), &source, &device).unwrap();
+    let model = untrained(&config, &device).unwrap();
+    Bench { config, objective, model, folder }
+}
+
+impl Bench {
+    fn loss(&self, step: u64) -> Loss {
+        self.objective.loss(&self.model, &[picture(1), picture(2)], step, &mut Noise::seeded(3))
+    }
+
+    fn gradients(&self, step: u64) -> Gradients {
+        Gradients::collect(&self.model.networks, &self.loss(step).total.backward())
+    }
+}
+
+fn values(gradients: &Gradients, name: &str) -> Vec<f32> {
+    gradients.get(name).unwrap().clone().into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn the_total_is_the_weighted_sum_of_the_parts() {
+    let bench = bench(&["objective.kl_weight=0.5", "objective.distance=l2"]);
+    let loss = bench.loss(5);
+    let part = |name: &str| loss.parts.iter().find(|(found, _)| *found == name).unwrap().1;
+    let expected =
+        part("pixels") + 0.5 / 768.0 * part("divergence") + 0.5 * part("judgement") + part("discriminator");
+    let total = f64::from(loss.total.into_scalar::<f32>());
+    assert!((total - expected).abs() < 1e-5 * total, "{total} {expected}");
+}
+
+#[test]
+fn the_critic_learns_from_its_own_loss_only_and_from_its_first_step_on() {
+    const CRITIC: &str = "discriminator.input.weight";
+    const DECODER: &str = "autoencoder.decoder.output.weight";
+    let before = bench(&[]).gradients(4);
+    assert!(before.get(CRITIC).is_none() && before.get(DECODER).is_some());
+    // Its judgement's weight moves the autoencoder and not the critic.
+    let [half, double] =
+        ["0.5", "2.0"].map(|weight| bench(&[&format!("model.discriminator.weight={weight}")]).gradients(5));
+    assert_eq!(values(&half, CRITIC), values(&double, CRITIC));
+    assert!(values(&half, CRITIC).iter().any(|&g| g != 0.0));
+    assert_ne!(values(&half, DECODER), values(&double, DECODER));
+}
+
+#[test]
+fn published_latents_have_variance_one() {
+    let bench = bench(&[]);
+    let path = bench.folder.path().join("kl.safetensors");
+    let average = LearningAutoencoder { networks: bench.model.networks.valid(), ..bench.model.clone() };
+    bench.objective.publish(&average, &path, &json!({"steps": 3})).unwrap();
+    let device = Device::flex();
+    let (config, autoencoder) =
+        semanticist::model::load_autoencoder(&path, &bench.config.model.autoencoder, &device).unwrap();
+    let AutoencoderConfig::Kl(config) = config else { panic!("it was a KL autoencoder") };
+    assert!(config.scale > 0.0 && (config.scale - 1.0).abs() > 0.02, "{}", config.scale);
+    let photos: Vec<_> = (0..12).map(picture).collect();
+    let draw = |seed| autoencoder.sample(&to_pixels(&photos, &device), &mut Noise::seeded(seed)).0;
+    let all: Vec<f64> = (0..8).flat_map(|seed| draw(seed).into_data().iter().collect::<Vec<_>>()).collect();
+    let mean = all.iter().sum::<f64>() / all.len() as f64;
+    let total = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
+    assert!((total - 1.0).abs() < 0.15, "{total}");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    for (setting, part) in [
+        ("model.autoencoder={kind=\"pixel\"}", "kind = \"kl\""),
+        ("model.discriminator.width=12", "multiple of 8"),
+        ("model.discriminator.layers=5", "halved 5 times"),
+        ("objective.kl_weight=-1", "kl_weight"),
+        ("objective.distance=l3", "l3"),
+    ] {
+        let error = RunConfig::<AutoencoderRun>::parse(CONFIG, &[setting.into()]).unwrap_err().to_string();
+        assert!(error.contains(part), "{setting}: {error}");
+    }
+}

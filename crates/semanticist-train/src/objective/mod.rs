@@ -1,0 +1,102 @@
+//! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
+
+pub mod autoencoder;
+pub mod images;
+pub mod nested;
+pub mod tokenizer;
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use semanticist::{Noise, Result};
+
+use crate::config::{Kind, RunConfig};
+use crate::data::Position;
+
+/// A model with parameters that learn, and whatever belongs to it that does not.
+pub trait Trainable: Clone {
+    /// The parts that learn.
+    type Parameters: Module + Clone;
+
+    fn parameters(&self) -> &Self::Parameters;
+
+    fn parameters_mut(&mut self) -> &mut Self::Parameters;
+
+    /// Writes all that [`Trainable::load`] needs to go on.
+    ///
+    /// # Errors
+    /// If the file cannot be written; nothing is left under its name then.
+    fn save(&self, path: &Path) -> Result<()>;
+
+    /// Reads what [`Trainable::save`] wrote.
+    ///
+    /// # Errors
+    /// If the file is something else, or damaged.
+    fn load(path: &Path, device: &Device) -> Result<Self>;
+}
+
+/// A loss and the data that it is of.
+pub trait Objective {
+    type Kind: Kind;
+    type Model: Trainable;
+    /// One of a batch.
+    type Example;
+
+    /// How many examples an epoch has.
+    fn examples(&self) -> usize;
+
+    /// The batches from `start` on.
+    fn batches(
+        &self,
+        config: &RunConfig<Self::Kind>,
+        start: Position,
+    ) -> Box<dyn Batches<Example = Self::Example>>;
+
+    /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`.
+    fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
+
+    /// Measures the averaged weights after a step; pictures go to the folder `samples`.
+    ///
+    /// # Errors
+    /// If they cannot be painted or written.
+    fn validate(&self, average: &Self::Model, step: u64, samples: &Path) -> Result<Validation>;
+
+    /// Writes the file that users get, with how it came to be.
+    ///
+    /// # Errors
+    /// If it cannot be written; nothing is left under its name then.
+    fn publish(&self, average: &Self::Model, path: &Path, history: &serde_json::Value) -> Result<()>;
+}
+
+/// An endless stream of batches.
+pub trait Batches {
+    type Example;
+
+    /// The next batch, and where to go on after it.
+    ///
+    /// # Errors
+    /// If the data cannot be read any further.
+    fn next(&mut self) -> Result<(Vec<Self::Example>, Position)>;
+
+    /// What is worth knowing since the last call, and did not stop the stream.
+    fn take_warnings(&mut self) -> Vec<String>;
+}
+
+/// What is minimised, and what it is made of.
+#[derive(Debug)]
+pub struct Loss {
+    /// The mean over the examples.
+    pub total: Tensor<1>,
+    /// Numbers for the journal, by name; means over the examples as well.
+    pub parts: Vec<(&'static str, f64)>,
+}
+
+/// How good the averaged weights are.
+#[derive(Debug, Clone)]
+pub struct Validation {
+    /// Entries of the journal's line.
+    pub measures: serde_json::Map<String, serde_json::Value>,
+    /// One line for people.
+    pub summary: String,
+}

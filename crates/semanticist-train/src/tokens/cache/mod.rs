@@ -1,0 +1,212 @@
+//! Caches of tokens: what a generator learns from.
+//!
+//! A cache is a folder of safetensors shards, each with `tokens` `[n, views, k, D]` in 16 or 32 bits
+//! and `labels` `[n]`, mapped into memory and read where a batch needs them. A shard appears whole or
+//! not at all, so that making a cache goes on where it was interrupted.
+
+mod plan;
+
+use std::path::{Path, PathBuf};
+
+use semanticist::weights::{self, Dtype, HostTensor, Metadata};
+use semanticist::{Error, Result};
+
+use super::{TokenFileInfo, TokenReader};
+
+pub use plan::CachePlan;
+
+const TOKENS: &str = "tokens";
+const LABELS: &str = "labels";
+const VIEWS: &str = "semanticist.views";
+const CLASSES: &str = "semanticist.classes";
+const PLAN: &str = "semanticist.plan";
+
+/// The label of an image without one.
+const NO_LABEL: i64 = -1;
+
+/// Tokens of images by number, in several views.
+#[derive(Debug)]
+pub struct TokenCache {
+    info: TokenFileInfo,
+    classes: Option<Vec<String>>,
+    shards: Vec<Shard>,
+    /// For each shard, the number of its first image.
+    first: Vec<usize>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Shard {
+    /// `[n, views, k, D]`
+    tokens: HostTensor,
+    labels: Vec<Option<i64>>,
+}
+
+impl TokenCache {
+    /// Opens caches, or shards of one, or token files of `encode`, whose tokens are then in memory; one
+    /// after the other.
+    ///
+    /// # Errors
+    /// If a file is none of these, a cache is not complete, or they are of different models or shapes.
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        let mut files = Vec::new();
+        for path in paths {
+            if path.is_dir() { files.extend(shards_of(path)?) } else { files.push(path.clone()) }
+        }
+        let mut cache: Option<Self> = None;
+        for path in &files {
+            let (info, classes, shard) = open(path)?;
+            let cache = cache.get_or_insert_with(|| Self {
+                info: info.clone(),
+                classes: classes.clone(),
+                shards: Vec::new(),
+                first: Vec::new(),
+                len: 0,
+            });
+            if (&cache.info, &cache.classes) != (&info, &classes) {
+                return Err(Error::file(
+                    path,
+                    format!(
+                        "holds {} × {} numbers of model {:.12}, the files before it {} × {} of {:.12}, or \
+                         their classes differ; give files of one model and data set",
+                        info.tokens,
+                        info.token_dim,
+                        info.model_hash,
+                        cache.info.tokens,
+                        cache.info.token_dim,
+                        cache.info.model_hash
+                    ),
+                ));
+            }
+            cache.first.push(cache.len);
+            cache.len += shard.labels.len();
+            cache.shards.push(shard);
+        }
+        match cache {
+            Some(cache) if cache.len > 0 => Ok(cache),
+            _ => Err(Error::Data("the token files hold no image; give a cache of `cache-tokens`".into())),
+        }
+    }
+
+    /// What all tokens have in common.
+    pub fn info(&self) -> &TokenFileInfo {
+        &self.info
+    }
+
+    /// The names of the classes, if known.
+    pub fn classes(&self) -> Option<&[String]> {
+        self.classes.as_deref()
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many views image `index` has.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn views(&self, index: usize) -> usize {
+        self.shards[self.place(index).0].tokens.shape()[1]
+    }
+
+    /// The class of image `index`, if known.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn label(&self, index: usize) -> Option<i64> {
+        let (shard, row) = self.place(index);
+        self.shards[shard].labels[row]
+    }
+
+    /// The first `count` tokens of a view of image `index`, one after the other.
+    ///
+    /// # Panics
+    /// If there is no such image, view or token.
+    pub fn tokens(&self, index: usize, view: usize, count: usize) -> Vec<f32> {
+        let (shard, row) = self.place(index);
+        let tokens = &self.shards[shard].tokens;
+        let &[_, views, k, dim] = tokens.shape() else { unreachable!("the shape was checked") };
+        assert!(view < views && count <= k, "view {view} of {views}, {count} tokens of {k}");
+        let start = (row * views + view) * k * dim;
+        tokens.values(start..start + count * dim).expect("the type was checked")
+    }
+
+    fn place(&self, index: usize) -> (usize, usize) {
+        assert!(index < self.len, "image {index} of {}", self.len);
+        let shard = self.first.partition_point(|&first| first <= index) - 1;
+        (shard, index - self.first[shard])
+    }
+}
+
+/// The shards of a complete cache, in order.
+fn shards_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let names = std::fs::read_dir(folder).map_err(|error| Error::io(folder, "list the folder", error))?;
+    let mut found: Vec<(usize, usize, PathBuf)> = names
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let (number, of) = plan::numbers(path.file_name()?.to_str()?)?;
+            Some((number, of, path))
+        })
+        .collect();
+    found.sort();
+    let of = found.first().map_or(0, |&(_, of, _)| of);
+    let complete = found.iter().enumerate().all(|(at, &(number, all, _))| at == number && all == of);
+    if found.is_empty() || !complete || found.len() != of {
+        let problem = format!(
+            "holds {} shards of {of}; expected a complete cache: run the same `cache-tokens` again to \
+             complete one",
+            found.len()
+        );
+        return Err(Error::file(folder, problem));
+    }
+    Ok(found.into_iter().map(|(_, _, path)| path).collect())
+}
+
+type Opened = (TokenFileInfo, Option<Vec<String>>, Shard);
+
+fn open(path: &Path) -> Result<Opened> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let (weights, metadata) = weights::load(path)?;
+        if metadata.contains_key(VIEWS) {
+            return open_shard(path, weights, &metadata);
+        }
+    }
+    let reader = TokenReader::open(path)?;
+    let info = reader.info().clone();
+    let (mut labels, mut values) = (Vec::new(), Vec::new());
+    for record in reader {
+        let record = record?;
+        labels.push(record.label);
+        values.extend(record.tokens);
+    }
+    let tokens = HostTensor::from_f32(&[labels.len(), 1, info.tokens, info.token_dim], &values);
+    Ok((info, None, Shard { tokens, labels }))
+}
+
+fn open_shard(path: &Path, mut weights: weights::Weights, metadata: &Metadata) -> Result<Opened> {
+    let info = TokenFileInfo::from_metadata(path, |key| metadata.get(key).cloned())?;
+    let damaged = |problem: String| Error::file(path, format!("is a damaged token cache: {problem}"));
+    let views: usize = metadata[VIEWS].parse().map_err(|_| damaged("views is no number".into()))?;
+    let classes = metadata.get(CLASSES).map(|text| serde_json::from_str(text)).transpose();
+    let classes = classes.map_err(|error| damaged(format!("classes: {error}")))?;
+    let mut take = |name| weights.remove(name).ok_or_else(|| damaged(format!("it has no {name}")));
+    let (tokens, labels) = (take(TOKENS)?, take(LABELS)?);
+    let labels = labels.to_i64().ok_or_else(|| damaged("labels are no integers".into()))?;
+    let expected = [labels.len(), views, info.tokens, info.token_dim];
+    if tokens.shape() != expected || !matches!(tokens.dtype(), Dtype::F16 | Dtype::F32) {
+        let found = format!("{} {:?}", tokens.dtype(), tokens.shape());
+        return Err(damaged(format!("tokens are {found}, expected F16 or F32 {expected:?}")));
+    }
+    let labels = labels.into_iter().map(|label| (label != NO_LABEL).then_some(label)).collect();
+    Ok((info, classes, Shard { tokens, labels }))
+}
+
+#[cfg(test)]
+mod tests;
