@@ -71,12 +71,13 @@ impl Model {
         if let Some(hash) = self.identity.hash.get() {
             return Ok(hash);
         }
+        let unread = |error| Error::io(&self.identity.path, "read", error);
         let computed = match &self.identity.source {
-            Source::Ours { weights, metadata } => weights::hash(weights, metadata),
-            Source::Published { path, config } => {
-                let mut all = published::load(path)?.weights;
+            Source::Ours { weights, metadata } => weights::hash(weights, metadata).map_err(unread)?,
+            Source::Published { config } => {
+                let mut all = published::load(&self.identity.path)?.weights;
                 all.extend(self.tokenizer.autoencoder.to_weights());
-                weights::hash(&all, &Metadata::from([(CONFIG.into(), config.clone())]))
+                weights::hash(&all, &Metadata::from([(CONFIG.into(), config.clone())])).map_err(unread)?
             }
         };
         Ok(self.identity.hash.get_or_init(|| computed))
@@ -86,6 +87,8 @@ impl Model {
 /// Where the hash of a model comes from.
 #[derive(Debug, Clone)]
 struct Identity {
+    /// What errors call the file.
+    path: PathBuf,
     source: Source,
     hash: OnceLock<String>,
 }
@@ -94,14 +97,13 @@ struct Identity {
 enum Source {
     /// One of our files, whose tensors are read from the disk again.
     Ours { weights: Weights, metadata: Metadata },
-    /// A published checkpoint, which may be a pickle and is read again as a whole, and the JSON of its
-    /// configuration.
-    Published { path: PathBuf, config: String },
+    /// A published checkpoint, which is read again, with this configuration in JSON.
+    Published { config: String },
 }
 
 impl Identity {
-    fn new(source: Source) -> Self {
-        Self { source, hash: OnceLock::new() }
+    fn new(path: &Path, source: Source) -> Self {
+        Self { path: path.to_path_buf(), source, hash: OnceLock::new() }
     }
 }
 

@@ -53,8 +53,11 @@ pub struct Work {
 }
 
 impl Memory {
-    /// Of a configuration; `read_whole` bytes are read from the file before any weight is placed.
-    pub(super) fn of(config: &TokenizerConfig, read_whole: u64) -> Result<Self> {
+    /// Of a configuration.
+    ///
+    /// # Errors
+    /// If it is impossible.
+    pub fn of(config: &TokenizerConfig) -> Result<Self> {
         let shapes = shapes(config)?;
         let numbers = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
         let largest = shapes.values().map(numbers).max().unwrap_or_default();
@@ -65,8 +68,8 @@ impl Memory {
         let encoded = (config.image_size / patch_size).pow(2) + 1 + config.tokens;
         Ok(Self {
             weights: shapes.values().map(numbers).sum::<u64>() * FLOAT,
-            // The pages of the tensor that is being placed, and what is read as a whole.
-            loading: largest * FLOAT + read_whole,
+            // The tensor that is being placed, as the file has it.
+            loading: largest * FLOAT,
             encode: ENCODER_COPIES * hidden_states(blocks, encoded) + 3 * pixels * FLOAT,
             decode: DECODER_COPIES * hidden_states(&config.decoder.blocks, patches + config.tokens)
                 + 3 * pixels * FLOAT,
@@ -119,7 +122,7 @@ mod tests {
     use crate::presets;
 
     fn memory(preset: &str) -> Memory {
-        Memory::of(&presets::tokenizer(preset).unwrap(), 0).unwrap()
+        Memory::of(&presets::tokenizer(preset).unwrap()).unwrap()
     }
 
     #[test]
@@ -145,7 +148,7 @@ mod tests {
         assert_eq!([needed(0, 1), needed(8, 1), needed(0, 4)], expected([113, 116, 122]));
         assert_eq!(needed(usize::MAX, 1), u64::MAX, "does not wrap");
         let larger = TokenizerConfig { image_size: 512, ..presets::tokenizer("b-128x32").unwrap() };
-        let larger = Memory::of(&larger, 0).unwrap();
+        let larger = Memory::of(&larger).unwrap();
         let trained = self::memory("b-128x32");
         assert!(larger.encode > 2 * trained.encode && larger.autoencoder == trained.autoencoder);
     }

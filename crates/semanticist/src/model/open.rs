@@ -105,13 +105,7 @@ impl ModelFile {
     /// If the configuration is impossible.
     pub fn memory(&self) -> Result<Memory> {
         let config = TokenizerConfig { image_size: self.image_size, ..self.config.clone() };
-        let read_whole = match &self.content {
-            Content::Ours { .. } => 0,
-            // A pickle is read as a whole before its tensors are placed; a folder of shards is, too, if it
-            // holds pickles, and only its files know.
-            Content::Published { .. } => std::fs::metadata(&self.source).map_or(0, |found| found.len()),
-        };
-        Memory::of(&config, read_whole)
+        Memory::of(&config)
     }
 
     /// Places the weights on `device`.
@@ -143,7 +137,7 @@ fn load_ours(
     device: &Device,
 ) -> Result<Model> {
     let training = entry(source, &metadata, TRAINING)?;
-    let identity = Identity::new(Source::Ours { weights: weights.clone(), metadata });
+    let identity = Identity::new(source, Source::Ours { weights: weights.clone(), metadata });
     let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut weights, device)
         .map_err(|error| Error::file(source, error.to_string()))?;
     let networks = placed(source, &config, weights, device)?;
@@ -176,7 +170,7 @@ fn load_published(
     if let Some(positions) = checkpoint.positions {
         compare_positions(path, &networks, &positions)?;
     }
-    let identity = Identity::new(Source::Published { path: path.to_path_buf(), config: json(&config) });
+    let identity = Identity::new(path, Source::Published { config: json(&config) });
     Ok(Model { tokenizer: Tokenizer { config, networks, autoencoder }, training: None, identity })
 }
 

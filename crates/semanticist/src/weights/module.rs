@@ -194,12 +194,13 @@ impl Applier<'_> {
             self.weights.problems.misfits.push(format!("{name} is {found:?}, expected {expected:?}"));
             return None;
         }
-        let values = tensor.to_f32();
-        if values.is_none() {
-            let found = tensor.dtype();
-            self.weights.problems.misfits.push(format!("{name} holds {found}, expected floats"));
-        }
-        values
+        let problem = match tensor.read_f32() {
+            Ok(Some(values)) => return Some(values),
+            Ok(None) => format!("{name} holds {}, expected floats", tensor.dtype()),
+            Err(error) => format!("{name} cannot be read ({error}); copy or download the file again"),
+        };
+        self.weights.problems.misfits.push(problem);
+        None
     }
 }
 

@@ -158,9 +158,9 @@ fn read_pickle(path: &Path) -> Result<Weights> {
     }
     let mut weights = Weights::new();
     for (name, tensor) in PytorchReader::new(path).map_err(damaged)?.into_tensors() {
-        let bytes = tensor.read().map_err(|error| damaged(error.into()))?;
-        let bytes = Bytes::Owned(Arc::new(bytes));
-        weights.insert(name, HostTensor::new(dtype(tensor.dtype()), tensor.shape().to_vec(), bytes));
+        // Each is read when it is placed, so that a model is not in memory twice.
+        let (_, kind, shape, read) = tensor.into_parts();
+        weights.insert(name, HostTensor::new(dtype(kind), shape, Bytes::OnDisk(Arc::new(read))));
     }
     Ok(weights)
 }
