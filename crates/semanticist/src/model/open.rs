@@ -17,6 +17,8 @@ use crate::weights::{self, HostTensor, Metadata, Weights, published};
 pub struct ModelFile {
     /// What errors call it.
     source: PathBuf,
+    /// Whether `source` is the path of a file.
+    on_disk: bool,
     content: Content,
     /// As the file was trained.
     config: TokenizerConfig,
@@ -38,13 +40,14 @@ impl ModelFile {
     pub fn open(path: &Path, published: Option<Published>) -> Result<Self> {
         let Some(Published { config, autoencoder }) = published else {
             let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
-            return Self::ours(path, weights, metadata);
+            return Ok(Self { on_disk: true, ..Self::ours(path, weights, metadata)? });
         };
         refuse_ours(path)?;
         config.validate()?;
         let autoencoder = autoencoder.map(Path::to_path_buf);
         Ok(Self {
             source: path.to_path_buf(),
+            on_disk: true,
             content: Content::Published { autoencoder },
             config: config.clone(),
             image_size: config.image_size,
@@ -65,12 +68,12 @@ impl ModelFile {
         config.validate().map_err(|error| Error::file(path, error.to_string()))?;
         let image_size = config.image_size;
         let content = Content::Ours { weights, metadata };
-        Ok(Self { source: path.to_path_buf(), content, config, image_size })
+        Ok(Self { source: path.to_path_buf(), on_disk: false, content, config, image_size })
     }
 
     /// The file, unless it is compiled into the program.
     pub fn path(&self) -> Option<&Path> {
-        self.source.exists().then_some(&self.source)
+        self.on_disk.then_some(&self.source)
     }
 
     /// The configuration that the model was trained with.
