@@ -118,7 +118,7 @@ impl Tokenizer {
         training: Option<&serde_json::Value>,
         precision: Precision,
     ) -> Result<()> {
-        let mut weights = weights::collect(&self.networks, "");
+        let mut weights = weights::deferred(&self.networks, "");
         weights.extend(self.autoencoder.to_weights());
         let mut metadata = tokenizer_metadata(&self.config);
         if let Some(training) = training {
@@ -136,7 +136,7 @@ impl Tokenizer {
     /// As [`Tokenizer::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
         let mut weights = Weights::new();
-        for (name, tensor) in weights::collect(&self.networks, "").iter() {
+        for (name, tensor) in weights::deferred(&self.networks, "").iter() {
             let published = names::to_published(name).expect("the table has every parameter");
             weights.insert(published, tensor.clone());
         }

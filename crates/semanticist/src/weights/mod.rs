@@ -28,7 +28,7 @@ use rayon::prelude::*;
 pub use safetensors::Dtype;
 
 pub use file::{Metadata, Precision, from_bytes, hash, load, save};
-pub use module::{Place, apply, collect, shapes};
+pub use module::{Place, apply, collect, deferred, shapes};
 
 // Values are kept as the little-endian bytes that files hold, so that a mapped file needs no copy.
 const _: () = assert!(cfg!(target_endian = "little"), "weights assume a little-endian machine");
@@ -120,8 +120,8 @@ enum Bytes {
     Owned(Arc<Vec<u8>>),
     Mapped(Arc<Mmap>, Range<usize>),
     Static(&'static [u8]),
-    /// Read when they are needed, and not kept.
-    OnDisk(Arc<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>),
+    /// Read from a file or a device when they are needed, and not kept.
+    Deferred(Arc<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>),
 }
 
 impl fmt::Debug for Bytes {
@@ -130,7 +130,7 @@ impl fmt::Debug for Bytes {
             Self::Owned(_) => "Owned",
             Self::Mapped(..) => "Mapped",
             Self::Static(_) => "Static",
-            Self::OnDisk(_) => "OnDisk",
+            Self::Deferred(_) => "Deferred",
         })
     }
 }
@@ -149,6 +149,15 @@ impl HostTensor {
     pub fn from_i64(values: &[i64]) -> Self {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         Self::new(Dtype::I64, vec![values.len()], Bytes::Owned(Arc::new(bytes)))
+    }
+
+    /// A tensor whose bytes `read` gives when they are needed.
+    fn deferred(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        read: impl Fn() -> io::Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(dtype, shape, Bytes::Deferred(Arc::new(read)))
     }
 
     /// # Panics
@@ -187,7 +196,7 @@ impl HostTensor {
     /// The elements as stored: row-major, little-endian.
     ///
     /// # Panics
-    /// If they are in a pickle on the disk: use [`HostTensor::read`].
+    /// If they are read from a pickle or a device only when needed: use [`HostTensor::read`].
     pub fn bytes(&self) -> &[u8] {
         self.resident().expect("the bytes are in memory or mapped")
     }
@@ -195,11 +204,11 @@ impl HostTensor {
     /// The elements as stored, from wherever they are.
     ///
     /// # Errors
-    /// If they are on the disk and cannot be read, or are not as many as there should be.
+    /// If they are in a file that cannot be read, or are not as many as there should be.
     pub fn read(&self) -> io::Result<Cow<'_, [u8]>> {
         match (&self.bytes, self.resident()) {
             (_, Some(bytes)) => Ok(Cow::Borrowed(bytes)),
-            (Bytes::OnDisk(read), None) => {
+            (Bytes::Deferred(read), None) => {
                 let (bytes, expected) = (read()?, self.size());
                 if bytes.len() == expected {
                     return Ok(Cow::Owned(bytes));
@@ -207,7 +216,7 @@ impl HostTensor {
                 let problem = format!("has {} bytes instead of {expected}", bytes.len());
                 Err(io::Error::new(io::ErrorKind::InvalidData, problem))
             }
-            (_, None) => unreachable!("only what is on the disk is not resident"),
+            (_, None) => unreachable!("only what is deferred is not resident"),
         }
     }
 
@@ -216,7 +225,7 @@ impl HostTensor {
             Bytes::Owned(bytes) => Some(bytes),
             Bytes::Mapped(map, range) => Some(&map[range.clone()]),
             Bytes::Static(bytes) => Some(bytes),
-            Bytes::OnDisk(_) => None,
+            Bytes::Deferred(_) => None,
         }
     }
 

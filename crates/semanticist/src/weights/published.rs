@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use pytorch_reader::{DType, PickleValue, PytorchReader};
 
 use super::sources::{self, Sources};
-use super::{Bytes, Dtype, HostTensor, Weights, header, names};
+use super::{Dtype, HostTensor, Weights, header, names};
 use crate::{Error, Result};
 
 /// Where training checkpoints keep their weights, the one to prefer first: published results are
@@ -160,7 +159,7 @@ fn read_pickle(path: &Path) -> Result<Weights> {
     for (name, tensor) in PytorchReader::new(path).map_err(damaged)?.into_tensors() {
         // Each is read when it is placed, so that a model is not in memory twice.
         let (_, kind, shape, read) = tensor.into_parts();
-        weights.insert(name, HostTensor::new(dtype(kind), shape, Bytes::OnDisk(Arc::new(read))));
+        weights.insert(name, HostTensor::deferred(dtype(kind), shape, read));
     }
     Ok(weights)
 }
