@@ -61,7 +61,8 @@ pub enum Command {
 /// Paint images from their first tokens, next to the original
 ///
 /// Writes one labelled contact sheet per image and prints how close each picture comes to the
-/// original. Images are cropped in the middle and reduced to the size of the model first.
+/// original. Images are reduced to the size of the model first, cropped in the middle or, with --fit
+/// pad, padded to a square.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
