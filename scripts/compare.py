@@ -6,6 +6,8 @@ ours (above 1: we are faster). Writes the table into BENCHMARKS.md between its t
     python3 -m venv venv && venv/bin/pip install torch
     cargo build --release --workspace
     venv/bin/python scripts/compare.py [--rounds 5] [--threads 2] [--only encode,decode]
+
+`load` needs `pip install safetensors numpy` too, and 3 GB of disk.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +28,7 @@ CASES = [
     ("encode, the first 32 tokens only", "encode", ["--preset", "b", "--batch", "4"], ["--tokens", "32"]),
     ("one denoising step, DiT-L, batch 2", "decode", ["--preset", "l", "--batch", "2"], []),
     ("training step, S, batch 4", "train", ["--preset", "s", "--batch", "4"], []),
+    ("load 3.0 GB of float32, ViT-L and DiT-L", "load", ["--preset", "l", "--batch", "1"], []),
 ]
 
 
@@ -43,9 +47,12 @@ def run(command):
 def measure(job, common, ours_only, given):
     """One run of each: (our seconds, our memory, our share of the peak), (their seconds, memory)."""
     threads = ["--threads", str(given.threads), "--repeats", str(given.repeats)]
+    if job == "load":
+        threads += ["--file", given.file]
     output, memory = run([given.binary, "bench", job, *common, *ours_only, *threads, "--json"])
     report = json.loads(output)
-    ours = (report["seconds"], memory, report["gflops"] / report["peak_gflops"])
+    share = report["gflops"] / report["peak_gflops"] if report["gflops"] else None
+    ours = (report["seconds"], memory, share)
     output, memory = run([sys.executable, ROOT / "scripts/torch_models.py", job, *common, *threads])
     return ours, (float(output), memory)
 
@@ -53,12 +60,12 @@ def measure(job, common, ours_only, given):
 def row(name, ours, theirs, batch):
     ratios = [t[0] / o[0] for o, t in zip(ours, theirs)]
     o, t = statistics.median(x[0] for x in ours), statistics.median(x[0] for x in theirs)
-    share = statistics.median(x[2] for x in ours)
+    share = "" if ours[0][2] is None else f"{statistics.median(x[2] for x in ours):.0%}"
     mib = [max(x[1] for x in side) / 2**20 for side in (ours, theirs)]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     return (
         f"| {name} | {o / batch:.3f} | {t / batch:.3f} | **{statistics.median(ratios):.2f}** ({spread}) "
-        f"| {share:.0%} | {mib[0]:.0f} / {mib[1]:.0f} |"
+        f"| {share} | {mib[0]:.0f} / {mib[1]:.0f} |"
     )
 
 
@@ -67,7 +74,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="encode,decode,train", help="jobs, separated by commas")
+    parser.add_argument("--only", default="encode,decode,train,load", help="jobs, separated by commas")
+    parser.add_argument("--file", help="what load reads; written if it is not there [default: a temporary file]")
     parser.add_argument("--binary", default=ROOT / "target/release/semanticist")
     parser.add_argument("--dry-run", action="store_true", help="print the table and leave the file as it is")
     given = parser.parse_args()
@@ -75,6 +83,8 @@ def main():
         sys.exit(f"{given.binary} does not exist; build it first or give --binary")
     import torch
 
+    folder = tempfile.TemporaryDirectory()
+    given.file = given.file or str(Path(folder.name) / "model.safetensors")
     lines = [
         f"PyTorch {torch.__version__}, {given.threads} threads, float32, {given.rounds} rounds in turn of "
         f"{given.repeats} runs each. Seconds per image; memory of the whole process.",
@@ -85,6 +95,9 @@ def main():
     for name, job, common, ours_only in CASES:
         if job not in given.only.split(","):
             continue
+        if job == "load":
+            # Writes the file, and reads it once so that both sides find it in the system's cache.
+            run([given.binary, "bench", "load", "--preset", "l", "--repeats", "1", "--file", given.file])
         pairs = [measure(job, common, ours_only, given) for _ in range(given.rounds)]
         lines.append(row(name, *zip(*pairs), batch=int(common[-1])))
         print(lines[-1], flush=True)

@@ -3,6 +3,7 @@
 For timing beside `semanticist bench` only (see compare.py): random weights, the same sizes and jobs.
 
     python scripts/torch_models.py encode --preset b --batch 4 --threads 2     prints seconds of one run
+    python scripts/torch_models.py load --file model.safetensors               the same of `bench load --file`
 """
 
 import argparse
@@ -168,18 +169,46 @@ def train(size, batch):
     return run
 
 
+def load(path):
+    """Reads a file into a module of its own names and shapes, which starts without initial values."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+
+    def run():
+        root = nn.Module()
+        for name, shape in shapes.items():
+            *path_in_module, leaf = name.split(".")
+            module = root
+            for part in path_in_module:
+                if not hasattr(module, part):
+                    module.add_module(part, nn.Module())
+                module = getattr(module, part)
+            module.register_parameter(leaf, nn.Parameter(torch.empty(shape)))
+        root.load_state_dict(load_file(path))
+
+    return run
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("job", choices=["encode", "decode", "train"])
-    parser.add_argument("--preset", choices=SIZES, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("job", choices=["encode", "decode", "train", "load"])
+    parser.add_argument("--preset", choices=SIZES, default="b")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--file", help="what load reads")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
-    run = {"encode": encode, "decode": decode, "train": train}[given.job](SIZES[given.preset], given.batch)
-    run()
+    if given.job == "load":
+        run = load(given.file)
+    else:
+        jobs = {"encode": encode, "decode": decode, "train": train}
+        run = jobs[given.job](SIZES[given.preset], given.batch)
+        run()
     seconds = []
     for _ in range(given.repeats):
         begun = time.perf_counter()

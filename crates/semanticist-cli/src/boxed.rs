@@ -1,6 +1,7 @@
 //! What is compiled into the binary, so that it works on its own: a small model and a photo.
 
 use burn::tensor::Device;
+use semanticist::model::ModelFile;
 use semanticist::model::generator::GeneratorModel;
 use semanticist::{Model, Result};
 
@@ -17,7 +18,15 @@ pub const MODEL_NAME: &str = "the model in the box";
 /// What the photo in the box is called.
 pub const PHOTO_NAME: &str = "chelsea.png (in the box)";
 
-/// The small tokenizer, trained on 64×64 photos.
+/// What to call it where a model is named.
+pub const MODEL_ALIAS: &str = "tiny";
+
+/// The small tokenizer, trained on 64×64 photos, not yet on a device.
+pub fn model_file() -> Result<ModelFile> {
+    ModelFile::from_bytes(MODEL_NAME, MODEL)
+}
+
+/// The same on a device.
 pub fn model(device: &Device) -> Result<Model> {
     Model::from_bytes(MODEL_NAME, MODEL, device)
 }

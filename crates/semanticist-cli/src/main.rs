@@ -5,6 +5,8 @@ mod args;
 mod boxed;
 mod device;
 mod failure;
+mod hub;
+mod memory;
 mod output;
 mod progress;
 

@@ -1,8 +1,9 @@
 //! A bar on stderr for work that takes a while.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::output::note;
 
@@ -19,8 +20,23 @@ impl Progress {
     /// For `total` pieces of work; `doing` is a verb.
     pub fn new(total: usize, doing: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % · {eta} left")
-            .expect("the template is right, as the tests show");
+        Self::styled(bar, doing, "{msg} {wide_bar} {percent:>3} % · {eta} left")
+    }
+
+    /// For painting, whose pieces are sampling steps of single images: says how many there are per
+    /// second.
+    pub fn of_steps(total: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
+        Self::styled(bar, "painting", "{msg} {wide_bar} {percent:>3} % · {per_sec} · {eta} left")
+    }
+
+    fn styled(bar: ProgressBar, doing: &'static str, template: &str) -> Self {
+        let style = ProgressStyle::with_template(template)
+            .expect("the template is right, as the tests show")
+            .with_key("per_sec", |state: &ProgressState, out: &mut dyn Write| {
+                // Nobody reads a bar that cannot be written.
+                let _ = write!(out, "{:.1} steps/s", state.per_sec());
+            });
         bar.set_style(style);
         bar.set_message(doing);
         Self { bar, begun: Instant::now() }
@@ -99,5 +115,6 @@ mod tests {
         progress.advance(2);
         assert!(progress.bar.is_hidden());
         assert_eq!(progress.bar.position(), 2);
+        assert_eq!(Progress::of_steps(5).bar.length(), Some(5));
     }
 }

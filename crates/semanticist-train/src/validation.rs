@@ -11,7 +11,7 @@ use crate::data::{Source, transform};
 use crate::quality::{self, Quality};
 
 /// Images that go through the network together.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// The first `count` images of a source, cropped to `size`; broken ones are left out.
 ///

@@ -139,6 +139,15 @@ impl Decoder {
         }
     }
 
+    /// The same decoder for latents of another side, a multiple of the patch size: its fixed positions
+    /// are computed anew.
+    pub fn resized(mut self, latent_side: usize) -> Self {
+        let [_, _, width] = self.positions.dims();
+        self.grid.side = latent_side / self.grid.patch;
+        self.positions = sine_cosine_grid(self.grid.side, width, &self.positions.device());
+        self
+    }
+
     /// What the network makes of noisy latents: the prediction and the variance logits.
     ///
     /// Sample i sees its first `keep[i]` tokens; null tokens stand in for the others. `tokens` may

@@ -3,6 +3,8 @@
 //! Patches and class token attend to each other only, concept token i to them and to concept tokens
 //! up to i. So the first k tokens do not depend on how many are computed.
 
+mod positions;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops::{Activation, Visibility};
@@ -109,6 +111,21 @@ impl Encoder {
             projection: Linear::init(width, tokens.dim, noise, device),
             token_epsilon,
         }
+    }
+
+    /// The same encoder for images of `patches` × `patches` patches: their positions are interpolated,
+    /// those of the class token and the concept tokens stay.
+    pub fn resized(mut self, patches: usize) -> Self {
+        let positions = self.positions.val(); // [1, 1 + N + K, W]
+        let [_, all, _] = positions.dims();
+        let concepts = self.concept_tokens.lazy_shape()[1];
+        let count = all - 1 - concepts;
+        let of_patches = positions.clone().narrow(1, 1, count);
+        let resized = positions::interpolate(of_patches, count.isqrt(), patches);
+        let class_token = positions.clone().narrow(1, 0, 1);
+        let of_concepts = positions.narrow(1, 1 + count, concepts);
+        self.positions = Param::from_tensor(Tensor::cat(vec![class_token, resized, of_concepts], 1));
+        self
     }
 
     /// The first `count` concept tokens of every image.

@@ -1,8 +1,11 @@
 //! One model, one file: a tokenizer's weights with its configuration and history in the metadata.
 
 pub mod generator;
+mod memory;
+mod open;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use serde::Serialize;
@@ -10,13 +13,16 @@ use serde::de::DeserializeOwned;
 
 use crate::autoencoder::{Autoencoder, AutoencoderConfig, KlConfig};
 use crate::error::{Error, Result};
-use crate::noise::Noise;
-use crate::tokenizer::{Networks, Tokenizer, TokenizerConfig};
+use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::weights::{self, HostTensor, Metadata, Precision, Weights, names, published};
+
+pub use memory::{Memory, Work, shapes};
+pub use open::ModelFile;
 
 /// The metadata entry that says what kind of model a file holds.
 const KIND: &str = "semanticist.kind";
-const TOKENIZER: &str = "tokenizer";
+/// The kind of a tokenizer's file.
+pub const TOKENIZER: &str = "tokenizer";
 const AUTOENCODER_ALONE: &str = "autoencoder";
 const CONFIG: &str = "config";
 const TRAINING: &str = "training";
@@ -35,10 +41,9 @@ pub struct Published<'a> {
 #[derive(Debug, Clone)]
 pub struct Model {
     pub tokenizer: Tokenizer,
-    /// SHA-256 of configuration and weights, in hexadecimal.
-    pub hash: String,
     /// How it was trained, if the file says so.
     pub training: Option<serde_json::Value>,
+    identity: Identity,
 }
 
 impl Model {
@@ -47,13 +52,7 @@ impl Model {
     /// # Errors
     /// If the file is not a model, or missing, unused or misshapen weights are found.
     pub fn load(path: &Path, published: Option<Published>, device: &Device) -> Result<Self> {
-        match published {
-            Some(published) => Self::load_published(path, published, device),
-            None => {
-                let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
-                Self::build(path, weights, &metadata, device)
-            }
-        }
+        ModelFile::open(path, published)?.load(device)
     }
 
     /// Loads a file that is compiled into the program; `name` is what errors call it.
@@ -61,47 +60,51 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_bytes(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
-        let (weights, metadata) = weights::from_bytes(name, bytes)?;
-        Self::build(Path::new(name), weights, &metadata, device)
+        ModelFile::from_bytes(name, bytes)?.load(device)
     }
 
-    fn build(source: &Path, mut weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
-        let config: TokenizerConfig = config_of(source, metadata, TOKENIZER)?;
-        let hash = weights::hash(&weights, metadata);
-        let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut weights, device)
-            .map_err(|error| Error::file(source, error.to_string()))?;
-        let networks = placed(source, &config, weights, device)?;
-        let training = entry(source, metadata, TRAINING)?;
-        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training })
-    }
-
-    fn load_published(path: &Path, published: Published, device: &Device) -> Result<Self> {
-        let Published { config, autoencoder } = published;
-        let mut config = config.clone();
-        let checkpoint = published::load(path)?;
-        let autoencoder = match autoencoder {
-            Some(file) => {
-                let (found, autoencoder) = load_autoencoder(file, &config.autoencoder, device)?;
-                config.autoencoder = found;
-                autoencoder
-            }
-            None if config.autoencoder == (AutoencoderConfig::Pixel {}) => Autoencoder::Pixel,
-            None => {
-                return Err(Error::Config(
-                    "a published checkpoint holds no autoencoder; give its file with --autoencoder, or \
-                     set autoencoder.kind = \"pixel\" in --config"
-                        .into(),
-                ));
+    /// SHA-256 of configuration and weights, in hexadecimal; computed when it is first asked for,
+    /// because it reads every weight.
+    ///
+    /// # Errors
+    /// If a published checkpoint cannot be read again.
+    pub fn hash(&self) -> Result<&str> {
+        if let Some(hash) = self.identity.hash.get() {
+            return Ok(hash);
+        }
+        let unread = |error| Error::io(&self.identity.path, "read", error);
+        let computed = match &self.identity.source {
+            Source::Ours { weights, metadata } => weights::hash(weights, metadata).map_err(unread)?,
+            Source::Published { config } => {
+                let mut all = published::load(&self.identity.path)?.weights;
+                all.extend(self.tokenizer.autoencoder.to_weights());
+                weights::hash(&all, &Metadata::from([(CONFIG.into(), config.clone())])).map_err(unread)?
             }
         };
-        let mut all = checkpoint.weights.clone();
-        all.extend(autoencoder.to_weights());
-        let hash = weights::hash(&all, &Metadata::from([(CONFIG.into(), json(&config))]));
-        let networks = placed(path, &config, checkpoint.weights, device)?;
-        if let Some(positions) = checkpoint.positions {
-            compare_positions(path, &networks, &positions)?;
-        }
-        Ok(Self { tokenizer: Tokenizer { config, networks, autoencoder }, hash, training: None })
+        Ok(self.identity.hash.get_or_init(|| computed))
+    }
+}
+
+/// Where the hash of a model comes from.
+#[derive(Debug, Clone)]
+struct Identity {
+    /// What errors call the file.
+    path: PathBuf,
+    source: Source,
+    hash: OnceLock<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// One of our files, whose tensors are read from the disk again.
+    Ours { weights: Weights, metadata: Metadata },
+    /// A published checkpoint, which is read again, with this configuration in JSON.
+    Published { config: String },
+}
+
+impl Identity {
+    fn new(path: &Path, source: Source) -> Self {
+        Self { path: path.to_path_buf(), source, hash: OnceLock::new() }
     }
 }
 
@@ -116,12 +119,9 @@ impl Tokenizer {
         training: Option<&serde_json::Value>,
         precision: Precision,
     ) -> Result<()> {
-        let mut weights = weights::collect(&self.networks, "");
+        let mut weights = weights::deferred(&self.networks, "");
         weights.extend(self.autoencoder.to_weights());
-        let mut metadata = Metadata::from([
-            (KIND.to_string(), TOKENIZER.to_string()),
-            (CONFIG.to_string(), json(&self.config)),
-        ]);
+        let mut metadata = tokenizer_metadata(&self.config);
         if let Some(training) = training {
             metadata.insert(TRAINING.to_string(), json(training));
         }
@@ -137,7 +137,7 @@ impl Tokenizer {
     /// As [`Tokenizer::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
         let mut weights = Weights::new();
-        for (name, tensor) in weights::collect(&self.networks, "").iter() {
+        for (name, tensor) in weights::deferred(&self.networks, "").iter() {
             let published = names::to_published(name).expect("the table has every parameter");
             weights.insert(published, tensor.clone());
         }
@@ -148,6 +148,11 @@ impl Tokenizer {
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
         weights::save(path, &weights, &metadata, precision)
     }
+}
+
+/// What the metadata of a tokenizer's file must hold.
+pub fn tokenizer_metadata(config: &TokenizerConfig) -> Metadata {
+    Metadata::from([(KIND.to_string(), TOKENIZER.to_string()), (CONFIG.to_string(), json(config))])
 }
 
 /// Writes an autoencoder alone, for training runs that share it; `training` is kept as its history.
@@ -229,33 +234,6 @@ fn config_of<T: DeserializeOwned>(source: &Path, metadata: &Metadata, expected: 
         .ok_or_else(|| Error::file(source, "has no \"config\" entry in its metadata; it is damaged"))
 }
 
-/// Networks of this configuration with these weights, all of them and nothing else.
-fn placed(
-    source: &Path,
-    config: &TokenizerConfig,
-    mut weights: Weights,
-    device: &Device,
-) -> Result<Networks> {
-    let blank = Networks::init(config, &mut Noise::seeded(0), device)?;
-    let networks = weights::apply(blank, "", &mut weights);
-    weights.finish(source)?;
-    Ok(networks)
-}
-
-/// A published file may hold the fixed positions; they must be those that we compute.
-fn compare_positions(path: &Path, networks: &Networks, found: &HostTensor) -> Result<()> {
-    let ours = networks.decoder.positions().into_data().try_to_vec::<f32>().unwrap_or_default();
-    let theirs = found.to_f32().unwrap_or_default();
-    let equal = ours.len() == theirs.len() && ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-4);
-    if equal {
-        return Ok(());
-    }
-    Err(Error::file(
-        path,
-        "dit.pos_embed is not the sine-cosine table of this configuration; check its sizes",
-    ))
-}
-
 fn entry<T: DeserializeOwned>(source: &Path, metadata: &Metadata, name: &str) -> Result<Option<T>> {
     let Some(text) = metadata.get(name) else {
         return Ok(None);
@@ -266,16 +244,4 @@ fn entry<T: DeserializeOwned>(source: &Path, metadata: &Metadata, name: &str) ->
 
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("configurations are plain data")
-}
-
-/// A file that is no safetensors file may be a published pickle: say what it needs.
-fn explain(path: &Path, error: Error) -> Error {
-    let pickle = ["pkl", "pt", "pth", "bin"].map(Some);
-    if pickle.contains(&path.extension().and_then(|e| e.to_str())) && path.is_file() {
-        return Error::file(
-            path,
-            "a PyTorch checkpoint does not say what it holds; give its configuration with --config FILE.toml",
-        );
-    }
-    error
 }

@@ -100,6 +100,22 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// The same tokenizer for square images of another size. It was not trained for them: the further
+    /// from its own size, the worse.
+    ///
+    /// # Errors
+    /// If the patches of encoder or decoder, or the autoencoder's stride, do not divide it.
+    pub fn resized(self, image_size: usize) -> Result<Self> {
+        let config = TokenizerConfig { image_size, ..self.config };
+        config.validate()?;
+        let Networks { encoder, decoder } = self.networks;
+        let networks = Networks {
+            encoder: encoder.resized(image_size / config.encoder.patch_size),
+            decoder: decoder.resized(config.latent_shape()?.side),
+        };
+        Ok(Self { config, networks, autoencoder: self.autoencoder })
+    }
+
     /// The first `count` tokens of every image.
     ///
     /// # Panics

@@ -19,7 +19,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("weights", &["files"]),
     ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
     ("generator", &["nn", "diffusion", "noise", "spaces"]),
-    ("model", &["tokenizer", "generator", "weights", "autoencoder", "noise"]),
+    ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
     ("lib", &["model", "noise", "spaces", "tokenizer"]),
 ];

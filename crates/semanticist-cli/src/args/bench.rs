@@ -1,5 +1,7 @@
 //! The arguments of `bench`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use semanticist_train::bench::{Job, Preset};
 
@@ -33,6 +35,10 @@ pub struct Bench {
     /// Timed runs; their median counts
     #[arg(long, value_name = "N", default_value = "5", value_parser = count)]
     pub repeats: usize,
+    /// For load: the file to read, which is written if it is not there, and stays [default: a temporary
+    /// one]
+    #[arg(long, value_name = "FILE", requires = "job")]
+    pub file: Option<PathBuf>,
     /// Print where the time goes, by operator
     #[arg(long, requires = "job")]
     pub profile: bool,
@@ -52,7 +58,7 @@ pub enum BenchJob {
     Decode,
     /// One optimiser step
     Train,
-    /// Reading a model file
+    /// Reading a model file in float32
     Load,
     /// Decoding and cropping photos
     Data,

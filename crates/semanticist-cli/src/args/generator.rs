@@ -40,8 +40,9 @@ pub struct Generate {
     /// Write every picture into this folder, and no sheet
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     pub out_dir: Option<PathBuf>,
-    /// The generator: a file of `train generator` [default: the one in the box]
-    #[arg(long, value_name = "FILE")]
+    /// The generator: a file of `train generator`, a name of `models list`, hf:OWNER/REPO/FILE [default:
+    /// the one in the box]
+    #[arg(long, value_name = "NAME|FILE")]
     pub generator: Option<PathBuf>,
     /// What a published generator's checkpoint holds, by name, such as gpt-l
     #[arg(long, value_name = "NAME", requires = "generator")]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semanticist::diffusion::{Guidance, Sampler};
+use semanticist::image::Fit;
 use semanticist_train::data::Split;
 
 use crate::device::Machine;
@@ -16,7 +17,10 @@ use crate::device::Machine;
 pub use bench::Bench;
 pub use cache::CacheTokens;
 pub use generator::{Generate, TrainGenerator};
-pub use models::{ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
+pub use models::{
+    ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
+    PublishedChoice,
+};
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -60,7 +64,8 @@ pub enum Command {
 /// Paint images from their first tokens, next to the original
 ///
 /// Writes one labelled contact sheet per image and prints how close each picture comes to the
-/// original. Images are cropped in the middle and reduced to the size of the model first.
+/// original. Images are reduced to the size of the model first, cropped in the middle or, with --fit
+/// pad, padded to a square.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -79,6 +84,9 @@ pub struct Reconstruct {
     /// current folder]
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+    /// What to do with images that are not square
+    #[arg(long, value_enum, default_value_t = Shape::Crop)]
+    pub fit: Shape,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -97,7 +105,7 @@ pub struct Reconstruct {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  semanticist encode photo.jpg -o photo.safetensors
+  semanticist encode photo.jpg -o photo.safetensors --fit pad
   semanticist encode photos more-photos -o tokens.parquet --tokens 16
   semanticist encode imagenet/ -o validation.parquet --split validation --batch 64")]
 pub struct Encode {
@@ -116,6 +124,9 @@ pub struct Encode {
     /// Which part of folders that name their parts
     #[arg(long, value_enum, default_value_t = Part::All)]
     pub split: Part,
+    /// What to do with images that are not square
+    #[arg(long, value_enum, default_value_t = Shape::Crop)]
+    pub fit: Shape,
     /// Print JSON instead of a sentence
     #[arg(long)]
     pub json: bool,
@@ -326,6 +337,24 @@ impl From<Part> for Split {
             Part::Train => Self::Train,
             Part::Validation => Self::Validation,
             Part::All => Self::All,
+        }
+    }
+}
+
+/// [`Fit`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// The square in the middle
+    Crop,
+    /// All of the image, with grey beside it
+    Pad,
+}
+
+impl From<Shape> for Fit {
+    fn from(shape: Shape) -> Self {
+        match shape {
+            Shape::Crop => Self::Crop,
+            Shape::Pad => Self::Pad,
         }
     }
 }

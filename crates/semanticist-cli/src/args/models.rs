@@ -9,9 +9,16 @@ use semanticist::weights::Precision;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
-    /// A model file, or a checkpoint as published [default: the model in the box]
-    #[arg(long, value_name = "FILE")]
+    /// A model file, a checkpoint as published, a name of `models list` or hf:OWNER/REPOSITORY/FILE
+    /// [default: the model in the box]
+    #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// Side of the square images, in pixels, if other than the model was trained for
+    #[arg(long, value_name = "PIXELS", value_parser = super::count)]
+    pub size: Option<usize>,
+    /// Start even if the memory of this machine seems too small
+    #[arg(long)]
+    pub no_memory_check: bool,
     #[command(flatten)]
     pub published: PublishedChoice,
 }
@@ -25,19 +32,52 @@ pub struct PublishedChoice {
     /// For a checkpoint as published: what it holds, by name, such as l-256x16
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// For a checkpoint as published: the file of its autoencoder
+    /// For a checkpoint as published: its autoencoder, a file, a name of `models list` or
+    /// hf:OWNER/REPOSITORY/FILE
     #[arg(long, value_name = "FILE")]
     pub autoencoder: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
+    List(ModelsList),
+    Pull(ModelsPull),
     Info(ModelsInfo),
     Import(ModelsImport),
     Export(ModelsExport),
 }
 
-/// Show what a model file holds: configuration, parameters, training
+/// List the models that can be used by name: in the box, in the cache, published
+///
+/// The cache is that of Hugging Face's libraries: HF_HUB_CACHE, or hub/ in HF_HOME, or
+/// ~/.cache/huggingface.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models list
+  semanticist models list --json")]
+pub struct ModelsList {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fetch a published model from the Hugging Face hub, or its newest version
+///
+/// Goes on where an interrupted transfer ended and checks the hash. HF_TOKEN is the token for what is
+/// private or gated, HF_ENDPOINT another hub, HF_HUB_OFFLINE=1 forbids to fetch.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models pull semanticist-l
+  semanticist models pull hf:stabilityai/sd-vae-ft-mse/diffusion_pytorch_model.safetensors")]
+pub struct ModelsPull {
+    /// A name of `models list`, or hf:OWNER/REPOSITORY/FILE
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// Show what a model file holds: configuration, parameters, training, memory
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -45,8 +85,8 @@ Examples:
   semanticist models info tokenizer.safetensors --json
   semanticist models info tokenizer.pkl --preset l-256x16 --autoencoder kl16.ckpt")]
 pub struct ModelsInfo {
-    /// A model file [default: the model in the box]
-    #[arg(value_name = "FILE")]
+    /// A model file, or what else --model takes elsewhere [default: the model in the box]
+    #[arg(value_name = "MODEL")]
     pub file: Option<PathBuf>,
     #[command(flatten)]
     pub published: PublishedChoice,
@@ -65,7 +105,7 @@ Examples:
   semanticist models import ema.pkl --preset l-256x16 --autoencoder kl16.ckpt -o tokenizer.safetensors
   semanticist models import checkpoint/ --config sizes.toml -o tokenizer.safetensors --precision f16")]
 pub struct ModelsImport {
-    /// The checkpoint
+    /// The checkpoint, or what else --model takes elsewhere
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// The model file to write

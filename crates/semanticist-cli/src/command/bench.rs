@@ -27,6 +27,7 @@ pub fn run(request: &Bench) -> Result<()> {
         batch: request.batch,
         tokens: request.tokens,
         repeats: request.repeats,
+        file: request.file.clone(),
     };
     options.validate().map_err(failure::usage)?;
     let mut times = bench::run(&options, &device)?;
@@ -79,6 +80,9 @@ fn text(report: &Report) -> String {
         text += &format!("  {reached:.0} of {peak:.0} GFLOP/s ({:.0} %)", 100.0 * reached / peak);
     }
     text += &format!("  {:.0} MiB", report.peak_memory_bytes as f64 / f64::from(1 << 20));
+    if let Some(model) = report.times.model_bytes {
+        text += &format!(", {:.3} of the weights", report.peak_memory_bytes as f64 / model as f64);
+    }
     let run: f64 = report.times.operators.iter().map(|share| share.seconds).sum();
     for Share { operator, calls, seconds } in &report.times.operators {
         let calls = if *calls > 0 { format!("{calls} ×") } else { String::new() };

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
+use semanticist::model::Work;
 use semanticist_train::data::Source;
 use semanticist_train::tokens::TokenFileInfo;
 use semanticist_train::tokens::cache::CachePlan;
@@ -16,12 +17,13 @@ use crate::progress::Progress;
 pub fn run(request: &CacheTokens) -> Result<()> {
     let source = Source::open(&request.inputs, request.split.into())?;
     let device = request.machine.start()?;
-    let model = request.model.load(&device)?;
+    let work = Work { encode: request.batch.min(source.len()), decode: 0 };
+    let model = request.model.load_for(work, &device)?;
     let config = &model.tokenizer.config;
     let tokens = request.tokens.unwrap_or(config.tokens);
     check_count(tokens, config.tokens, "the model")?;
     let plan = CachePlan {
-        info: TokenFileInfo { model_hash: model.hash.clone(), tokens, token_dim: config.token_dim },
+        info: TokenFileInfo { model_hash: model.hash()?.to_string(), tokens, token_dim: config.token_dim },
         views: request.views.into(),
         precision: request.precision.into(),
         images: source.len(),

@@ -1,43 +1,96 @@
 //! Choices that several commands share: which model, how many tokens, how to sample.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
-use semanticist::model::Published;
+use semanticist::model::{ModelFile, Published, Work};
 use semanticist::{Model, TokenizerConfig, presets};
 use semanticist_train::config::read_tokenizer_config;
 use semanticist_train::data::{Source, Split};
 
+use super::location::Location;
+use super::preflight;
 use crate::args::{ModelChoice, PublishedChoice, Sampling};
+use crate::hub::{Hub, Kind, Known};
 use crate::output::note;
 use crate::{boxed, failure};
 
 impl ModelChoice {
-    /// The chosen model, or the one in the box.
+    /// A choice of a model alone.
+    pub fn of(model: Option<PathBuf>, published: &PublishedChoice) -> Self {
+        Self { model, size: None, no_memory_check: false, published: published.clone() }
+    }
+
+    /// The chosen model, or the one in the box, if there is memory for it.
     pub fn load(&self, device: &Device) -> Result<Model> {
+        self.load_for(Work::default(), device)
+    }
+
+    /// The same, if there is also memory for what is to be done with it.
+    pub fn load_for(&self, work: Work, device: &Device) -> Result<Model> {
+        let mut file = self.open()?;
+        let trained = file.config().image_size;
+        if let Some(size) = self.size.filter(|size| *size != trained) {
+            file.resize(size).map_err(|error| failure::usage(format!("--size {size}: {error}")))?;
+            note(&format!(
+                "the model was trained on {trained}×{trained} pixels, not {size}×{size}: its positions are \
+                 interpolated, and its pictures the worse the further the size is from its own"
+            ));
+        }
+        if !self.no_memory_check {
+            preflight::check(&file.memory()?, work)?;
+        }
+        Ok(file.load(device)?)
+    }
+
+    /// The chosen model's file, or the one in the box; a published one is fetched if it is not here.
+    pub fn open(&self) -> Result<ModelFile> {
         let PublishedChoice { config, preset, autoencoder } = &self.published;
-        let Some(path) = &self.model else {
+        let Some(model) = &self.model else {
             if config.is_some() || preset.is_some() || autoencoder.is_some() {
                 return Err(failure::usage(
                     "--config, --preset and --autoencoder say what a published checkpoint holds; name its \
                      FILE (for most commands with --model)",
                 ));
             }
-            return Ok(boxed::model(device)?);
+            return Ok(boxed::model_file()?);
+        };
+        let path = match Location::of(model)? {
+            Location::Box => return Ok(boxed::model_file()?),
+            Location::Known(known) => return self.open_known(known),
+            Location::Remote(remote) => Hub::from_env()?.find(&remote)?,
+            Location::File(path) => path,
         };
         let config = self.published.config()?;
-        let autoencoder = autoencoder.as_deref();
         if config.is_none() && autoencoder.is_some() {
             return Err(failure::usage(
                 "--autoencoder FILE belongs to a published checkpoint: say what that holds, with --preset NAME \
                  or --config TOML",
             ));
         }
-        let published = config.as_ref().map(|config| Published { config, autoencoder });
-        Ok(Model::load(path, published, device)?)
+        let Some(config) = config else { return Ok(ModelFile::open(&path, None)?) };
+        let autoencoder = autoencoder.as_deref().map(autoencoder_file).transpose()?;
+        let published = Published { config: &config, autoencoder: autoencoder.as_deref() };
+        Ok(ModelFile::open(&path, Some(published))?)
+    }
+
+    /// What is published under a known name needs no more to be said of it.
+    fn open_known(&self, known: &Known) -> Result<ModelFile> {
+        let Kind::Tokenizer { preset, autoencoder } = known.kind else {
+            let kind = if known.kind == Kind::Generator { "a generator" } else { "an autoencoder" };
+            return Err(failure::usage(format!("--model {}: is {kind}, not a tokenizer", known.name)));
+        };
+        let config = match self.published.config()? {
+            Some(config) => config,
+            None => presets::tokenizer(preset)?,
+        };
+        let autoencoder = self.published.autoencoder.as_deref().unwrap_or(Path::new(autoencoder));
+        let hub = Hub::from_env()?;
+        let (path, autoencoder) = (hub.find(&known.remote())?, autoencoder_file(autoencoder)?);
+        Ok(ModelFile::open(&path, Some(Published { config: &config, autoencoder: Some(&autoencoder) }))?)
     }
 }
 
@@ -52,6 +105,21 @@ impl PublishedChoice {
     }
 }
 
+/// The file of an autoencoder that is given as a file, by name, or on the hub; fetched if it is not here.
+pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
+    match Location::of(asked)? {
+        Location::File(path) => Ok(path),
+        Location::Remote(remote) => Hub::from_env()?.find(&remote),
+        Location::Known(known) if matches!(known.kind, Kind::Autoencoder { .. }) => {
+            Hub::from_env()?.find(&known.remote())
+        }
+        Location::Known(_) | Location::Box => {
+            let asked = asked.display();
+            Err(failure::usage(format!("--autoencoder {asked}: is a model, not an autoencoder")))
+        }
+    }
+}
+
 impl Sampling {
     /// The options, and how often the network is asked under them.
     pub fn plan(&self, model: &Model) -> Result<(SampleOptions, usize)> {
@@ -59,6 +127,11 @@ impl Sampling {
         let options = SampleOptions { steps: self.steps, sampler: self.sampler, guidance };
         let plan = SamplingPlan::new(&model.tokenizer.config.diffusion, &options).map_err(failure::usage)?;
         Ok((options, plan.steps()))
+    }
+
+    /// How many images go through the decoder at once to paint `images`.
+    pub fn together(&self, images: usize) -> usize {
+        if self.guidance == 1.0 { images } else { images.saturating_mul(2) }
     }
 }
 

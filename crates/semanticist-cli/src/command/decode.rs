@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::diffusion::SampleOptions;
-use semanticist::image::{from_pixels, save_png};
+use semanticist::image::{Fit, from_pixels, save_png};
+use semanticist::model::Work;
 use semanticist::{Model, Noise, Tokens};
 use semanticist_train::tokens::{TokenFileInfo, TokenReader, TokenRecord};
 use serde::Serialize;
@@ -24,6 +25,8 @@ struct Report {
     tokens: usize,
     images: Vec<Image>,
     seconds: f64,
+    /// Sampling steps of single images, without loading.
+    steps_per_second: f64,
 }
 
 #[derive(Serialize)]
@@ -52,23 +55,30 @@ pub fn run(request: &Decode) -> Result<()> {
     let count = request.tokens.unwrap_or(info.tokens);
     check_count(count, info.tokens, "the file")?;
     let device = request.machine.start()?;
-    let model = request.model.load(&device)?;
+    let images = request.batch.min(reader.len());
+    let work = Work { encode: 0, decode: request.sampling.together(images) };
+    let model = request.model.load_for(work, &device)?;
     check_model(request, &info, &model)?;
     let (options, steps) = request.sampling.plan(&model)?;
     let names = names(&request.input)?;
     output::create_folder(&request.output)?;
-    let progress = Progress::new(reader.len() * steps, "painting");
+    let progress = Progress::of_steps(reader.len() * steps);
     let mut painter =
         Painter { request, model: &model, device: &device, info: &info, count, options, names, progress };
+    let painting = Instant::now();
     let images = painter.run(reader)?;
+    let steps_per_second = (images.len() * steps) as f64 / painting.elapsed().as_secs_f64();
     drop(painter);
     let (folder, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
     if request.json {
-        return output::print_json(&Report { folder, tokens: count, images, seconds });
+        return output::print_json(&Report { folder, tokens: count, images, seconds, steps_per_second });
     }
     let noun = if images.len() == 1 { "image" } else { "images" };
     let of = if count == 1 { "1 token".to_string() } else { format!("{count} tokens") };
-    output::print(&format!("{folder}: {} {noun} of {of} each, in {seconds:.1} s", images.len()))
+    output::print(&format!(
+        "{folder}: {} {noun} of {of} each, in {seconds:.1} s ({steps_per_second:.1} steps/s)",
+        images.len()
+    ))
 }
 
 impl Painter<'_> {
@@ -97,7 +107,13 @@ impl Painter<'_> {
             self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, after_step)?;
         let mut images = Vec::with_capacity(b);
         for ((picture, record), file) in from_pixels(&painted).iter().zip(records).zip(files) {
-            save_png(picture, &file)?;
+            match record.padded {
+                // What was put beside the photo is not part of the picture.
+                Some(photo) if photo.0 > 0 && photo.1 > 0 => {
+                    save_png(&Fit::Pad.window(photo, picture.width() as usize).of(picture), &file)?
+                }
+                _ => save_png(picture, &file)?,
+            }
             images.push(Image { path: record.path.clone(), file: file.display().to_string() });
         }
         Ok(images)
@@ -142,11 +158,11 @@ fn check_model(request: &Decode, info: &TokenFileInfo, model: &Model) -> Result<
         let advice = "choose the model that made them with --model";
         return Err(anyhow!("{file}: holds {found}, the model takes {expected}; {advice}"));
     }
-    if info.model_hash == model.hash || request.force {
+    if request.force || info.model_hash == model.hash()? {
         return Ok(());
     }
     let short = |hash: &str| hash.chars().take(12).collect::<String>();
-    let (found, expected) = (short(&info.model_hash), short(&model.hash));
+    let (found, expected) = (short(&info.model_hash), short(model.hash()?));
     Err(anyhow!(
         "{file}: the tokens were made by model {found}, this is {expected}; choose that model with --model, \
          or decode them all the same with --force"

@@ -7,10 +7,11 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::tensor::Device;
 use rayon::prelude::*;
-use semanticist::image::{RgbImage, decode, to_pixels};
+use semanticist::image::{Fit, RgbImage, decode, fit, to_pixels};
+use semanticist::model::Work;
 use semanticist::{Error, Model};
-use semanticist_train::data::{Broken, Record, Source, transform};
-use semanticist_train::tokens::{TokenFileInfo, TokenWriter};
+use semanticist_train::data::{Broken, Record, Source};
+use semanticist_train::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 use serde::Serialize;
 
 use super::choice::{check_count, listen};
@@ -43,6 +44,7 @@ struct Encoder<'a> {
     model: &'a Model,
     device: &'a Device,
     count: usize,
+    fit: Fit,
     writer: TokenWriter,
     broken: Broken,
     written: usize,
@@ -53,20 +55,30 @@ pub fn run(request: &Encode) -> Result<()> {
     check_name(&request.output)?;
     let source = Source::open(&request.inputs, request.split.into())?;
     let device = request.machine.start()?;
-    let model = request.model.load(&device)?;
+    let work = Work { encode: request.batch.min(source.len()), decode: 0 };
+    let model = request.model.load_for(work, &device)?;
     let config = &model.tokenizer.config;
     let count = request.tokens.unwrap_or(config.tokens);
     check_count(count, config.tokens, "the model")?;
-    let info = TokenFileInfo { model_hash: model.hash.clone(), tokens: count, token_dim: config.token_dim };
+    let hash = model.hash()?.to_string();
+    let info = TokenFileInfo { model_hash: hash.clone(), tokens: count, token_dim: config.token_dim };
     let writer = TokenWriter::create(&request.output, info)?;
     let broken = Broken::new(source.len());
-    let mut encoder = Encoder { model: &model, device: &device, count, writer, broken, written: 0 };
+    let mut encoder = Encoder {
+        model: &model,
+        device: &device,
+        count,
+        fit: request.fit.into(),
+        writer,
+        broken,
+        written: 0,
+    };
     encoder.run(&source, request.batch)?;
     let Encoder { writer, broken, written: images, .. } = encoder;
     writer.finish()?;
     let skipped = broken.items().iter().cloned().map(|(path, problem)| Skipped { path, problem }).collect();
     let (output, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
-    let (token_dim, hash) = (config.token_dim, model.hash.clone());
+    let token_dim = config.token_dim;
     let report = Report { output, images, tokens: count, token_dim, model: hash, skipped, seconds };
     if request.json { output::print_json(&report) } else { output::print(&sentence(&report)) }
 }
@@ -92,15 +104,15 @@ impl Encoder<'_> {
     }
 
     fn batch(&mut self, records: Vec<semanticist::Result<Record>>) -> Result<()> {
-        let size = self.model.tokenizer.config.image_size;
+        let (size, fit) = (self.model.tokenizer.config.image_size, self.fit);
         // Only as many images as there are threads are held at their full size.
-        let cropped: Vec<_> = records.into_par_iter().map(|record| crop(record?, size)).collect();
-        let (mut records, mut images) = (Vec::new(), Vec::new());
-        for result in cropped {
+        let squares: Vec<_> = records.into_par_iter().map(|record| square(record?, size, fit)).collect();
+        let (mut images, mut rows) = (Vec::new(), Vec::new());
+        for result in squares {
             match result {
-                Ok((record, image)) => {
-                    records.push(record);
+                Ok((image, row)) => {
                     images.push(image);
+                    rows.push(row);
                 }
                 Err(Error::Image { name, problem }) => {
                     output::note(&format!("skipped {name}: {problem}"));
@@ -115,18 +127,21 @@ impl Encoder<'_> {
         let tokens = self.model.tokenizer.encode(&to_pixels(&images, self.device), self.count);
         let values = tokens.0.into_data().convert::<f32>();
         let values = values.as_slice::<f32>().expect("the data was just converted to f32");
-        for (record, tokens) in records.iter().zip(values.chunks(values.len() / records.len())) {
-            self.writer.push(&record.name, record.label, tokens)?;
+        let each = values.len() / rows.len();
+        for (row, tokens) in rows.into_iter().zip(values.chunks(each)) {
+            self.writer.push(&TokenRecord { tokens: tokens.to_vec(), ..row })?;
             self.written += 1;
         }
         Ok(())
     }
 }
 
-/// The image of a record, which need not keep its bytes.
-fn crop(record: Record, size: usize) -> semanticist::Result<(Record, RgbImage)> {
+/// The square of an image, and its row in the token file but for the tokens.
+fn square(record: Record, size: usize, how: Fit) -> semanticist::Result<(RgbImage, TokenRecord)> {
     let image = decode(&record.name, &record.bytes)?;
-    Ok((Record { bytes: Vec::new(), ..record }, transform::evaluation(&image, size)))
+    let padded = (how == Fit::Pad && image.width() != image.height()).then(|| image.dimensions());
+    let row = TokenRecord { path: record.name, label: record.label, tokens: Vec::new(), padded };
+    Ok((fit(&image, size, how), row))
 }
 
 fn check_name(path: &Path) -> Result<()> {

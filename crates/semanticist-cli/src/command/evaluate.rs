@@ -1,6 +1,7 @@
 //! `semanticist evaluate`: how good a tokenizer is on images it was not trained on.
 
 use anyhow::Result;
+use semanticist::model::Work;
 use semanticist_train::validation::{self, Achievement};
 use serde::Serialize;
 
@@ -17,7 +18,9 @@ struct Report {
 
 pub fn run(request: &Evaluate) -> Result<()> {
     let device = request.machine.start()?;
-    let tokenizer = request.model.load(&device)?;
+    let images = request.images.min(validation::BATCH);
+    let work = Work { encode: images, decode: request.sampling.together(images) };
+    let tokenizer = request.model.load_for(work, &device)?;
     let (options, steps) = request.sampling.plan(&tokenizer)?;
     let tokenizer = tokenizer.tokenizer;
     let counts = counts(&request.tokens, tokenizer.config.tokens)?;

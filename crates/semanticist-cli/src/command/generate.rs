@@ -13,7 +13,9 @@ use semanticist_train::generation::{Painting, class_name, powers};
 use semanticist_train::sheet::{self, Cell};
 
 use super::choice::check_count;
+use super::location::Location;
 use crate::args::Generate;
+use crate::hub::{Hub, Kind};
 use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::{boxed, failure};
@@ -23,6 +25,9 @@ const TOGETHER: usize = 32;
 
 /// Images in all, unless it is said how many of each class.
 const IMAGES: usize = 16;
+
+/// The size of the published generator.
+const PUBLISHED: &str = "gpt-l";
 
 /// Classes shown if none is named.
 const SHOWN: usize = 8;
@@ -57,13 +62,22 @@ pub fn run(request: &Generate) -> Result<()> {
     write(request, rows)
 }
 
+/// The chosen generator, or the one in the box.
 fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
-    let Some(path) = &request.generator else {
-        return Ok(boxed::generator(device)?);
+    let named = request.generator_preset.as_deref();
+    let (path, preset) = match request.generator.as_deref().map(Location::of).transpose()? {
+        None | Some(Location::Box) => return Ok(boxed::generator(device)?),
+        Some(Location::File(path)) => (path, named),
+        Some(Location::Remote(remote)) => (Hub::from_env()?.find(&remote)?, named),
+        Some(Location::Known(known)) if known.kind == Kind::Generator => {
+            (Hub::from_env()?.find(&known.remote())?, named.or(Some(PUBLISHED)))
+        }
+        Some(Location::Known(known)) => {
+            return Err(failure::usage(format!("--generator {}: is not a generator", known.name)));
+        }
     };
-    let preset = request.generator_preset.as_deref().map(presets::generator).transpose();
-    let preset = preset.map_err(failure::usage)?;
-    Ok(GeneratorModel::load(path, preset.as_ref(), device)?)
+    let config = preset.map(presets::generator).transpose().map_err(failure::usage)?;
+    Ok(GeneratorModel::load(&path, config.as_ref(), device)?)
 }
 
 /// The tokenizer must understand what the generator says.
@@ -76,7 +90,8 @@ fn check_tokens(model: &GeneratorModel, tokenizer: &Model) -> Result<()> {
             drawn.tokens, drawn.token_dim, config.tokens, config.token_dim
         )));
     }
-    if model.tokenizer.as_ref().is_some_and(|hash| *hash != tokenizer.hash) {
+    let hash = tokenizer.hash()?;
+    if model.tokenizer.as_ref().is_some_and(|expected| expected != hash) {
         note(
             "the generator was trained on the tokens of another tokenizer of this shape; pictures will make \
              little sense (--model chooses the tokenizer)",

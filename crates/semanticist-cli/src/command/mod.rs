@@ -6,13 +6,17 @@ pub mod decode;
 pub mod encode;
 pub mod evaluate;
 pub mod generate;
+pub mod list;
 pub mod models;
+pub mod pull;
 pub mod reconstruct;
 pub mod train;
 pub mod verify;
 
 mod choice;
+mod location;
 mod names;
+mod preflight;
 
 use anyhow::Result;
 
@@ -24,6 +28,8 @@ pub fn run(command: Command) -> Result<()> {
         Command::Reconstruct(request) => reconstruct::run(&request),
         Command::Encode(request) => encode::run(&request),
         Command::Decode(request) => decode::run(&request),
+        Command::Models { command: ModelsCommand::List(request) } => list::run(&request),
+        Command::Models { command: ModelsCommand::Pull(request) } => pull::run(&request),
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),

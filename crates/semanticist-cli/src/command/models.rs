@@ -3,22 +3,30 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use burn::module::Module;
 use burn::tensor::Device;
+use semanticist::model::{Memory, Work, shapes};
 use semanticist::{Model, TokenizerConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::preflight::{self, gibibytes};
 use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo};
+use crate::hub::Known;
+use crate::memory::available;
 use crate::{boxed, failure, output};
 
 #[derive(Serialize)]
 struct Info {
     file: String,
     bytes: u64,
-    hash: String,
+    /// None of a model that this machine cannot load.
+    hash: Option<String>,
     config: TokenizerConfig,
     parameters: Parameters,
+    /// What it takes of memory, in bytes.
+    memory: Memory,
+    /// What this machine has left, in bytes, if that is known.
+    available: Option<u64>,
     /// How it came to be, if the file says so.
     training: Option<Value>,
 }
@@ -33,25 +41,36 @@ struct Parameters {
 }
 
 pub fn info(request: &ModelsInfo) -> Result<()> {
-    let choice = ModelChoice { model: request.file.clone(), published: request.published.clone() };
-    let model = choice.load(&Device::flex())?;
-    let (file, bytes) = match &request.file {
+    let file = ModelChoice::of(request.file.clone(), &request.published).open()?;
+    let (name, bytes) = match file.path() {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
         None => (boxed::MODEL_NAME.to_string(), boxed::model_bytes() as u64),
     };
-    let parameters = parameters(&model);
-    let Model { tokenizer, hash, training } = model;
-    let info = Info { file, bytes, hash, config: tokenizer.config, parameters, training };
+    let (memory, parameters) = (file.memory()?, parameters(file.config())?);
+    let (training, mut config) = (file.training()?, file.config().clone());
+    let hash = match preflight::check(&memory, Work::default()) {
+        Ok(()) => {
+            // Only what can be loaded holds the weights of a model.
+            let model = file.load(&Device::flex())?;
+            config = model.tokenizer.config.clone();
+            Some(model.hash()?.to_string())
+        }
+        Err(refusal) => {
+            output::note(&format!("not loaded, and so not checked: {refusal}"));
+            None
+        }
+    };
+    let info = Info { file: name, bytes, hash, config, parameters, memory, available: available(), training };
     if request.json { output::print_json(&info) } else { output::print(&text(&info)?) }
 }
 
 pub fn import(request: &ModelsImport) -> Result<()> {
     output::check_file(&request.output)?;
-    if request.published.config.is_none() && request.published.preset.is_none() {
+    let known = request.file.to_str().is_some_and(|name| Known::find(name).is_some());
+    if !known && request.published.config.is_none() && request.published.preset.is_none() {
         return Err(failure::usage("say what the checkpoint holds, with --preset NAME or --config TOML"));
     }
-    let choice = ModelChoice { model: Some(request.file.clone()), published: request.published.clone() };
-    let model = choice.load(&Device::flex())?;
+    let model = ModelChoice::of(Some(request.file.clone()), &request.published).load(&Device::flex())?;
     let history = json!({ "imported_from": request.file.display().to_string() });
     model.tokenizer.save(&request.output, Some(&history), request.precision.into())?;
     output::print(&format!("done: {}", request.output.display()))
@@ -67,11 +86,14 @@ pub fn export(request: &ModelsExport) -> Result<()> {
     output::print(&format!("done: {}", request.output.display()))
 }
 
-fn parameters(model: &Model) -> Parameters {
-    let networks = &model.tokenizer.networks;
-    let (encoder, decoder) = (networks.encoder.num_params(), networks.decoder.num_params());
-    let autoencoder = model.tokenizer.autoencoder.num_params();
-    Parameters { encoder, decoder, autoencoder, total: encoder + decoder + autoencoder }
+fn parameters(config: &TokenizerConfig) -> Result<Parameters> {
+    let shapes = shapes(config)?;
+    let count = |part: &str| -> usize {
+        let of_part = shapes.iter().filter(|(name, _)| name.starts_with(part));
+        of_part.map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    };
+    let [encoder, decoder, autoencoder] = ["encoder.", "decoder.", "autoencoder."].map(count);
+    Ok(Parameters { encoder, decoder, autoencoder, total: encoder + decoder + autoencoder })
 }
 
 fn text(info: &Info) -> Result<String> {
@@ -79,12 +101,20 @@ fn text(info: &Info) -> Result<String> {
     let Parameters { encoder, decoder, autoencoder, total } = info.parameters;
     let TokenizerConfig { image_size, tokens, token_dim, .. } = info.config;
     writeln!(text, "size         {}", mebibytes(info.bytes))?;
-    writeln!(text, "hash         {}", info.hash)?;
+    writeln!(text, "hash         {}", info.hash.as_deref().unwrap_or("not computed"))?;
     writeln!(text, "images       {image_size} × {image_size} pixels")?;
     writeln!(text, "tokens       {tokens} × {token_dim} numbers")?;
     writeln!(text, "parameters   {}", grouped(total))?;
     for (part, count) in [("encoder", encoder), ("decoder", decoder), ("autoencoder", autoencoder)] {
         writeln!(text, "  {part:<12}{:>12}", grouped(count))?;
+    }
+    let Memory { weights, encode, decode, autoencoder, .. } = info.memory;
+    writeln!(text, "memory       {} for the weights", gibibytes(weights))?;
+    writeln!(text, "  to encode  {} per image of a batch", gibibytes(encode))?;
+    let fixed = if autoencoder > 0 { format!(", and {}", gibibytes(autoencoder)) } else { String::new() };
+    writeln!(text, "  to paint   {} per image of a batch, twice with guidance{fixed}", gibibytes(decode))?;
+    if let Some(available) = info.available {
+        writeln!(text, "  free       {}", gibibytes(available))?;
     }
     writeln!(text, "\nconfiguration")?;
     tree(&mut text, &serde_json::to_value(&info.config)?, 1)?;

@@ -7,7 +7,8 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use semanticist::diffusion::SampleOptions;
-use semanticist::image::{RgbImage, center_crop, from_pixels, save_png, to_pixels};
+use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
+use semanticist::model::Work;
 use semanticist::{Model, Noise, Pixels, Tokens};
 use semanticist_train::quality::{self, Quality};
 use semanticist_train::sheet::{self, Cell};
@@ -45,7 +46,10 @@ struct Row {
 /// An image to work on.
 struct Job {
     path: String,
+    /// The square that the model looks at.
     image: RgbImage,
+    /// Which part of it shows the photo.
+    window: Window,
     sheet: PathBuf,
 }
 
@@ -63,11 +67,17 @@ pub fn run(request: &Reconstruct) -> Result<()> {
     check_distinct(&request.tokens)?;
     let sheets = sheets(request)?;
     let device = request.machine.start()?;
-    let model = request.model.load(&device)?;
+    let together = if request.tokens.is_empty() { TOGETHER } else { request.tokens.len().min(TOGETHER) };
+    let work = Work { encode: 1, decode: request.sampling.together(together) };
+    let model = request.model.load_for(work, &device)?;
     let counts = counts(&request.tokens, model.tokenizer.config.tokens)?;
     let (options, steps) = request.sampling.plan(&model)?;
-    let jobs = jobs(&request.images, sheets, model.tokenizer.config.image_size)?;
-    let progress = Progress::new(jobs.len() * counts.len() * steps, "painting");
+    let size = model.tokenizer.config.image_size;
+    let jobs = jobs(&request.images, sheets, |image| {
+        let how: Fit = request.fit.into();
+        (fit(image, size, how), how.window(image.dimensions(), size))
+    })?;
+    let progress = Progress::of_steps(jobs.len() * counts.len() * steps);
     let painter =
         Painter { model: &model, device: &device, counts, options, seed: request.sampling.seed, progress };
     let images = jobs.into_iter().map(|job| painter.paint(job)).collect::<Result<Vec<_>>>()?;
@@ -86,7 +96,8 @@ impl Painter<'_> {
         let tokens = tokenizer.encode(&original, most);
         let begun = Instant::now();
         let mut rows = Vec::with_capacity(self.counts.len());
-        let mut cells = vec![Cell::original(job.image)];
+        let shown = visible(&original, job.window);
+        let mut cells = vec![Cell::original(job.window.of(&job.image))];
         for counts in self.counts.chunks(TOGETHER) {
             // The same noise for every count, so that a sheet shows what the tokens add.
             let mut noise = Noise::per_sample(&vec![self.seed; counts.len()]);
@@ -94,7 +105,8 @@ impl Painter<'_> {
             let after_step = || self.progress.advance(counts.len());
             let painted =
                 tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, after_step)?;
-            let originals = Pixels(original.0.clone().repeat_dim(0, counts.len()));
+            let painted = visible(&painted, job.window);
+            let originals = Pixels(shown.0.clone().repeat_dim(0, counts.len()));
             let qualities = quality::compare(&originals, &painted);
             for ((&tokens, quality), picture) in counts.iter().zip(qualities).zip(from_pixels(&painted)) {
                 cells.push(Cell::painted(picture, tokens).with_detail(format!("{:.2} dB", quality.psnr)));
@@ -105,6 +117,12 @@ impl Painter<'_> {
         save_png(&sheet::draw(&[cells]), &job.sheet)?;
         Ok(ImageReport { path: job.path, sheet: job.sheet.display().to_string(), seconds, rows })
     }
+}
+
+/// The part of each picture that shows something of the photo, not what was put beside it.
+fn visible(pictures: &Pixels, window: Window) -> Pixels {
+    let Window { x, y, width, height } = window;
+    Pixels(pictures.0.clone().narrow(2, y, height).narrow(3, x, width))
 }
 
 fn check_distinct(counts: &[usize]) -> Result<()> {
@@ -160,7 +178,11 @@ fn check_png(path: &Path) -> Result<()> {
 }
 
 /// Opens every image before the first is painted, and names all that cannot be opened.
-fn jobs(paths: &[PathBuf], sheets: Vec<PathBuf>, size: usize) -> Result<Vec<Job>> {
+fn jobs(
+    paths: &[PathBuf],
+    sheets: Vec<PathBuf>,
+    square: impl Fn(&RgbImage) -> (RgbImage, Window),
+) -> Result<Vec<Job>> {
     let open = |path: &PathBuf| (path.display().to_string(), semanticist::image::open(path));
     let mut images: Vec<_> = paths.iter().map(open).collect();
     if images.is_empty() {
@@ -170,7 +192,10 @@ fn jobs(paths: &[PathBuf], sheets: Vec<PathBuf>, size: usize) -> Result<Vec<Job>
     let (mut jobs, mut problems) = (Vec::new(), Vec::new());
     for ((path, image), sheet) in images.into_iter().zip(sheets) {
         match image {
-            Ok(image) => jobs.push(Job { path, image: center_crop(&image, size), sheet }),
+            Ok(image) => {
+                let (image, window) = square(&image);
+                jobs.push(Job { path, image, window, sheet });
+            }
             Err(error) => problems.push(error.to_string()),
         }
     }

@@ -18,7 +18,7 @@ use semanticist_train::objective::{self, Objective};
 use semanticist_train::tokens::cache::TokenCache;
 use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, check_fresh};
 
-use super::choice::validation_source;
+use super::choice::{autoencoder_file, validation_source};
 use crate::args::{Place, TrainAutoencoder, TrainGenerator, TrainTokenizer, TrainingData};
 use crate::failure;
 use crate::output::{self, note};
@@ -33,7 +33,8 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     let (training, validation) = sources(&request.run.data)?;
     let given = match &request.autoencoder {
         Some(path) => {
-            let (found, autoencoder) = load_autoencoder(path, &config.model.autoencoder, &device)?;
+            let path = autoencoder_file(path)?;
+            let (found, autoencoder) = load_autoencoder(&path, &config.model.autoencoder, &device)?;
             config.model.autoencoder = found;
             Some(autoencoder)
         }
@@ -78,7 +79,8 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     };
     note(&format!("tokens of {} images to train on, {} for validation", training.len(), validation.len()));
     let model = request.model.load(&device)?;
-    let tokenizer = (model.hash == training.info().model_hash).then_some(model.tokenizer);
+    let made_them = model.hash()? == training.info().model_hash;
+    let tokenizer = made_them.then_some(model.tokenizer);
     if tokenizer.is_none() {
         note("these tokens are of another tokenizer; give that one with --model to have samples painted");
     }

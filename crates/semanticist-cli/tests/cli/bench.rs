@@ -20,6 +20,9 @@ fn a_job_reports_what_it_ran_and_how_long_it_took() {
     }
     let report = folder.run("bench load --preset tiny --repeats 1 --json").json();
     assert!(report["seconds"].as_f64().unwrap() > 0.0 && report["seconds_per_image"].is_null());
+    folder.run("bench load --preset tiny --repeats 1 --file random.safetensors").ok();
+    let info = folder.run("models info random.safetensors --json").json();
+    assert_eq!(report["model_bytes"], info["parameters"]["total"].as_u64().unwrap() * 4);
 }
 
 #[test]
@@ -46,4 +49,5 @@ fn what_a_preset_cannot_do_is_said() {
     folder.fails("bench encode --preset tiny --tokens 33", 2, "the preset has 32");
     folder.fails("bench decode --preset tiny --tokens 4", 2, "this job computes all 32");
     folder.fails("bench encode --preset huge", 2, "huge");
+    folder.fails("bench encode --preset tiny --file x.safetensors", 2, "only load reads a model file");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use semanticist::Model;
-use semanticist_train::tokens::{TokenFileInfo, TokenWriter};
+use semanticist_train::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 use super::{Folder, near, size};
 
@@ -19,10 +19,14 @@ fn encoded() -> Folder {
 /// A file of random tokens of the model, with these paths.
 fn write_tokens(folder: &Folder, name: &str, paths: &[&str], value: f32) {
     let device = burn::tensor::Device::flex();
-    let model_hash = Model::load(&folder.path("model.safetensors"), None, &device).unwrap().hash;
+    let model_hash =
+        Model::load(&folder.path("model.safetensors"), None, &device).unwrap().hash().unwrap().to_string();
     let info = TokenFileInfo { model_hash, tokens: 4, token_dim: 4 };
     let mut writer = TokenWriter::create(&folder.path(name), info).unwrap();
-    paths.iter().for_each(|path| writer.push(path, None, &[value; 16]).unwrap());
+    for path in paths {
+        let path = path.to_string();
+        writer.push(&TokenRecord { path, label: None, tokens: vec![value; 16], padded: None }).unwrap();
+    }
     writer.finish().unwrap();
 }
 

@@ -7,8 +7,10 @@ mod bench;
 mod cache_tokens;
 mod decode;
 mod encode;
+mod hub;
 mod models;
 mod reconstruct;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::fs;

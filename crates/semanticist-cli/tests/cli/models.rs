@@ -21,6 +21,58 @@ fn a_model_file_tells_what_it_holds() {
 }
 
 #[test]
+fn what_a_model_takes_of_memory_is_told() {
+    let folder = Folder::new();
+    let json = folder.run("models info model.safetensors --json").json();
+    let bytes = |part: &str| json["memory"][part].as_u64().unwrap();
+    assert_eq!(bytes("weights"), json["parameters"]["total"].as_u64().unwrap() * 4);
+    assert!(bytes("encode") > 0 && bytes("decode") > 0 && bytes("autoencoder") == 0);
+    let text = folder.run("models info model.safetensors").ok().stdout;
+    for part in ["for the weights", "to encode", "to paint", "per image of a batch"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
+fn files_that_lie_or_attack_are_refused_and_nothing_is_run() {
+    let folder = Folder::new();
+    folder.file("sizes.toml", SIZES.as_bytes());
+    let whole = folder.bytes("model.safetensors");
+    folder.file("truncated.safetensors", &whole[..whole.len() - 5]);
+    // Every size in the header is ten times what follows it.
+    let length = u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    let header =
+        std::str::from_utf8(&whole[8..8 + length]).unwrap().replace("\"shape\":[32", "\"shape\":[320");
+    let lying = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &whole[8 + length..]].concat();
+    folder.file("lying.safetensors", &lying);
+    folder.file("endless.safetensors", &[&u64::MAX.to_le_bytes()[..], b"{}"].concat());
+    for name in ["attack.pkl", "attack_inside.pkl"] {
+        let attack = format!("{}/../semanticist/tests/data/weights/{name}", env!("CARGO_MANIFEST_DIR"));
+        folder.file(name, &std::fs::read(attack).unwrap());
+    }
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    folder.run("models export model.safetensors --published -o torch.safetensors").ok();
+    for (arguments, part) in [
+        ("info truncated.safetensors", "copy or download it again"),
+        ("info lying.safetensors", "has a damaged safetensors header"),
+        ("info endless.safetensors", "is not a safetensors file"),
+        ("info attack.pkl --config sizes.toml", "posix.system when opened in Python; nothing was run"),
+        ("import attack_inside.pkl --config sizes.toml -o x.safetensors", "nothing was run"),
+        ("info folder", "is a folder; give the .safetensors file itself"),
+        ("info folder --config sizes.toml", "is a folder without weights"),
+        ("info model.safetensors --config sizes.toml", "needs neither --config nor --preset"),
+        ("info model.safetensors --preset l-256x16", "needs neither --config nor --preset"),
+        ("import model.safetensors --config sizes.toml -o x.safetensors", "needs neither"),
+    ] {
+        folder.fails(&format!("models {arguments}"), 1, part);
+    }
+    // A checkpoint of other sizes than the preset's.
+    folder.file("other.toml", SIZES.replace("width = 32", "width = 64").as_bytes());
+    folder.fails("models info torch.safetensors --config other.toml", 1, "of another shape or type");
+    assert!(!folder.path("PWNED").exists());
+}
+
+#[test]
 fn without_a_file_it_is_the_model_in_the_box() {
     let json = Folder::new().run("models info --json").json();
     assert_eq!(json["file"], "the model in the box");

@@ -13,7 +13,6 @@ use semanticist::decoder::Decoder;
 use semanticist::diffusion::Process;
 use semanticist::encoder::Encoder;
 use semanticist::tokenizer::Networks;
-use semanticist::weights::{self, Metadata, Precision};
 use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
 use semanticist_ops::profile::{self, Timing};
 
@@ -31,7 +30,7 @@ fn timed(repeats: usize, device: &Device, mut job: impl FnMut()) -> Measured {
     let all: Vec<f64> = (0..repeats).map(|_| seconds_of(&mut job)).collect();
     let operators = shares(profile::stop(), all.iter().sum(), repeats);
     let peak_gflops = Some(before.max(peak::gflops(device)));
-    Measured { seconds: median(all), peak_gflops, operators }
+    Measured { seconds: median(all), peak_gflops, operators, model_bytes: None }
 }
 
 /// What each operator takes of one run, the greatest first, and what is left for all else.
@@ -48,13 +47,13 @@ fn shares(timings: BTreeMap<&'static str, Timing>, total: f64, repeats: usize) -
     shares
 }
 
-fn seconds_of(job: &mut impl FnMut()) -> f64 {
+pub(super) fn seconds_of(job: &mut impl FnMut()) -> f64 {
     let begun = Instant::now();
     job();
     begun.elapsed().as_secs_f64()
 }
 
-fn median(mut seconds: Vec<f64>) -> f64 {
+pub(super) fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
     seconds[seconds.len() / 2]
 }
@@ -122,27 +121,6 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &De
     }))
 }
 
-/// Reading the networks of this size from a file in half precision.
-pub fn load(config: &TokenizerConfig, repeats: usize, device: &Device) -> Result<Measured> {
-    let folder = Scratch::new()?;
-    let path = folder.0.join("model.safetensors");
-    let networks = Networks::init(config, &mut Noise::seeded(0), device)?;
-    weights::save(&path, &weights::collect(&networks, ""), &Metadata::new(), Precision::F16)?;
-    let mut outcome = Ok(());
-    let mut job = || {
-        let read = weights::load(&path).and_then(|(mut weights, _)| {
-            black_box(weights::apply(networks.clone(), "", &mut weights));
-            weights.finish(&path)
-        });
-        if read.is_err() {
-            outcome = read;
-        }
-    };
-    job();
-    let seconds = median((0..repeats).map(|_| seconds_of(&mut job)).collect());
-    outcome.map(|()| Measured { seconds, peak_gflops: None, operators: Vec::new() })
-}
-
 /// Photos of 500×375 pixels as JPEG files, decoded, cropped and reduced as for training.
 pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Measured> {
     const PHOTOS: usize = 64;
@@ -168,7 +146,7 @@ pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Me
     // What was prepared ahead must not count.
     (0..2).for_each(|_| job());
     let seconds = median((0..repeats).map(|_| seconds_of(&mut job)).collect());
-    outcome.map(|()| Measured { seconds, peak_gflops: None, operators: Vec::new() })
+    outcome.map(|()| Measured { seconds, ..Measured::default() })
 }
 
 /// A picture with as much detail as a photo: waves of many lengths under a little noise.
@@ -192,10 +170,10 @@ fn save_photo(path: &Path, seed: u64) -> Result<()> {
 }
 
 /// A folder that is gone when it is no longer needed.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("semanticist-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path).map_err(|error| Error::io(&path, "create the folder", error))?;
         Ok(Self(path))

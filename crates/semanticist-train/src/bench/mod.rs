@@ -2,9 +2,12 @@
 //! what part of the machine's own matrix-product speed that is.
 
 mod jobs;
+mod load;
 mod peak;
 mod preset;
 mod work;
+
+use std::path::PathBuf;
 
 use burn::tensor::Device;
 use semanticist::{Error, Result, TokenizerConfig};
@@ -63,7 +66,7 @@ impl Job {
 }
 
 /// What is asked for; `None` is the usual number of the job.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct BenchOptions {
     pub job: Job,
     pub preset: Option<Preset>,
@@ -71,14 +74,24 @@ pub struct BenchOptions {
     pub batch: Option<usize>,
     /// Concept tokens that `encode` computes; the other jobs use all.
     pub tokens: Option<usize>,
-    /// Timed runs, after one that is not.
+    /// Timed runs, after one that is not; of `load` every run is timed.
     pub repeats: usize,
+    /// The file that `load` reads, which is written if it is not there and stays; without it, one that is
+    /// gone afterwards.
+    pub file: Option<PathBuf>,
 }
 
 impl BenchOptions {
     /// # Errors
-    /// If the preset has fewer tokens than are asked for, or the job cannot compute fewer than all.
+    /// If the preset has fewer tokens than are asked for, or the job cannot compute fewer than all, or
+    /// has no use for a file.
     pub fn validate(&self) -> Result<()> {
+        if self.file.is_some() && self.job != Job::Load {
+            return Err(Error::Config(format!(
+                "--file: only load reads a model file, not {}",
+                self.job.name()
+            )));
+        }
         let Some(tokens) = self.tokens else { return Ok(()) };
         let all = self.config().tokens;
         let problem = match self.job {
@@ -118,6 +131,9 @@ pub struct BenchReport {
     pub gflops: Option<f64>,
     /// The same of a large square matrix product, in the same minute.
     pub peak_gflops: Option<f64>,
+    /// What the weights take in memory, if the job is to load them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_bytes: Option<u64>,
     /// Where the time of one run goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<Share>,
@@ -140,8 +156,8 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
     let (job, preset, config) = (options.job, options.preset(), options.config());
     let batch = options.batch.unwrap_or(job.batch());
     let tokens = options.tokens.unwrap_or(config.tokens);
-    let Measured { seconds, peak_gflops, operators } = match job {
-        Job::Load => jobs::load(&config, options.repeats, device)?,
+    let Measured { seconds, peak_gflops, operators, model_bytes } = match job {
+        Job::Load => load::load(&config, options.file.as_deref(), options.repeats, device)?,
         Job::Data => jobs::data(&config, batch, options.repeats)?,
         Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, device)?,
         Job::Decode => jobs::decode(&config, batch, options.repeats, device)?,
@@ -163,13 +179,16 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
         seconds_per_image: (job != Job::Load).then(|| seconds / batch as f64),
         gflops: counted.map(|operations| operations * batch as f64 / seconds / 1e9),
         peak_gflops,
+        model_bytes,
         operators,
     })
 }
 
 /// The median time of a job, and the machine's peak beside it.
+#[derive(Default)]
 struct Measured {
     seconds: f64,
     peak_gflops: Option<f64>,
     operators: Vec<Share>,
+    model_bytes: Option<u64>,
 }

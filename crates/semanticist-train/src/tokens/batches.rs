@@ -69,7 +69,7 @@ impl Batches for TokenBatches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::{TokenFileInfo, TokenWriter};
+    use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
     /// Image i has the tokens i, i + 0.5.
     fn cache(folder: &std::path::Path, images: usize) -> Arc<TokenCache> {
@@ -77,8 +77,9 @@ mod tests {
         let info = TokenFileInfo { model_hash: "abc".into(), tokens: 2, token_dim: 1 };
         let mut writer = TokenWriter::create(&path, info).unwrap();
         for image in 0..images {
-            let tokens = [image as f32, image as f32 + 0.5];
-            writer.push(&image.to_string(), Some(image as i64 % 3), &tokens).unwrap();
+            let tokens = vec![image as f32, image as f32 + 0.5];
+            let (path, label) = (image.to_string(), Some(image as i64 % 3));
+            writer.push(&TokenRecord { path, label, tokens, padded: None }).unwrap();
         }
         writer.finish().unwrap();
         Arc::new(TokenCache::open(&[path]).unwrap())

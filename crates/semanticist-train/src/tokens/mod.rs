@@ -88,6 +88,9 @@ pub struct TokenRecord {
     pub label: Option<i64>,
     /// Its tokens, one after the other: K × D numbers.
     pub tokens: Vec<f32>,
+    /// Width and height of the photo in pixels, if the tokens are of all of it with padding beside
+    /// ([`semanticist::image::Fit::Pad`]).
+    pub padded: Option<(u32, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,12 +134,12 @@ impl TokenWriter {
     /// Adds an image. A `.safetensors` file has room for 100 MB of paths and labels.
     ///
     /// # Panics
-    /// If `tokens` are not the K × D numbers that the file was created for.
-    pub fn push(&mut self, path: &str, label: Option<i64>, tokens: &[f32]) -> Result<()> {
-        assert_eq!(tokens.len(), self.info.values(), "numbers of one image");
+    /// If its tokens are not the K × D numbers that the file was created for.
+    pub fn push(&mut self, record: &TokenRecord) -> Result<()> {
+        assert_eq!(record.tokens.len(), self.info.values(), "numbers of one image");
         match &mut self.output {
-            Output::Parquet(writer) => writer.push(path, label, tokens),
-            Output::Safetensors(writer) => writer.push(path, label, tokens),
+            Output::Parquet(writer) => writer.push(record),
+            Output::Safetensors(writer) => writer.push(record),
         }
     }
 

@@ -1,11 +1,14 @@
-//! Token files as Parquet: columns `path`, `label` and `tokens`, a list of K × D floats.
+//! Token files as Parquet: columns `path`, `label`, `tokens`, a list of K × D floats, and `width` and
+//! `height` of photos that were padded.
 
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    Array, ArrayRef, FixedSizeListArray, Float32Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -23,16 +26,25 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What a row group holds, in bytes of tokens: it is kept in memory until it is complete.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
+/// The columns of a padded photo's size; files of earlier versions do not have them.
+const SIZE: [&str; 2] = ["width", "height"];
+
 fn schema(info: &TokenFileInfo) -> SchemaRef {
-    let fields = vec![
-        Field::new("path", DataType::Utf8, false),
-        Field::new("label", DataType::Int64, true),
-        Field::new("tokens", DataType::FixedSizeList(element(), info.values() as i32), false),
-    ];
+    let mut fields = needed(info).to_vec();
+    fields.extend(SIZE.map(|name| Field::new(name, DataType::UInt32, true)));
     // Arrow readers such as pyarrow look for metadata here, others in the entries of the file.
     let metadata: std::collections::HashMap<_, _> =
         info.to_metadata().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+/// What every token file has.
+fn needed(info: &TokenFileInfo) -> [Field; 3] {
+    [
+        Field::new("path", DataType::Utf8, false),
+        Field::new("label", DataType::Int64, true),
+        Field::new("tokens", DataType::FixedSizeList(element(), info.values() as i32), false),
+    ]
 }
 
 fn element() -> Arc<Field> {
@@ -51,6 +63,7 @@ pub(super) struct Writer {
     paths: Vec<String>,
     labels: Vec<Option<i64>>,
     tokens: Vec<f32>,
+    padded: Vec<Option<(u32, u32)>>,
 }
 
 impl Writer {
@@ -69,14 +82,15 @@ impl Writer {
         let (partial, file) = Partial::create(path)?;
         let writer = ArrowWriter::try_new(BufWriter::new(file), schema.clone(), Some(properties))
             .map_err(|error| failed(path, &error))?;
-        let (paths, labels, tokens) = Default::default();
-        Ok(Self { writer, partial, schema, values: info.values(), paths, labels, tokens })
+        let (paths, labels, tokens, padded) = Default::default();
+        Ok(Self { writer, partial, schema, values: info.values(), paths, labels, tokens, padded })
     }
 
-    pub fn push(&mut self, path: &str, label: Option<i64>, tokens: &[f32]) -> Result<()> {
-        self.paths.push(path.to_owned());
-        self.labels.push(label);
-        self.tokens.extend_from_slice(tokens);
+    pub fn push(&mut self, record: &TokenRecord) -> Result<()> {
+        self.paths.push(record.path.clone());
+        self.labels.push(record.label);
+        self.tokens.extend_from_slice(&record.tokens);
+        self.padded.push(record.padded);
         if self.tokens.len() * size_of::<f32>() >= BATCH_BYTES {
             self.flush()?;
         }
@@ -85,12 +99,17 @@ impl Writer {
 
     fn flush(&mut self) -> Result<()> {
         let tokens = Arc::new(Float32Array::from(std::mem::take(&mut self.tokens)));
+        let padded = std::mem::take(&mut self.padded);
+        let widths: UInt32Array = padded.iter().map(|size| size.map(|(width, _)| width)).collect();
+        let heights: UInt32Array = padded.iter().map(|size| size.map(|(_, height)| height)).collect();
         let columns =
             FixedSizeListArray::try_new(element(), self.values as i32, tokens, None).and_then(|tokens| {
                 let columns: Vec<ArrayRef> = vec![
                     Arc::new(StringArray::from(std::mem::take(&mut self.paths))),
                     Arc::new(Int64Array::from(std::mem::take(&mut self.labels))),
                     Arc::new(tokens),
+                    Arc::new(widths),
+                    Arc::new(heights),
                 ];
                 RecordBatch::try_new(self.schema.clone(), columns)
             });
@@ -156,9 +175,9 @@ impl Reader {
     }
 }
 
-/// Every column we write must be there with its type; others may be there too.
+/// Every column that is needed must be there with its type; others may be there too.
 fn check_columns(path: &Path, found: &Schema, info: &TokenFileInfo) -> Result<()> {
-    for expected in schema(info).fields() {
+    for expected in needed(info) {
         let name = expected.name();
         let column = found.field_with_name(name).map_err(|_| {
             let names: Vec<&str> = found.fields().iter().map(|field| field.name().as_str()).collect();
@@ -182,12 +201,15 @@ struct Rows {
     paths: StringArray,
     labels: Int64Array,
     tokens: FixedSizeListArray,
+    size: Option<[UInt32Array; 2]>,
 }
 
 impl Rows {
     fn of(batch: &RecordBatch) -> Option<Self> {
         let column = |name: &str| batch.column_by_name(name).map(|column| column.as_any());
+        let number = |name: &str| column(name)?.downcast_ref::<UInt32Array>().cloned();
         Some(Self {
+            size: number(SIZE[0]).zip(number(SIZE[1])).map(<[_; 2]>::from),
             paths: column("path")?.downcast_ref::<StringArray>()?.clone(),
             labels: column("label")?.downcast_ref::<Int64Array>()?.clone(),
             tokens: column("tokens")?.downcast_ref::<FixedSizeListArray>()?.clone(),
@@ -202,6 +224,10 @@ impl Rows {
             path: self.paths.value(row).to_owned(),
             label: (!self.labels.is_null(row)).then(|| self.labels.value(row)),
             tokens: values.values().to_vec(),
+            padded: self.size.as_ref().and_then(|[widths, heights]| {
+                let known = !widths.is_null(row) && !heights.is_null(row);
+                known.then(|| (widths.value(row), heights.value(row)))
+            }),
         }
     }
 }

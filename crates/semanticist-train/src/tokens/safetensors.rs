@@ -14,6 +14,8 @@ use super::{TokenFileInfo, TokenRecord};
 const TENSOR: &str = "tokens";
 const PATHS: &str = "paths";
 const LABELS: &str = "labels";
+/// Sizes of padded photos; files of earlier versions, and of cropped photos only, do not have them.
+const PADDED: &str = "padded";
 
 /// The header comes first in the file but is known last, so the tokens wait in a file of their own.
 /// Paths and labels wait in memory, which the format's limit on the header bounds.
@@ -22,7 +24,8 @@ pub(super) struct Writer {
     partial: Partial,
     paths: Vec<String>,
     labels: Vec<Option<i64>>,
-    /// At least as many bytes as `paths` and `labels` take in the header.
+    padded: Vec<Option<(u32, u32)>>,
+    /// At least as many bytes as all of these take in the header.
     header_bytes: usize,
 }
 
@@ -30,21 +33,31 @@ impl Writer {
     pub fn create(path: &Path) -> Result<Self> {
         let (partial, file) = Partial::create(path)?;
         let payload = BufWriter::with_capacity(1 << 20, file);
-        Ok(Self { payload, partial, paths: Vec::new(), labels: Vec::new(), header_bytes: 4096 })
+        Ok(Self {
+            payload,
+            partial,
+            paths: Vec::new(),
+            labels: Vec::new(),
+            padded: Vec::new(),
+            header_bytes: 4096,
+        })
     }
 
-    pub fn push(&mut self, path: &str, label: Option<i64>, tokens: &[f32]) -> Result<()> {
-        // JSON inside JSON: quotes and backslashes are escaped twice. A label takes at most 21 bytes.
-        let escaped = serde_json::Value::from(serde_json::Value::from(path).to_string()).to_string();
-        self.header_bytes += escaped.len() + 24;
+    pub fn push(&mut self, record: &TokenRecord) -> Result<()> {
+        let TokenRecord { path, label, tokens, padded } = record;
+        // JSON inside JSON: quotes and backslashes are escaped twice. A label takes at most 21 bytes, a
+        // size 24.
+        let escaped = serde_json::Value::from(serde_json::Value::from(path.as_str()).to_string()).to_string();
+        self.header_bytes += escaped.len() + 48;
         if self.header_bytes > MAX_HEADER {
             let count = self.paths.len();
             let problem =
                 format!("the paths of {count} images fill the header of a .safetensors file; use .parquet");
             return Err(Error::file(self.partial.target(), problem));
         }
-        self.paths.push(path.to_owned());
-        self.labels.push(label);
+        self.paths.push(path.clone());
+        self.labels.push(*label);
+        self.padded.push(*padded);
         tokens
             .iter()
             .try_for_each(|value| self.payload.write_all(&value.to_le_bytes()))
@@ -57,6 +70,9 @@ impl Writer {
             info.to_metadata().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         metadata.insert(PATHS.into(), serde_json::json!(self.paths).to_string());
         metadata.insert(LABELS.into(), serde_json::json!(self.labels).to_string());
+        if self.padded.iter().any(Option::is_some) {
+            metadata.insert(PADDED.into(), serde_json::json!(self.padded).to_string());
+        }
         let entry = Entry { name: TENSOR.to_owned(), dtype: Dtype::F32, shape };
         let header = header::write(&[entry], &metadata);
 
@@ -71,8 +87,11 @@ impl Writer {
     }
 }
 
+/// What is in the header of an image: its path, its label, and its size if it was padded.
+type Row = ((String, Option<i64>), Option<(u32, u32)>);
+
 pub(super) struct Reader {
-    rows: std::vec::IntoIter<(String, Option<i64>)>,
+    rows: std::vec::IntoIter<Row>,
     tokens: HostTensor,
     /// The first byte of the next image.
     place: usize,
@@ -93,25 +112,33 @@ impl Reader {
         let paths: Vec<String> = list(path, &metadata, PATHS)?;
         let labels: Vec<Option<i64>> = list(path, &metadata, LABELS)?;
         let n = paths.len();
+        let padded: Vec<Option<(u32, u32)>> = match metadata.contains_key(PADDED) {
+            true => list(path, &metadata, PADDED)?,
+            false => vec![None; n],
+        };
         let expected = [n, info.tokens, info.token_dim];
-        if tokens.shape() != expected || tokens.dtype() != Dtype::F32 || labels.len() != n {
+        if tokens.shape() != expected
+            || tokens.dtype() != Dtype::F32
+            || labels.len() != n
+            || padded.len() != n
+        {
             let (dtype, shape, count) = (tokens.dtype(), tokens.shape(), labels.len());
             let problem = format!(
                 "has tokens {dtype} {shape:?} and {count} labels; its metadata and {n} paths ask for F32 {expected:?}"
             );
             return Err(Error::file(path, problem));
         }
-        let rows = paths.into_iter().zip(labels).collect::<Vec<_>>().into_iter();
+        let rows = paths.into_iter().zip(labels).zip(padded).collect::<Vec<_>>().into_iter();
         let row_bytes = info.values() * size_of::<f32>();
         Ok((info, n, Self { rows, tokens, place: 0, row_bytes }))
     }
 
     pub fn next_record(&mut self) -> Option<TokenRecord> {
-        let (path, label) = self.rows.next()?;
+        let ((path, label), padded) = self.rows.next()?;
         let row = &self.tokens.bytes()[self.place..self.place + self.row_bytes];
         self.place += self.row_bytes;
         let tokens = row.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        Some(TokenRecord { path, label, tokens })
+        Some(TokenRecord { path, label, tokens, padded })
     }
 }
 

@@ -14,15 +14,14 @@ fn record(i: usize) -> TokenRecord {
         path: format!("photos/\"a\\ü\" {i}.jpg"),
         label: (!i.is_multiple_of(3)).then_some(i as i64 - 4),
         tokens: (0..6).map(|j| (i * 6 + j) as f32 / 7.0).collect(),
+        padded: i.is_multiple_of(2).then_some((i as u32 + 1, 3)),
     }
 }
 
 fn written(folder: &Path, name: &str, count: usize) -> PathBuf {
     let path = folder.join(name);
     let mut writer = TokenWriter::create(&path, info()).unwrap();
-    for TokenRecord { path, label, tokens } in (0..count).map(record) {
-        writer.push(&path, label, &tokens).unwrap();
-    }
+    (0..count).map(record).for_each(|record| writer.push(&record).unwrap());
     writer.finish().unwrap();
     path
 }
@@ -53,8 +52,9 @@ fn rows_that_fill_several_batches_and_row_groups_come_back() {
     let path = folder.path().join("t.parquet");
     let info = TokenFileInfo { model_hash: String::new(), tokens: 1024, token_dim: 1024 };
     let row = |i: usize| vec![i as f32; 1024 * 1024];
+    let record = |i| TokenRecord { path: "p".into(), label: None, tokens: row(i), padded: None };
     let mut writer = TokenWriter::create(&path, info).unwrap();
-    (0..18).for_each(|i| writer.push("p", None, &row(i)).unwrap());
+    (0..18).for_each(|i| writer.push(&record(i)).unwrap());
     writer.finish().unwrap();
     let reader = TokenReader::open(&path).unwrap();
     assert!(reader.enumerate().all(|(i, record)| record.unwrap().tokens == row(i)));
@@ -65,7 +65,7 @@ fn what_is_not_finished_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["t.parquet", "t.safetensors"] {
         let mut writer = TokenWriter::create(&folder.path().join(name), info()).unwrap();
-        writer.push("p", None, &[0.0; 6]).unwrap();
+        writer.push(&record(0)).unwrap();
         drop(writer);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{name}");
     }

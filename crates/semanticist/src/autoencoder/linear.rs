@@ -4,6 +4,8 @@
 //! `z_i = s_i · u_i · (x − mean)` with orthonormal `u_i`. Decoding is the exact inverse on the space
 //! the components span, so the loss is the variance of those left out, and nothing else.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
@@ -50,6 +52,14 @@ pub struct LinearAutoencoder {
     components: Tensor<2>,
     /// `[C]`, positive.
     scales: Tensor<1>,
+}
+
+/// The shapes of what a model file holds of a linear autoencoder, by name.
+pub(super) fn shapes(patch_size: usize, channels: usize) -> BTreeMap<String, Vec<usize>> {
+    let values = patch_values(patch_size);
+    [(MEAN, vec![values]), (COMPONENTS, vec![channels, values]), (SCALES, vec![channels])]
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .into()
 }
 
 impl LinearAutoencoder {

@@ -5,6 +5,8 @@
 pub mod kl;
 pub mod linear;
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,18 @@ impl AutoencoderConfig {
             )));
         }
         Ok(image_size / stride)
+    }
+
+    /// The shape of every tensor that a model file holds of it, by name.
+    ///
+    /// # Panics
+    /// If the configuration is not valid.
+    pub fn shapes(&self, device: &Device) -> BTreeMap<String, Vec<usize>> {
+        match self {
+            Self::Pixel {} => BTreeMap::new(),
+            Self::Linear { patch_size, channels, .. } => linear::shapes(*patch_size, *channels),
+            Self::Kl(config) => weights::shapes(&KlAutoencoder::blank(config, device), PREFIX),
+        }
     }
 
     /// # Errors

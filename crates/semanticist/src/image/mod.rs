@@ -2,10 +2,12 @@
 //! from [`Pixels`].
 
 mod decode;
+mod fit;
 mod resample;
 
 pub use ::image::RgbImage;
 pub use decode::{EXTENSIONS, MAX_DECODED_BYTES, MAX_SIDE, decode, open};
+pub use fit::{Fit, fit};
 pub use resample::{Filter, Window, center_crop, resize, resize_window};
 
 use std::io;

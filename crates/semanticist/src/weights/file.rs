@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,13 +35,12 @@ impl Precision {
 
 /// Writes a file that appears under its name only when it is complete.
 pub fn save(path: &Path, weights: &Weights, metadata: &Metadata, precision: Precision) -> Result<()> {
-    let mut entries: Vec<Entry> = weights
-        .iter()
-        .map(|(name, tensor)| {
-            let (dtype, _) = tensor.stored(precision.of(name));
-            Entry { name: name.to_owned(), dtype, shape: tensor.shape().to_vec() }
-        })
-        .collect();
+    let entry = |(name, tensor): (&str, &HostTensor)| {
+        let (dtype, _) = tensor.stored(precision.of(name))?;
+        Ok(Entry { name: name.to_owned(), dtype, shape: tensor.shape().to_vec() })
+    };
+    let entries: io::Result<Vec<Entry>> = weights.iter().map(entry).collect();
+    let mut entries = entries.map_err(|error| Error::io(path, "read the weights for", error))?;
     // Wider elements first, as the format recommends, keeps every tensor aligned.
     entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let header = header::write(&entries, metadata);
@@ -49,7 +48,7 @@ pub fn save(path: &Path, weights: &Weights, metadata: &Metadata, precision: Prec
         file.write_all(&header)?;
         for tensor in entries.iter().filter_map(|entry| Some((&entry.name, weights.get(&entry.name)?))) {
             let (name, tensor) = tensor;
-            file.write_all(&tensor.stored(precision.of(name)).1)?;
+            file.write_all(&tensor.stored(precision.of(name))?.1)?;
         }
         Ok(())
     })
@@ -73,7 +72,10 @@ pub fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<(Weights, Metadata
 /// The identity of a model: SHA-256, in hexadecimal, of its tensors and its `config` entry.
 ///
 /// Other metadata and the order of tensors in the file do not matter; the precision does.
-pub fn hash(weights: &Weights, metadata: &Metadata) -> String {
+///
+/// # Errors
+/// If a tensor is on the disk and cannot be read.
+pub fn hash(weights: &Weights, metadata: &Metadata) -> io::Result<String> {
     let mut sha = Sha256::new();
     // Every part is preceded by its length, so that no two models run together to the same bytes.
     let mut part = |bytes: &[u8]| {
@@ -84,10 +86,10 @@ pub fn hash(weights: &Weights, metadata: &Metadata) -> String {
     for (name, tensor) in weights.iter() {
         part(name.as_bytes());
         part(format!("{}{:?}", tensor.dtype(), tensor.shape()).as_bytes());
-        part(tensor.bytes());
+        part(&tensor.read()?);
         tensor.release();
     }
-    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn map(path: &Path) -> Result<Mmap> {
@@ -173,6 +175,7 @@ mod tests {
     #[test]
     fn the_hash_is_of_the_model_only() {
         let (weights, metadata) = small();
+        let hash = |weights: &Weights, metadata: &Metadata| hash(weights, metadata).unwrap();
         let expected = hash(&weights, &metadata);
         let (_folder, path) = saved(Precision::F32);
         let (loaded, mut loaded_metadata) = load(&path).unwrap();

@@ -17,15 +17,18 @@ pub mod autoencoder;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
 use memmap2::Mmap;
+use rayon::prelude::*;
 pub use safetensors::Dtype;
 
 pub use file::{Metadata, Precision, from_bytes, hash, load, save};
-pub use module::{Place, apply, collect};
+pub use module::{Place, apply, collect, deferred, shapes};
 
 // Values are kept as the little-endian bytes that files hold, so that a mapped file needs no copy.
 const _: () = assert!(cfg!(target_endian = "little"), "weights assume a little-endian machine");
@@ -112,11 +115,24 @@ pub struct HostTensor {
     bytes: Bytes,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Bytes {
     Owned(Arc<Vec<u8>>),
     Mapped(Arc<Mmap>, Range<usize>),
     Static(&'static [u8]),
+    /// Read from a file or a device when they are needed, and not kept.
+    Deferred(Arc<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>),
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Owned(_) => "Owned",
+            Self::Mapped(..) => "Mapped",
+            Self::Static(_) => "Static",
+            Self::Deferred(_) => "Deferred",
+        })
+    }
 }
 
 impl HostTensor {
@@ -135,13 +151,28 @@ impl HostTensor {
         Self::new(Dtype::I64, vec![values.len()], Bytes::Owned(Arc::new(bytes)))
     }
 
+    /// A tensor whose bytes `read` gives when they are needed.
+    fn deferred(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        read: impl Fn() -> io::Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(dtype, shape, Bytes::Deferred(Arc::new(read)))
+    }
+
     /// # Panics
     /// If the bytes do not have the size that shape and type ask for: readers check before.
     fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Self {
         let tensor = Self { dtype, shape, bytes };
-        let expected = tensor.shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        assert_eq!(tensor.bytes().len(), expected, "bytes of a {dtype} tensor {:?}", tensor.shape);
+        if let Some(bytes) = tensor.resident() {
+            assert_eq!(bytes.len(), tensor.size(), "bytes of a {dtype} tensor {:?}", tensor.shape);
+        }
         tensor
+    }
+
+    /// In bytes.
+    fn size(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 
     /// The same elements under another shape.
@@ -163,19 +194,55 @@ impl HostTensor {
     }
 
     /// The elements as stored: row-major, little-endian.
+    ///
+    /// # Panics
+    /// If they are read from a pickle or a device only when needed: use [`HostTensor::read`].
     pub fn bytes(&self) -> &[u8] {
-        match &self.bytes {
-            Bytes::Owned(bytes) => bytes,
-            Bytes::Mapped(map, range) => &map[range.clone()],
-            Bytes::Static(bytes) => bytes,
+        self.resident().expect("the bytes are in memory or mapped")
+    }
+
+    /// The elements as stored, from wherever they are.
+    ///
+    /// # Errors
+    /// If they are in a file that cannot be read, or are not as many as there should be.
+    pub fn read(&self) -> io::Result<Cow<'_, [u8]>> {
+        match (&self.bytes, self.resident()) {
+            (_, Some(bytes)) => Ok(Cow::Borrowed(bytes)),
+            (Bytes::Deferred(read), None) => {
+                let (bytes, expected) = (read()?, self.size());
+                if bytes.len() == expected {
+                    return Ok(Cow::Owned(bytes));
+                }
+                let problem = format!("has {} bytes instead of {expected}", bytes.len());
+                Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+            }
+            (_, None) => unreachable!("only what is deferred is not resident"),
         }
     }
 
-    /// The elements as 32-bit floats; `None` if they are not floats of 16, 32 or 64 bits.
+    fn resident(&self) -> Option<&[u8]> {
+        match &self.bytes {
+            Bytes::Owned(bytes) => Some(bytes),
+            Bytes::Mapped(map, range) => Some(&map[range.clone()]),
+            Bytes::Static(bytes) => Some(bytes),
+            Bytes::Deferred(_) => None,
+        }
+    }
+
+    /// The elements as 32-bit floats; `None` if they are not floats of 16, 32 or 64 bits, or cannot be
+    /// read.
     pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let values = self.values(0..self.shape.iter().product());
+        self.read_f32().ok().flatten()
+    }
+
+    /// The same, but for what cannot be read.
+    ///
+    /// # Errors
+    /// As [`HostTensor::read`].
+    fn read_f32(&self) -> io::Result<Option<Vec<f32>>> {
+        let values = self.decoded(&self.read()?);
         self.release();
-        values
+        Ok(values)
     }
 
     /// Some of the elements, by their place in row-major order; else as [`HostTensor::to_f32`].
@@ -184,7 +251,10 @@ impl HostTensor {
     /// If there are no such elements.
     pub fn values(&self, elements: Range<usize>) -> Option<Vec<f32>> {
         let width = self.dtype.bitsize() / 8;
-        let bytes = &self.bytes()[elements.start * width..elements.end * width];
+        self.decoded(&self.read().ok()?[elements.start * width..elements.end * width])
+    }
+
+    fn decoded(&self, bytes: &[u8]) -> Option<Vec<f32>> {
         Some(match self.dtype {
             Dtype::F32 => decode(bytes, f32::from_le_bytes),
             Dtype::F16 => decode(bytes, |value| f16::from_le_bytes(value).to_f32()),
@@ -209,23 +279,30 @@ impl HostTensor {
 
     /// The elements as integers; `None` unless they are stored as 64-bit integers.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
-        (self.dtype == Dtype::I64).then(|| decode(self.bytes(), i64::from_le_bytes))
+        let bytes = self.read().ok().filter(|_| self.dtype == Dtype::I64)?;
+        Some(decode(&bytes, i64::from_le_bytes))
     }
 
     /// The type and bytes under which this tensor is stored at `precision`.
-    fn stored(&self, precision: Precision) -> (Dtype, Cow<'_, [u8]>) {
+    fn stored(&self, precision: Precision) -> io::Result<(Dtype, Cow<'_, [u8]>)> {
         let already = match precision {
             Precision::F32 => self.dtype == Dtype::F32,
             Precision::F16 => self.dtype == Dtype::F16,
         };
-        let values = if already { None } else { self.to_f32() };
+        let values = if already { None } else { self.read_f32()? };
         // Without values to convert, which is also the case for integers, the bytes stay.
-        values.map_or((self.dtype, Cow::Borrowed(self.bytes())), |values| encode(&values, precision))
+        match values {
+            Some(values) => Ok(encode(&values, precision)),
+            None => Ok((self.dtype, self.read()?)),
+        }
     }
 }
 
-fn decode<T, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| element(*chunk)).collect()
+/// With all threads: fresh memory costs more than the conversion, and is given to each of them at once.
+fn decode<T: Send, const N: usize>(bytes: &[u8], element: impl Fn([u8; N]) -> T + Sync) -> Vec<T> {
+    const WORTH_A_THREAD: usize = 1 << 16;
+    let elements = bytes.as_chunks::<N>().0.par_iter().with_min_len(WORTH_A_THREAD);
+    elements.map(|chunk| element(*chunk)).collect()
 }
 
 /// Bytes at `precision`; values beyond the range of 16 bits are kept in 32.

@@ -1,11 +1,12 @@
 //! Between Burn modules and named tensors: a parameter's name is its path through the structs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{HostTensor, Weights};
+use super::{Dtype, HostTensor, Weights};
 use crate::{Error, Result};
 
 /// How many names of each kind an error lists.
@@ -19,6 +20,22 @@ pub fn collect<M: Module>(module: &M, prefix: &str) -> Weights {
     let mut collector = Collector { place: Place::new(prefix), weights: Weights::new() };
     module.visit(&mut collector);
     collector.weights
+}
+
+/// What [`collect`] gives, but each parameter is copied only when it is read: to write a model to a file
+/// takes no second copy of it in memory. [`HostTensor::bytes`] must not be asked of these.
+pub fn deferred<M: Module>(module: &M, prefix: &str) -> Weights {
+    let mut deferrer = Deferrer { place: Place::new(prefix), weights: Weights::new() };
+    module.visit(&mut deferrer);
+    deferrer.weights
+}
+
+/// The shape of every float parameter of `module`, by the name that [`collect`] gives it; nothing that
+/// was never used is drawn for it.
+pub fn shapes<M: Module>(module: &M, prefix: &str) -> BTreeMap<String, Vec<usize>> {
+    let mut surveyor = Surveyor { place: Place::new(prefix), shapes: BTreeMap::new() };
+    module.visit(&mut surveyor);
+    surveyor.shapes
 }
 
 /// Gives every float parameter of `module` its value from `weights`, taking it out of there.
@@ -148,6 +165,51 @@ impl ModuleVisitor for Collector {
     }
 }
 
+struct Deferrer {
+    place: Place,
+    weights: Weights,
+}
+
+impl ModuleVisitor for Deferrer {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.place.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims().to_vec();
+        let read = move || {
+            let data = tensor.clone().into_data().convert_dtype(DType::F32);
+            let values = data.as_slice::<f32>().expect("the data was just converted to f32");
+            Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        };
+        self.weights.insert(self.place.name(), HostTensor::deferred(Dtype::F32, shape, read));
+    }
+}
+
+struct Surveyor {
+    place: Place,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Surveyor {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.place.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.shapes.insert(self.place.name(), param.lazy_shape().as_slice().to_vec());
+    }
+}
+
 struct Applier<'a> {
     place: Place,
     weights: &'a mut Weights,
@@ -166,12 +228,13 @@ impl Applier<'_> {
             self.weights.problems.misfits.push(format!("{name} is {found:?}, expected {expected:?}"));
             return None;
         }
-        let values = tensor.to_f32();
-        if values.is_none() {
-            let found = tensor.dtype();
-            self.weights.problems.misfits.push(format!("{name} holds {found}, expected floats"));
-        }
-        values
+        let problem = match tensor.read_f32() {
+            Ok(Some(values)) => return Some(values),
+            Ok(None) => format!("{name} holds {}, expected floats", tensor.dtype()),
+            Err(error) => format!("{name} cannot be read ({error}); copy or download the file again"),
+        };
+        self.weights.problems.misfits.push(problem);
+        None
     }
 }
 
@@ -247,6 +310,27 @@ mod tests {
         let again = collect(&loaded, "");
         assert_eq!(again.get("blocks.0.weight").unwrap().to_f32().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(again.get("blocks.1.bias").unwrap().to_f32().unwrap(), [-2.0, -2.0]);
+    }
+
+    #[test]
+    fn what_is_deferred_is_what_is_collected() {
+        let net = net(&Device::flex());
+        let (collected, deferred) = (collect(&net, "encoder"), deferred(&net, "encoder"));
+        assert_eq!(deferred.names().collect::<Vec<_>>(), collected.names().collect::<Vec<_>>());
+        for (name, tensor) in collected.iter() {
+            let found = deferred.get(name).unwrap();
+            assert_eq!((found.shape(), found.dtype()), (tensor.shape(), tensor.dtype()));
+            assert_eq!(found.read().unwrap(), tensor.bytes(), "{name}");
+        }
+    }
+
+    #[test]
+    fn shapes_are_those_of_what_is_collected() {
+        let net = net(&Device::flex());
+        let collected = collect(&net, "encoder");
+        let expected: BTreeMap<_, _> =
+            collected.iter().map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())).collect();
+        assert_eq!(shapes(&net, "encoder"), expected);
     }
 
     #[test]

@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use pytorch_reader::{DType, PickleValue, PytorchReader};
 
 use super::sources::{self, Sources};
-use super::{Bytes, Dtype, HostTensor, Weights, header, names};
+use super::{Dtype, HostTensor, Weights, header, names};
 use crate::{Error, Result};
 
 /// Where training checkpoints keep their weights, the one to prefer first: published results are
@@ -45,6 +44,14 @@ pub fn load(path: &Path) -> Result<PublishedWeights> {
     let bare = |name: &str| name == names::FROZEN_POSITIONS || names::from_published(name).is_some();
     let (weights, skipped) = read(path, bare)?;
     Ok(PublishedWeights { skipped, ..translate(weights, path)? })
+}
+
+/// The names of the shards that an index (`….index.json`) lists; they lie beside it.
+///
+/// # Errors
+/// If it is damaged or points elsewhere.
+pub fn shards(index: &Path) -> Result<Vec<String>> {
+    sources::shards(index)
 }
 
 /// The tensors of a checkpoint under their published names, and what else it held. `known` says of a
@@ -158,9 +165,9 @@ fn read_pickle(path: &Path) -> Result<Weights> {
     }
     let mut weights = Weights::new();
     for (name, tensor) in PytorchReader::new(path).map_err(damaged)?.into_tensors() {
-        let bytes = tensor.read().map_err(|error| damaged(error.into()))?;
-        let bytes = Bytes::Owned(Arc::new(bytes));
-        weights.insert(name, HostTensor::new(dtype(tensor.dtype()), tensor.shape().to_vec(), bytes));
+        // Each is read when it is placed, so that a model is not in memory twice.
+        let (_, kind, shape, read) = tensor.into_parts();
+        weights.insert(name, HostTensor::deferred(dtype(kind), shape, read));
     }
     Ok(weights)
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::tokens::{TokenFileInfo, TokenWriter};
+use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 const CONFIG: &str = r#"
 steps = 10
@@ -28,7 +28,9 @@ fn cache(folder: &Path, label: impl Fn(i64) -> Option<i64>) -> Arc<TokenCache> {
     for image in 0..12i64 {
         let sign = if image % 2 == 0 { 1.0 } else { -1.0 };
         let tokens = [0.5f32, 1.5, -1.0, 1.0, 0.2, -0.7].map(|v| v * sign);
-        writer.push(&image.to_string(), label(image), &tokens).unwrap();
+        let tokens = tokens.to_vec();
+        let record = TokenRecord { path: image.to_string(), label: label(image), tokens, padded: None };
+        writer.push(&record).unwrap();
     }
     writer.finish().unwrap();
     Arc::new(TokenCache::open(&[path]).unwrap())
