@@ -28,6 +28,8 @@ CASES = [
     ("encode, the first 32 tokens only", "encode", ["--preset", "b", "--batch", "4"], ["--tokens", "32"]),
     ("one denoising step, DiT-L, batch 2", "decode", ["--preset", "l", "--batch", "2"], []),
     ("training step, S, batch 4", "train", ["--preset", "s", "--batch", "4"], []),
+    ("one token of the head in 250 steps, guided, batch 1", "head", ["--batch", "1"], []),
+    ("the same, batch 8", "head", ["--batch", "8"], []),
     ("load 3.0 GB of float32, ViT-L and DiT-L", "load", ["--preset", "l", "--batch", "1"], []),
 ]
 
@@ -74,7 +76,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="encode,decode,train,load", help="jobs, separated by commas")
+    parser.add_argument("--only", default="encode,decode,train,head,load", help="jobs, separated by commas")
     parser.add_argument("--file", help="what load reads; written if it is not there [default: a temporary file]")
     parser.add_argument("--binary", default=ROOT / "target/release/semanticist")
     parser.add_argument("--dry-run", action="store_true", help="print the table and leave the file as it is")

@@ -169,6 +169,59 @@ def train(size, batch):
     return run
 
 
+class HeadBlock(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 3 * width))
+        self.mlp = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, x, time_, condition):
+        shift, scale, gate = self.modulation(time_).chunk(3, -1)
+        return x + gate * self.mlp(torch.cat([self.norm(x) * (1 + scale) + shift, condition], -1))
+
+
+class Head(nn.Module):
+    """The generator's diffusion head with the published settings, evaluated as the published code does."""
+
+    def __init__(self, width=1536, depth=12, transformer=1024):
+        super().__init__()
+        self.width = width
+        self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition, self.input = nn.Linear(transformer, width), nn.Linear(TOKEN_DIM, width)
+        self.blocks = nn.ModuleList(HeadBlock(width) for _ in range(depth))
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.output = nn.Linear(2 * width, TOKEN_DIM)
+
+    def forward(self, x, times, condition):
+        angles = times[:, None] * torch.exp(-math.log(10000) * torch.arange(128) / 128)
+        time_ = self.time(torch.cat([angles.cos(), angles.sin()], -1))
+        x, condition = self.input(x), self.condition(condition)
+        for block in self.blocks:
+            x = block(x, time_, condition)
+        shift, scale = self.modulation(time_).chunk(2, -1)
+        x = F.layer_norm(x, (self.width,), eps=1e-6) * (1 + scale) + shift
+        return self.output(torch.cat([x, condition], -1))
+
+
+def head(batch):
+    network, answers = Head().eval(), torch.randn(2 * batch, 1024)
+    times = torch.linspace(0, 0.96, 250)
+    length = times[1] - times[0]
+
+    @torch.no_grad()
+    def run():
+        x = torch.randn(2 * batch, TOKEN_DIM)
+        for t in times[:-1]:
+            # The published sampler asks for the velocity and for the score, each time the network.
+            each = t.expand(2 * batch)
+            velocity, again = network(x, each, answers), network(x, each, answers)
+            score = (t * again - x) / (1 - t)
+            x = x + (velocity + (1 - t) * score) * length + (2 * (1 - t) * length).sqrt() * torch.randn_like(x)
+
+    return run
+
+
 def load(path):
     """Reads a file into a module of its own names and shapes, which starts without initial values."""
     from safetensors import safe_open
@@ -194,7 +247,7 @@ def load(path):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("job", choices=["encode", "decode", "train", "load"])
+    parser.add_argument("job", choices=["encode", "decode", "train", "head", "load"])
     parser.add_argument("--preset", choices=SIZES, default="b")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--file", help="what load reads")
@@ -205,6 +258,8 @@ def main():
     torch.set_num_threads(given.threads)
     if given.job == "load":
         run = load(given.file)
+    elif given.job == "head":
+        run = head(given.batch)
     else:
         jobs = {"encode": encode, "decode": decode, "train": train}
         run = jobs[given.job](SIZES[given.preset], given.batch)

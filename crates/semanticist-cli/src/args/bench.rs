@@ -23,10 +23,12 @@ pub struct Bench {
     /// What to time [default: all]
     #[arg(value_name = "JOB", value_enum)]
     pub job: Option<BenchJob>,
-    /// The size of the networks [default: s to load and train, b to encode and for data, l to decode]
+    /// The size of the networks [default: s to load and train, b to encode and for data, l to decode and
+    /// for the head]
     #[arg(long, value_enum)]
     pub preset: Option<BenchPreset>,
-    /// Images that are computed together [default: 4; 2 to decode, 64 for data]
+    /// Images that are computed together [default: 4; 2 to decode, 64 for data, 1 to load
+    /// and for the head]
     #[arg(long, value_name = "N", value_parser = batch)]
     pub batch: Option<usize>,
     /// Tokens that encode computes [default: all]
@@ -62,6 +64,8 @@ pub enum BenchJob {
     Load,
     /// Decoding and cropping photos
     Data,
+    /// One token of the generator's head in 250 steps
+    Head,
 }
 
 impl From<BenchJob> for Job {
@@ -72,6 +76,7 @@ impl From<BenchJob> for Job {
             BenchJob::Train => Self::Train,
             BenchJob::Load => Self::Load,
             BenchJob::Data => Self::Data,
+            BenchJob::Head => Self::Head,
         }
     }
 }

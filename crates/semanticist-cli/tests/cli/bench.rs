@@ -18,6 +18,9 @@ fn a_job_reports_what_it_ran_and_how_long_it_took() {
         }
         assert!(report.get("operators").is_none());
     }
+    let report = folder.run("bench head --preset tiny --batch 2 --repeats 1 --json").json();
+    assert_eq!((&report["batch"], &report["tokens"]), (&2.into(), &1.into()));
+    assert!(report["gflops"].as_f64().unwrap() > 0.0);
     let report = folder.run("bench load --preset tiny --repeats 1 --json").json();
     assert!(report["seconds"].as_f64().unwrap() > 0.0 && report["seconds_per_image"].is_null());
     folder.run("bench load --preset tiny --repeats 1 --file random.safetensors").ok();

@@ -11,7 +11,9 @@ use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::Process;
+use semanticist::diffusion::flow::{FlowPlan, FlowSampler};
 use semanticist::encoder::Encoder;
+use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
 use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
 use semanticist_ops::profile::{self, Timing};
@@ -94,6 +96,30 @@ pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, device: &D
     let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
     Ok(timed(repeats, device, || {
         black_box(decoder.step(noisy.clone(), 500, &condition));
+    }))
+}
+
+/// Steps in which the head is timed, as published.
+pub const HEAD_STEPS: usize = 250;
+
+/// One token of `batch` images with guidance: each has a row with its class and one without. What the
+/// tokens of an image share is prepared before.
+pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+    config.validate()?;
+    let mut noise = Noise::seeded(0);
+    let head = Head::init(config, &mut noise, device);
+    let flow = FlowPlan::new(FlowSampler::EulerMaruyama, HEAD_STEPS)?;
+    let plan = head.plan(flow.times());
+    let answers = noise.normal([2 * batch, config.width], device);
+    Ok(timed(repeats, device, || {
+        let condition = plan.condition(answers.clone());
+        let start = noise.normal([batch, config.token_dim], device);
+        black_box(flow.run(start, 1.0, &mut noise, |x, step| {
+            let rows = Tensor::cat(vec![x.clone(), x], 0);
+            let both = plan.forward(rows, step, &condition);
+            let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
+            without.clone() + (with - without) * 3.0
+        }));
     }))
 }
 

@@ -29,11 +29,13 @@ pub enum Job {
     Load,
     /// Decoding and cropping photos for training.
     Data,
+    /// One token of the generator's head, with guidance, in 250 steps.
+    Head,
 }
 
 impl Job {
     /// All of them, the light ones first.
-    pub const ALL: [Self; 5] = [Self::Load, Self::Data, Self::Encode, Self::Decode, Self::Train];
+    pub const ALL: [Self; 6] = [Self::Load, Self::Data, Self::Encode, Self::Decode, Self::Train, Self::Head];
 
     /// What it is called on the command line.
     pub fn name(self) -> &'static str {
@@ -43,6 +45,7 @@ impl Job {
             Self::Train => "train",
             Self::Load => "load",
             Self::Data => "data",
+            Self::Head => "head",
         }
     }
 
@@ -50,7 +53,7 @@ impl Job {
     fn preset(self) -> Preset {
         match self {
             Self::Encode | Self::Data => Preset::B,
-            Self::Decode => Preset::L,
+            Self::Decode | Self::Head => Preset::L,
             Self::Train | Self::Load => Preset::S,
         }
     }
@@ -59,7 +62,7 @@ impl Job {
         match self {
             Self::Decode => 2,
             Self::Encode | Self::Train => 4,
-            Self::Load => 1,
+            Self::Load | Self::Head => 1,
             Self::Data => 64,
         }
     }
@@ -93,7 +96,7 @@ impl BenchOptions {
             )));
         }
         let Some(tokens) = self.tokens else { return Ok(()) };
-        let all = self.config().tokens;
+        let all = self.all_tokens();
         let problem = match self.job {
             _ if tokens == all => return Ok(()),
             Job::Encode if tokens < all => return Ok(()),
@@ -101,6 +104,11 @@ impl BenchOptions {
             _ => format!("this job computes all {all}"),
         };
         Err(Error::Config(format!("{tokens} tokens: {problem}")))
+    }
+
+    /// Tokens that the job computes if it is not said.
+    fn all_tokens(&self) -> usize {
+        if self.job == Job::Head { 1 } else { self.config().tokens }
     }
 
     fn preset(&self) -> Preset {
@@ -155,18 +163,20 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
     options.validate()?;
     let (job, preset, config) = (options.job, options.preset(), options.config());
     let batch = options.batch.unwrap_or(job.batch());
-    let tokens = options.tokens.unwrap_or(config.tokens);
+    let tokens = options.tokens.unwrap_or(options.all_tokens());
     let Measured { seconds, peak_gflops, operators, model_bytes } = match job {
         Job::Load => load::load(&config, options.file.as_deref(), options.repeats, device)?,
         Job::Data => jobs::data(&config, batch, options.repeats)?,
         Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, device)?,
         Job::Decode => jobs::decode(&config, batch, options.repeats, device)?,
         Job::Train => jobs::train(&config, batch, options.repeats, device)?,
+        Job::Head => jobs::head(&preset.generator(), batch, options.repeats, device)?,
     };
     let counted = match job {
         Job::Encode => Some(work::encoder(&config, tokens)),
         Job::Decode => Some(work::decoder(&config)?),
         Job::Train => Some(work::training(&config)?),
+        Job::Head => Some(work::head(&preset.generator(), jobs::HEAD_STEPS)),
         Job::Load | Job::Data => None,
     };
     Ok(BenchReport {

@@ -4,10 +4,12 @@ use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::decoder::DecoderConfig;
 use semanticist::diffusion::DiffusionConfig;
 use semanticist::encoder::EncoderConfig;
+use semanticist::generator::GeneratorConfig;
 use semanticist::{TokenizerConfig, presets};
 use serde::Serialize;
 
 use crate::config::RunConfig;
+use crate::objective::generator::GeneratorRun;
 use crate::objective::tokenizer::TokenizerRun;
 
 /// The size of encoder and decoder: ViT-S, -B, -L (Dosovitskiy et al., 2021) and DiT-S to -XL
@@ -60,5 +62,22 @@ impl Preset {
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),
         }
+    }
+
+    /// A generator of this size; the published ones begin at B.
+    pub fn generator(self) -> GeneratorConfig {
+        let name = match self {
+            Self::Tiny => {
+                let run = RunConfig::<GeneratorRun>::parse(
+                    include_str!("../../../../configs/generator-tiny.toml"),
+                    &[],
+                );
+                return run.expect("the configuration in the box is right, as its test shows").model;
+            }
+            Self::S | Self::B => "gpt-b",
+            Self::L => "gpt-l",
+            Self::Xl => "gpt-xl",
+        };
+        presets::generator(name).expect("the names are those of the presets")
     }
 }

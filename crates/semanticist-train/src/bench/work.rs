@@ -1,6 +1,7 @@
 //! Operations of the matrix products and attention of one image, counted from the sizes: a
 //! multiplication and an addition are two. Norms, activations and the like are not counted.
 
+use semanticist::generator::{GeneratorConfig, HeadConfig};
 use semanticist::nn::BlockSize;
 use semanticist::{Result, TokenizerConfig};
 
@@ -54,6 +55,15 @@ pub fn decoder(config: &TokenizerConfig) -> Result<f64> {
 /// A training step: forward, and twice as much backward.
 pub fn training(config: &TokenizerConfig) -> Result<f64> {
     Ok(3.0 * (encoder(config, config.tokens) + decoder(config)?))
+}
+
+/// One token of an image with guidance, in `steps` steps. What all tokens share is not counted.
+pub fn head(config: &GeneratorConfig, steps: usize) -> f64 {
+    let HeadConfig { width, depth, .. } = config.head;
+    let layers =
+        product(1, config.token_dim, width) + product(1, width, config.head.outputs() * config.token_dim);
+    let once = product(1, config.width, width) + depth as f64 * product(1, width, width);
+    2.0 * (once + steps as f64 * (layers + 2.0 * depth as f64 * product(1, width, width)))
 }
 
 #[cfg(test)]
