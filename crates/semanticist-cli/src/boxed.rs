@@ -31,6 +31,14 @@ pub fn model(device: &Device) -> Result<Model> {
     Model::from_bytes(MODEL_NAME, MODEL, device)
 }
 
+/// What lists call the generator in the box.
+pub const GENERATOR_ALIAS: &str = "tiny-generator";
+
+/// The size of the generator's file, in bytes.
+pub fn generator_bytes() -> usize {
+    GENERATOR.len()
+}
+
 /// The small generator of its tokens.
 pub fn generator(device: &Device) -> Result<GeneratorModel> {
     GeneratorModel::from_bytes("the generator in the box", GENERATOR, device)

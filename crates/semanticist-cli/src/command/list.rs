@@ -36,7 +36,8 @@ pub fn run(request: &ModelsList) -> Result<()> {
     let hub = Hub::from_env()?;
     let known = KNOWN.iter().map(|known| published(&hub, known)).collect::<Result<Vec<_>>>()?;
     let others = hub.cache().files().into_iter().filter_map(|cached| own(&cached));
-    let entries: Vec<Entry> = [in_the_box()?].into_iter().chain(known).chain(others).collect();
+    let entries: Vec<Entry> =
+        [in_the_box()?, generator_in_the_box()].into_iter().chain(known).chain(others).collect();
     if request.json {
         return output::print_json(&entries);
     }
@@ -54,6 +55,18 @@ fn in_the_box() -> Result<Entry> {
         about,
         source: None,
     })
+}
+
+fn generator_in_the_box() -> Entry {
+    Entry {
+        name: boxed::GENERATOR_ALIAS.into(),
+        kind: "generator",
+        place: Place::Box,
+        bytes: Some(boxed::generator_bytes() as u64),
+        licence: "research only",
+        about: "32 tokens of 100 classes, what `generate` uses by default".into(),
+        source: None,
+    }
 }
 
 fn published(hub: &Hub, known: &Known) -> Result<Entry> {

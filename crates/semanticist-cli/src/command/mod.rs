@@ -14,6 +14,7 @@ pub mod train;
 pub mod verify;
 
 mod choice;
+mod generators;
 mod location;
 mod names;
 mod preflight;

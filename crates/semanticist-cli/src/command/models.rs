@@ -9,6 +9,7 @@ use semanticist::{Model, TokenizerConfig};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::generators;
 use super::preflight::{self, gibibytes};
 use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo};
 use crate::hub::Known;
@@ -41,6 +42,9 @@ struct Parameters {
 }
 
 pub fn info(request: &ModelsInfo) -> Result<()> {
+    if let Some(path) = request.file.as_deref().filter(|path| generators::holds_one(path)) {
+        return generators::info(path, request.json);
+    }
     let file = ModelChoice::of(request.file.clone(), &request.published).open()?;
     let (name, bytes) = match file.path() {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
@@ -66,6 +70,9 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
 
 pub fn import(request: &ModelsImport) -> Result<()> {
     output::check_file(&request.output)?;
+    if let Some(done) = generators::import(request) {
+        return done;
+    }
     let known = request.file.to_str().is_some_and(|name| Known::find(name).is_some());
     if !known && request.published.config.is_none() && request.published.preset.is_none() {
         return Err(failure::usage("say what the checkpoint holds, with --preset NAME or --config TOML"));
@@ -78,6 +85,9 @@ pub fn import(request: &ModelsImport) -> Result<()> {
 
 pub fn export(request: &ModelsExport) -> Result<()> {
     output::check_file(&request.output)?;
+    if let Some(path) = request.file.as_deref().filter(|path| generators::holds_one(path)) {
+        return generators::export(path, request);
+    }
     let model = match &request.file {
         Some(path) => Model::load(path, None, &Device::flex())?,
         None => boxed::model(&Device::flex())?,
@@ -129,7 +139,7 @@ fn text(info: &Info) -> Result<String> {
 }
 
 /// One line per number, indented below the name of its table.
-fn tree(text: &mut String, value: &Value, depth: usize) -> std::fmt::Result {
+pub fn tree(text: &mut String, value: &Value, depth: usize) -> std::fmt::Result {
     let indent = "  ".repeat(depth);
     let Value::Object(entries) = value else {
         return writeln!(text, "{indent}{value}");
@@ -147,12 +157,12 @@ fn tree(text: &mut String, value: &Value, depth: usize) -> std::fmt::Result {
     Ok(())
 }
 
-fn mebibytes(bytes: u64) -> String {
+pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: usize) -> String {
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.char_indices() {

@@ -7,6 +7,7 @@ mod bench;
 mod cache_tokens;
 mod decode;
 mod encode;
+mod generate;
 mod hub;
 mod models;
 mod reconstruct;
@@ -186,6 +187,8 @@ fn help_has_examples_and_nonsense_is_usage() {
         "encode --help",
         "decode --help",
         "cache-tokens --help",
+        "generate --help",
+        "train generator --help",
         "models info --help",
         "verify --help",
     ] {

@@ -9,7 +9,7 @@ use super::{CONFIG, KIND, TRAINING, config_of, entry, json};
 use crate::error::{Error, Result};
 use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use crate::noise::Noise;
-use crate::weights::{self, Metadata, Precision, Weights, published};
+use crate::weights::{self, Metadata, Precision, Weights, names, published};
 
 const GENERATOR: &str = "generator";
 const CLASSES: &str = "classes";
@@ -119,6 +119,25 @@ impl GeneratorModel {
         metadata.extend(self.training.as_ref().map(|training| (TRAINING.to_string(), json(training))));
         weights::save(path, &weights::collect(&self.generator.networks, ""), &metadata, precision)
     }
+
+    /// Writes the networks under their published names, for PyTorch to load.
+    ///
+    /// # Errors
+    /// As [`GeneratorModel::save`].
+    pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        let mut weights = Weights::new();
+        for (name, tensor) in weights::collect(&self.generator.networks, "").iter() {
+            let published = names::to_published(name).expect("the table has every parameter");
+            weights.insert(published, tensor.clone());
+        }
+        let metadata = Metadata::from([(CONFIG.to_string(), json(&self.generator.config))]);
+        weights::save(path, &weights, &metadata, precision)
+    }
+}
+
+/// Whether a file is a generator's, by its metadata.
+pub fn is_one(path: &Path) -> bool {
+    weights::load(path).is_ok_and(|(_, metadata)| metadata.get(KIND).is_some_and(|kind| kind == GENERATOR))
 }
 
 fn placed(path: &Path, config: &GeneratorConfig, mut weights: Weights, device: &Device) -> Result<Generator> {

@@ -1,0 +1,152 @@
+//! `generate`, `train generator`, and `models` of generators.
+
+use burn::tensor::Device;
+use semanticist::generator::{Generator, GeneratorConfig, GeneratorNetworks};
+use semanticist::model::generator::GeneratorModel;
+use semanticist::weights::{self, HostTensor, Precision};
+use semanticist::{Model, Noise};
+
+use super::{Folder, size};
+
+const CONFIG: &str = r#"{
+    "tokens": 4, "token_dim": 4, "classes": 3, "width": 16, "depth": 1, "heads": 2,
+    "head": {"width": 16, "depth": 1}
+}"#;
+
+const GENERATE: &str = "generate --generator generator.safetensors --model model.safetensors --steps 3 \
+                        --paint-steps 2";
+
+/// A folder with a tokenizer and a generator of its tokens, of random weights.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    write(&folder, "generator.safetensors", CONFIG);
+    folder
+}
+
+fn write(folder: &Folder, name: &str, config: &str) {
+    let (device, mut noise) = (Device::flex(), Noise::seeded(2));
+    let config: GeneratorConfig = serde_json::from_str(config).unwrap();
+    let networks = GeneratorNetworks::init(&config, &mut noise, &device).unwrap();
+    let mut drawn = weights::Weights::new();
+    for (name, tensor) in weights::collect(&networks, "").iter() {
+        let values: Vec<f32> = noise.uniform(tensor.shape().iter().product());
+        let values: Vec<f32> = values.into_iter().map(|value| (value - 0.5) * 0.6).collect();
+        drawn.insert(name, HostTensor::from_f32(tensor.shape(), &values));
+    }
+    let networks = weights::apply(networks, "", &mut drawn);
+    let tokenizer = Model::load(&folder.path("model.safetensors"), None, &device).unwrap();
+    let model = GeneratorModel {
+        generator: Generator { config, networks },
+        classes: ["goldfish, Carassius auratus", "tabby cat", "wok"].map(String::from).to_vec(),
+        tokenizer: Some(tokenizer.hash().unwrap().to_string()),
+        training: None,
+    };
+    model.save(&folder.path(name), Precision::F32).unwrap();
+}
+
+#[test]
+fn classes_become_a_sheet_or_files() {
+    let folder = folder();
+    let run = folder.run(&format!("{GENERATE} --class goldfish 2 -n 2")).ok();
+    assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("done: generated.png\n", ""));
+    // Four cells of 12 × 16 pixels, 12 between them; a line of text.
+    assert_eq!(size(&folder.path("generated.png")), (4 * (192 + 12) + 12, 192 + 4 + 15 + 24));
+    folder.run(&format!("{GENERATE} --class WOK Goldfish -n 2 --out-dir out")).ok();
+    let names = folder.names();
+    for name in ["out/goldfish.png", "out/goldfish-2.png", "out/wok.png", "out/wok-2.png"] {
+        assert!(names.contains(&name.to_string()), "{names:?}");
+    }
+    assert_eq!(size(&folder.path("out/wok.png")), (16, 16));
+    assert!(folder.bytes("out/wok.png") != folder.bytes("out/wok-2.png"), "each has noise of its own");
+}
+
+#[test]
+fn a_strip_shows_the_draw_after_one_two_and_all_tokens() {
+    let folder = folder();
+    folder.run(&format!("{GENERATE} --class wok -n 1 --progressive -o strip.png")).ok();
+    assert_eq!(size(&folder.path("strip.png")).0, 3 * (192 + 12) + 12);
+}
+
+#[test]
+fn the_seed_decides_every_byte_and_an_image_does_not_know_its_neighbours() {
+    let folder = folder();
+    let run = |out: &str, options: &str| {
+        folder.run(&format!("{GENERATE} --class 1 --out-dir {out} {options}")).ok();
+    };
+    run("a", "-n 2 --seed 5");
+    run("b", "-n 2 --seed 5 --threads 1");
+    run("c", "-n 1 --seed 6");
+    assert!(folder.bytes("a/tabby-cat.png") == folder.bytes("b/tabby-cat.png"));
+    assert!(super::near(&folder.path("a/tabby-cat-2.png"), &folder.path("c/tabby-cat.png")));
+    run("d", "-n 1 --seed 5 --guidance 1");
+    assert!(folder.bytes("a/tabby-cat.png") != folder.bytes("d/tabby-cat.png"));
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said() {
+    let folder = folder();
+    write(&folder, "wide.safetensors", &CONFIG.replace("\"token_dim\": 4", "\"token_dim\": 5"));
+    for (arguments, code, part) in [
+        ("--class goldfsh", 2, "the nearest are \"goldfish\""),
+        ("--class 3", 2, "the classes are 0 to 2"),
+        ("--class 1 -n 0", 2, "from 1 to"),
+        ("--class 1 --tokens 5", 2, "the generator has 4 tokens"),
+        ("--class 1 --guidance -1", 2, "guidance scale -1"),
+        ("--class 1 --temperature -1", 2, "temperature -1"),
+        ("--class 1 --sampler rk4", 2, "\"heun\""),
+        ("--class 1 -o missing/x.png", 1, "create it first"),
+        ("--class 1 --out-dir model.safetensors", 1, "is a file"),
+    ] {
+        folder.fails(&format!("{GENERATE} {arguments}"), code, part);
+    }
+    let of = |file: &str| format!("generate --model model.safetensors --generator {file}");
+    folder.fails(&of("wide.safetensors"), 2, "the tokenizer paints 4 of 4");
+    folder.fails(&of("model.safetensors"), 1, "holds one tokenizer, expected one generator");
+    folder.fails(&of("nothing.safetensors"), 1, "nothing.safetensors");
+    folder.fails(
+        "reconstruct --model generator.safetensors",
+        1,
+        "holds one generator, expected one tokenizer",
+    );
+}
+
+#[test]
+fn a_generator_is_trained_on_cached_tokens_and_draws() {
+    let folder = Folder::new();
+    folder.photos(&["p/cat/a.png", "p/cat/b.png", "p/dog/c.png", "p/dog/d.png"]);
+    folder.run("cache-tokens p -o cache --model model.safetensors").ok();
+    folder.file(
+        "run.toml",
+        b"steps = 3\nbatch = 2\n[model]\ntokens = 4\ntoken_dim = 4\nclasses = 2\nwidth = 16\ndepth = 1\n\
+          heads = 2\nhead = { width = 16, depth = 1 }\n[learning_rate]\npeak = 1e-3\nwarmup_steps = 1\n\
+          decay = \"cosine\"\n[log]\nevery = 1\nvalidate_every = 3\n[validation]\nsamples = 2\n",
+    );
+    let train = "train generator run.toml --tokens cache --model model.safetensors --out run";
+    let run = folder.run(train).ok();
+    assert!(run.stderr.contains("step 3: validation loss"), "{}", run.stderr);
+    assert!(folder.path("run/samples/step-00000003.png").is_file());
+    for (arguments, part) in [
+        (train.to_string(), "--resume"),
+        (format!("{train} --set model.tokens=5"), "asks for 5 of 4"),
+        (format!("{train} --set model.heads=3"), "3 heads do not divide"),
+    ] {
+        let run = folder.run(&arguments);
+        assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
+    }
+    let generate = "generate --generator run/model.safetensors --model model.safetensors --steps 2";
+    folder.run(&format!("{generate} --paint-steps 2 --class dog -n 1")).ok();
+    folder.fails(&format!("{generate} --class dgo"), 2, "\"dog\"");
+}
+
+#[test]
+fn a_generator_goes_to_pytorch_and_back() {
+    let folder = folder();
+    let info = folder.run("models info generator.safetensors --json").json();
+    assert_eq!((&info["kind"], &info["config"]["classes"]), (&"generator".into(), &3.into()));
+    let text = folder.run("models info generator.safetensors").ok().stdout;
+    assert!(text.contains("tabby cat") && text.contains("kind         generator"), "{text}");
+    folder.run("models export generator.safetensors --published -o torch.safetensors").ok();
+    let (published, _) = weights::load(&folder.path("torch.safetensors")).unwrap();
+    assert!(published.get("diffloss.net.res_blocks.0.adaLN_modulation.1.weight").is_some());
+    folder.fails("models import torch.safetensors --preset gpt-l -o x.safetensors", 1, "of another shape");
+}
