@@ -51,7 +51,7 @@ fn compare_tokens(bench: &mut Bench, sizes: &EncoderSizes, weights: &mut Weights
 }
 
 /// Compares all weights at once: the same names, shapes, types and bits.
-fn compare_stored(bench: &mut Bench, recorded: &Weights, found: &Weights) {
+pub(super) fn compare_stored(bench: &mut Bench, recorded: &Weights, found: &Weights) {
     const QUANTITY: &str = "stored weights";
     let names: BTreeSet<&str> = recorded.names().chain(found.names()).collect();
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());

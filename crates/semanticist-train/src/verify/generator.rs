@@ -8,11 +8,12 @@ use semanticist::generator::{
     Condition, GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConfig,
     HeadDraws, HeadProcess, TokenGuidance,
 };
-use semanticist::weights::{self, names};
+use semanticist::weights::{self, names, published};
 use semanticist::{Noise, Result};
 use serde::Deserialize;
 
 use super::bench::{Bench, Values};
+use super::checkpoints::compare_stored;
 use super::recording::Recording;
 use super::sizes::{bounded, fit, in_config};
 use super::{EXACT, GRADIENT, LOSS, OUTPUT};
@@ -21,6 +22,8 @@ use crate::gradients::Gradients;
 pub(super) const SI_CONCAT: &str = "generator_si_concat.safetensors";
 pub(super) const SI_ADALN: &str = "generator_si_adaln.safetensors";
 pub(super) const DDPM_ADALN: &str = "generator_ddpm_adaln.safetensors";
+
+pub(super) const CHECKPOINT: &str = "checkpoints/generator_ema.pkl";
 
 /// Timesteps of the head's Gaussian diffusion.
 const LAST_TIMESTEP: f32 = 999.0;
@@ -75,6 +78,14 @@ pub(super) fn run_si_adaln(bench: &mut Bench) -> Result<()> {
 
 pub(super) fn run_ddpm_adaln(bench: &mut Bench) -> Result<()> {
     run(bench, DDPM_ADALN)
+}
+
+/// A published checkpoint: it holds the weights of the recorded generator with the published settings.
+pub(super) fn run_checkpoint(bench: &mut Bench) -> Result<()> {
+    let found = published::load(&bench.folder.join(CHECKPOINT))?.weights;
+    let recorded = bench.open(SI_CONCAT)?.parameters()?.weights;
+    compare_stored(bench, &recorded, &found);
+    Ok(())
 }
 
 fn run(bench: &mut Bench, file: &str) -> Result<()> {

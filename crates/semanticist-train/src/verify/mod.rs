@@ -53,7 +53,7 @@ struct Case {
     run: fn(&mut Bench) -> Result<()>,
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -71,6 +71,7 @@ const CASES: [Case; 13] = [
     Case { name: "generator_si_concat", file: generator::SI_CONCAT, run: generator::run_si_concat },
     Case { name: "generator_si_adaln", file: generator::SI_ADALN, run: generator::run_si_adaln },
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
+    Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
 ];
 
 /// The names of all cases, in the order in which they run.
