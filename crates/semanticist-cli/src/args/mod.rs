@@ -36,6 +36,7 @@ Examples:
   semanticist reconstruct photo.jpg            what 1, 2, 4 … tokens say of your photo
   semanticist encode photos -o tokens.parquet  images to tokens
   semanticist decode tokens.parquet -o out     tokens to images
+  semanticist generate --class goldfish        new images of a class
 
 Exit codes: 0 done, 1 failed, 2 asked for what there is not.";
 
