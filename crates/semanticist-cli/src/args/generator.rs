@@ -20,7 +20,8 @@ Examples:
   semanticist generate --class goldfish
   semanticist generate --class 3 --class \"German shepherd\" -n 8 -o dogs.png
   semanticist generate --class goldfish -n 4 --progressive
-  semanticist generate --class 0 -n 100 --out-dir goldfish/ --steps 250 --guidance 6")]
+  semanticist generate --class 0 -n 100 --out-dir goldfish/ --steps 250 --guidance 6 \\
+      --schedule linear")]
 pub struct Generate {
     /// Names or numbers of classes [default: eight of them]
     #[arg(long, value_name = "NAME|INDEX", num_args = 1..)]
@@ -64,8 +65,8 @@ pub struct Drawing {
     /// How strongly the class is over-weighted; 1 is not at all
     #[arg(long, value_name = "SCALE", default_value = "3", allow_negative_numbers = true)]
     pub guidance: f64,
-    /// Whether that grows from token to token, or is the same for all
-    #[arg(long, value_enum, default_value_t = ScheduleChoice::Linear)]
+    /// Whether that is the same for all tokens, or grows up to the last, as published (with 6)
+    #[arg(long, value_enum, default_value_t = ScheduleChoice::Constant)]
     pub schedule: ScheduleChoice,
     /// How often the head looks at a token
     #[arg(long, value_name = "N", default_value = "100", value_parser = steps)]

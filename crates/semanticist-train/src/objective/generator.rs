@@ -202,7 +202,7 @@ impl GeneratorObjective {
         let labels: Vec<usize> = (0..shown).map(|row| row * classes / shown).collect();
         let options = GenerateOptions {
             tokens,
-            guidance: TokenGuidance { scale, schedule: GuidanceSchedule::Linear },
+            guidance: TokenGuidance { scale, schedule: GuidanceSchedule::Constant },
             steps: 100,
             sampler: Default::default(),
             temperature: 1.0,
