@@ -1,4 +1,4 @@
-//! Pictures of what a generator draws.
+//! Pictures of tokens that an encoder gave or a generator drew.
 
 use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels};
@@ -10,7 +10,7 @@ use crate::sheet::Cell;
 /// Pictures that go through the decoder together.
 const TOGETHER: usize = 16;
 
-/// How drawn tokens become pictures.
+/// How tokens become pictures.
 #[derive(Debug, Clone)]
 pub struct Painting {
     pub options: SampleOptions,
@@ -24,7 +24,7 @@ pub fn default_painting() -> SampleOptions {
 }
 
 impl Painting {
-    /// One picture per image from the first `keep` of the drawn tokens; later ones are the null tokens.
+    /// One picture per image from the first `keep` of the tokens; later ones are the null tokens.
     /// `after_step` is called for every step of every batch, with the pictures in it.
     ///
     /// # Errors

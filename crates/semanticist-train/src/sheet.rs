@@ -38,15 +38,19 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// A picture with one line below it.
+    pub fn captioned(picture: RgbImage, caption: impl Into<String>) -> Self {
+        Self { picture, caption: caption.into(), detail: String::new() }
+    }
+
     /// The picture that everything else on the sheet is compared with.
     pub fn original(picture: RgbImage) -> Self {
-        Self { picture, caption: "original".into(), detail: String::new() }
+        Self::captioned(picture, "original")
     }
 
     /// What was painted from the first `count` tokens.
     pub fn painted(picture: RgbImage, count: usize) -> Self {
-        let caption = if count == 1 { "1 token".into() } else { format!("{count} tokens") };
-        Self { picture, caption, detail: String::new() }
+        Self::captioned(picture, if count == 1 { "1 token".into() } else { format!("{count} tokens") })
     }
 
     /// The same with a line below its caption.

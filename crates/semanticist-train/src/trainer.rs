@@ -128,7 +128,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
     /// If a loss or gradient is not finite (the weights are then those of the step before), or the
     /// data or the disk fails. The last checkpoint stays.
     pub fn run(mut self, observe: &mut dyn FnMut(Event)) -> Result<Ending> {
-        let mut batches = self.objective.batches(&self.config, self.state.position);
+        let mut batches = self.objective.batches(self.state.position);
         let mut pace = Pace::new();
         let mut saved = self.state.step;
         while self.state.step < self.config.steps {
@@ -220,7 +220,8 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let step = self.state.step;
         let samples = self.surroundings.out.join("samples");
         std::fs::create_dir_all(&samples).map_err(|e| Error::io(&samples, "create the folder", e))?;
-        let found = self.objective.validate(&self.average, step, &samples)?;
+        let sheet = samples.join(format!("step-{step:08}.png"));
+        let found = self.objective.validate(&self.average, &sheet)?;
         self.journal.write(&ValidationRecord { step, measures: found.measures })?;
         observe(Event::Validated { step, summary: &found.summary });
         Ok(())

@@ -1,13 +1,14 @@
 //! How good the averaged weights are, on images that training does not see.
 
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
-use semanticist::image::{RgbImage, from_pixels, to_pixels};
+use semanticist::diffusion::{Process, SampleOptions};
+use semanticist::image::{RgbImage, to_pixels};
 use semanticist::noise::derive_seed;
 use semanticist::{Error, Noise, Result, Tokenizer};
 use serde::Serialize;
 
 use crate::data::{Source, transform};
+use crate::generation::{self, Painting};
 use crate::quality::{self, Quality};
 
 /// Images that go through the network together.
@@ -80,17 +81,14 @@ pub fn samples(
     counts: &[usize],
     device: &Device,
 ) -> Result<Vec<Vec<RgbImage>>> {
-    let options =
-        SampleOptions { steps: 25, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::constant(1.5) };
     let tokens = tokenizer.encode(&to_pixels(images, device), tokenizer.config.tokens);
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
-    let seeds: Vec<u64> = (0..images.len() as u64).collect();
+    let seeds = (0..images.len() as u64).collect();
+    let painting = Painting { options: generation::default_painting(), seeds };
     for &count in counts {
-        let mut noise = Noise::per_sample(&seeds);
-        let painted = tokenizer.decode(&tokens, &vec![count; images.len()], &options, &mut noise)?;
-        for (row, image) in rows.iter_mut().zip(from_pixels(&painted)) {
-            row.push(image);
+        for (row, picture) in rows.iter_mut().zip(painting.paint(tokenizer, &tokens, count, |_| ())?) {
+            row.push(picture);
         }
     }
     Ok(rows)

@@ -7,6 +7,7 @@ mod open;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -136,11 +137,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
-        let mut weights = Weights::new();
-        for (name, tensor) in weights::deferred(&self.networks, "").iter() {
-            let published = names::to_published(name).expect("the table has every parameter");
-            weights.insert(published, tensor.clone());
-        }
+        let mut weights = published_weights(&self.networks);
         let positions = self.networks.decoder.positions();
         let shape = positions.dims();
         let values = positions.into_data().iter::<f32>().collect::<Vec<_>>();
@@ -148,6 +145,16 @@ impl Tokenizer {
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
         weights::save(path, &weights, &metadata, precision)
     }
+}
+
+/// The parameters of networks under their published names, each read when it is written.
+fn published_weights(networks: &impl Module) -> Weights {
+    let mut weights = Weights::new();
+    for (name, tensor) in weights::deferred(networks, "").iter() {
+        let published = names::to_published(name).expect("the table has every parameter");
+        weights.insert(published, tensor.clone());
+    }
+    weights
 }
 
 /// What the metadata of a tokenizer's file must hold.

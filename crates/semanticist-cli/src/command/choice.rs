@@ -10,6 +10,7 @@ use semanticist::model::{ModelFile, Published, Work};
 use semanticist::{Model, TokenizerConfig, presets};
 use semanticist_train::config::read_tokenizer_config;
 use semanticist_train::data::{Source, Split};
+use semanticist_train::generation::powers;
 
 use super::location::Location;
 use super::preflight;
@@ -158,8 +159,7 @@ pub fn validation_source(data: &[PathBuf]) -> Result<Source> {
 /// What was asked for, or powers of two up to all tokens.
 pub fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
     if asked.is_empty() {
-        let powers = std::iter::successors(Some(1), |count| Some(count * 2));
-        return Ok(powers.take_while(|&count| count < all).chain([all]).collect());
+        return Ok(powers(all));
     }
     asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
     Ok(asked.to_vec())

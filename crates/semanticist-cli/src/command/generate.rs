@@ -51,12 +51,11 @@ pub fn run(request: &Generate) -> Result<()> {
     let pictures = if request.progressive { powers(options.tokens).len() } else { 1 };
     let progress = Progress::new(labels.len() * pictures * request.painting.paint_steps, "painting");
     let step = |pictures| progress.advance(pictures);
-    let painted = |picture, name: &String| Cell { picture, caption: name.clone(), detail: String::new() };
     let rows = if request.progressive {
         painting.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
     } else {
         let pictures = painting.paint(&tokenizer.tokenizer, &tokens, options.tokens, step)?;
-        pictures.into_iter().zip(&names).map(|(picture, name)| vec![painted(picture, name)]).collect()
+        pictures.into_iter().zip(&names).map(|(picture, name)| vec![Cell::captioned(picture, name)]).collect()
     };
     drop(progress);
     write(request, rows)

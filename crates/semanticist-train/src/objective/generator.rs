@@ -225,20 +225,16 @@ impl Objective for GeneratorObjective {
         self.training.len()
     }
 
-    fn batches(
-        &self,
-        config: &RunConfig<GeneratorRun>,
-        start: Position,
-    ) -> Box<dyn Batches<Example = TokenExample>> {
-        let sizes = (config.batch, config.model.tokens);
-        Box::new(TokenBatches::new(self.training.clone(), config.seed, sizes, start))
+    fn batches(&self, start: Position) -> Box<dyn Batches<Example = TokenExample>> {
+        let sizes = (self.config.batch, self.config.model.tokens);
+        Box::new(TokenBatches::new(self.training.clone(), self.config.seed, sizes, start))
     }
 
     fn loss(&self, model: &GeneratorModel, examples: &[TokenExample], _: u64, noise: &mut Noise) -> Loss {
         Loss { total: self.loss_of(&model.generator, examples, true, noise), parts: Vec::new() }
     }
 
-    fn validate(&self, average: &GeneratorModel, step: u64, samples: &Path) -> Result<Validation> {
+    fn validate(&self, average: &GeneratorModel, sheet: &Path) -> Result<Validation> {
         const BATCH: usize = 50;
         let count = self.config.validation.images.min(self.validation.len()).max(1);
         // Spread over the data, which may be sorted by class.
@@ -256,7 +252,7 @@ impl Objective for GeneratorObjective {
             total += f64::from(loss.into_scalar::<f32>()) * images.len() as f64;
         }
         if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| self.config.validation.samples > 0) {
-            self.sample(average, tokenizer, &samples.join(format!("step-{step:08}.png")))?;
+            self.sample(average, tokenizer, sheet)?;
         }
         let loss = total / count as f64;
         let measures = json!({ "validation_loss": loss, "images": count });

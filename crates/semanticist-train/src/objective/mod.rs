@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::{Noise, Result};
 
-use crate::config::{Kind, RunConfig};
+use crate::config::Kind;
 use crate::data::Position;
 
 /// A model with parameters that learn, and whatever belongs to it that does not.
@@ -48,20 +48,16 @@ pub trait Objective {
     fn examples(&self) -> usize;
 
     /// The batches from `start` on.
-    fn batches(
-        &self,
-        config: &RunConfig<Self::Kind>,
-        start: Position,
-    ) -> Box<dyn Batches<Example = Self::Example>>;
+    fn batches(&self, start: Position) -> Box<dyn Batches<Example = Self::Example>>;
 
     /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`.
     fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
 
-    /// Measures the averaged weights after a step; pictures go to the folder `samples`.
+    /// Measures the averaged weights; what they paint, if anything, goes to the file `sheet`.
     ///
     /// # Errors
     /// If they cannot be painted or written.
-    fn validate(&self, average: &Self::Model, step: u64, samples: &Path) -> Result<Validation>;
+    fn validate(&self, average: &Self::Model, sheet: &Path) -> Result<Validation>;
 
     /// Writes the file that users get, with how it came to be.
     ///

@@ -149,13 +149,9 @@ impl Objective for TokenizerObjective {
         self.source.len()
     }
 
-    fn batches(
-        &self,
-        config: &RunConfig<TokenizerRun>,
-        start: Position,
-    ) -> Box<dyn Batches<Example = RgbImage>> {
-        let size = config.model.image_size;
-        Box::new(ImageBatches::new(self.source.clone(), config, size, start))
+    fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
+        let size = self.config.model.image_size;
+        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start))
     }
 
     fn loss(&self, model: &Tokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
@@ -174,15 +170,14 @@ impl Objective for TokenizerObjective {
         Loss { total: losses.total, parts: vec![("mse", mse)] }
     }
 
-    fn validate(&self, average: &Tokenizer, step: u64, samples: &Path) -> Result<Validation> {
+    fn validate(&self, average: &Tokenizer, sheet: &Path) -> Result<Validation> {
         let TokenizerValidation { images, tokens, samples: shown } = &self.config.validation;
         let measured = &self.validation_images[..(*images).min(self.validation_images.len())];
         let losses = validation::losses(average, measured, tokens, &self.device)?;
         let shown = &self.validation_images[..(*shown).min(self.validation_images.len())];
         if !shown.is_empty() {
             let rows = validation::samples(average, shown, tokens, &self.device)?;
-            let path = samples.join(format!("step-{step:08}.png"));
-            semanticist::image::save_png(&sheet::rows(&rows, tokens), &path)?;
+            semanticist::image::save_png(&sheet::rows(&rows, tokens), sheet)?;
         }
         let listed: Vec<String> =
             tokens.iter().zip(&losses).map(|(count, loss)| format!("{count}: {loss:.4}")).collect();

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{CONFIG, KIND, TRAINING, config_of, entry, json};
+use super::{CONFIG, KIND, TRAINING, config_of, entry, json, published_weights};
 use crate::error::{Error, Result};
 use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use crate::noise::Noise;
-use crate::weights::{self, Metadata, Precision, Weights, names, published};
+use crate::weights::{self, Metadata, Precision, Weights, published};
 
 const GENERATOR: &str = "generator";
 const CLASSES: &str = "classes";
@@ -117,7 +117,7 @@ impl GeneratorModel {
         ]);
         metadata.extend(self.tokenizer.clone().map(|hash| (TOKENIZER.to_string(), hash)));
         metadata.extend(self.training.as_ref().map(|training| (TRAINING.to_string(), json(training))));
-        weights::save(path, &weights::collect(&self.generator.networks, ""), &metadata, precision)
+        weights::save(path, &weights::deferred(&self.generator.networks, ""), &metadata, precision)
     }
 
     /// Writes the networks under their published names, for PyTorch to load.
@@ -125,13 +125,8 @@ impl GeneratorModel {
     /// # Errors
     /// As [`GeneratorModel::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
-        let mut weights = Weights::new();
-        for (name, tensor) in weights::collect(&self.generator.networks, "").iter() {
-            let published = names::to_published(name).expect("the table has every parameter");
-            weights.insert(published, tensor.clone());
-        }
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.generator.config))]);
-        weights::save(path, &weights, &metadata, precision)
+        weights::save(path, &published_weights(&self.generator.networks), &metadata, precision)
     }
 }
 

@@ -92,28 +92,13 @@ fn with_hint(missing: &str, unused: &[&str]) -> String {
     const COMPARED: usize = 200;
     const LENGTH: usize = 200;
     let candidates = unused.iter().take(COMPARED).filter(|name| name.len() <= LENGTH);
-    let nearest = candidates.map(|name| (edits(missing, name), *name)).min();
+    let nearest = candidates.map(|name| (strsim::levenshtein(missing, name), *name)).min();
     match nearest {
         Some((distance, name)) if distance * 4 <= missing.len() => {
             format!("{missing} (the unused {name} is similar)")
         }
         _ => missing.to_owned(),
     }
-}
-
-/// The Levenshtein distance.
-fn edits(left: &str, right: &str) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in right.bytes().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
 
 /// Where in a module a visitor or mapper is; the path there is the name of a parameter.

@@ -194,7 +194,7 @@ impl Trainable for LearningAutoencoder {
     fn save(&self, path: &Path) -> Result<()> {
         let config = serde_json::to_string(&self.config).expect("configurations are plain data");
         let metadata = Metadata::from([(CONFIG.to_string(), config)]);
-        weights::save(path, &weights::collect(&self.networks, ""), &metadata, Precision::F32)
+        weights::save(path, &weights::deferred(&self.networks, ""), &metadata, Precision::F32)
     }
 
     fn load(path: &Path, device: &Device) -> Result<Self> {
@@ -287,13 +287,9 @@ impl Objective for AutoencoderObjective {
         self.source.len()
     }
 
-    fn batches(
-        &self,
-        config: &RunConfig<AutoencoderRun>,
-        start: Position,
-    ) -> Box<dyn Batches<Example = RgbImage>> {
-        let size = config.model.image_size;
-        Box::new(ImageBatches::new(self.source.clone(), config, size, start))
+    fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
+        let size = self.config.model.image_size;
+        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start))
     }
 
     fn loss(&self, model: &LearningAutoencoder, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
@@ -334,7 +330,7 @@ impl Objective for AutoencoderObjective {
         Loss { total, parts }
     }
 
-    fn validate(&self, average: &LearningAutoencoder, step: u64, samples: &Path) -> Result<Validation> {
+    fn validate(&self, average: &LearningAutoencoder, sheet: &Path) -> Result<Validation> {
         const BATCH: usize = 16;
         let autoencoder = &average.networks.autoencoder;
         let AutoencoderValidation { images, samples: shown } = self.config.validation;
@@ -353,12 +349,10 @@ impl Objective for AutoencoderObjective {
             let pixels = to_pixels(shown, &self.device);
             let pictures = from_pixels(&autoencoder.decode(&autoencoder.encode(&pixels)));
             let row = |(photo, picture): (&RgbImage, RgbImage)| {
-                let decoded = Cell { picture, caption: "decoded".into(), detail: String::new() };
-                vec![Cell::original(photo.clone()), decoded]
+                vec![Cell::original(photo.clone()), Cell::captioned(picture, "decoded")]
             };
             let rows: Vec<_> = shown.iter().zip(pictures).map(row).collect();
-            let path = samples.join(format!("step-{step:08}.png"));
-            semanticist::image::save_png(&sheet::draw(&rows), &path)?;
+            semanticist::image::save_png(&sheet::draw(&rows), sheet)?;
         }
         let measures = json!({ "psnr": psnr, "ssim": ssim, "images": measured.len() });
         let ssim = ssim.map(|ssim| format!("  SSIM {ssim:.3}")).unwrap_or_default();
