@@ -88,6 +88,7 @@ fn what_cannot_be_drawn_is_said() {
     write(&folder, "wide.safetensors", &CONFIG.replace("\"token_dim\": 4", "\"token_dim\": 5"));
     for (arguments, code, part) in [
         ("--class goldfsh", 2, "the nearest are \"goldfish\""),
+        ("--class cat", 2, "the nearest are \"tabby cat\", "),
         ("--class 3", 2, "the classes are 0 to 2"),
         ("--class 1 -n 0", 2, "from 1 to"),
         ("--class 1 --tokens 5", 2, "the generator has 4 tokens"),

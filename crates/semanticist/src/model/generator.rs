@@ -84,16 +84,19 @@ impl GeneratorModel {
         let names = self.classes.iter().enumerate().flat_map(|(class, names)| {
             std::iter::once(names.as_str()).chain(names.split(',')).map(move |name| (class, name))
         });
-        let mut far: Vec<(usize, &str)> = Vec::new();
+        // Names that hold the wanted word come first: "cat" is meant by "tabby cat" sooner than by "dam".
+        let mut far: Vec<(bool, usize, &str)> = Vec::new();
         for (class, name) in names {
             if plain(name) == plain(wanted) {
                 return Ok(class);
             }
-            far.push((strsim::damerau_levenshtein(&plain(name), &plain(wanted)), name.trim()));
+            let (name, wanted) = (name.trim(), plain(wanted));
+            let without = !plain(name).contains(&wanted);
+            far.push((without, strsim::damerau_levenshtein(&plain(name), &wanted), name));
         }
         far.sort_unstable();
         far.dedup();
-        let nearest: Vec<&str> = far.iter().take(3).map(|(_, name)| *name).collect();
+        let nearest: Vec<&str> = far.iter().take(3).map(|(_, _, name)| *name).collect();
         Err(Error::Config(match nearest.is_empty() {
             true => format!(
                 "the generator does not name its classes; give a number from 0 to {} instead of \"{wanted}\"",
