@@ -1,4 +1,4 @@
-"""Records LPIPS distances from PyTorch for crates/semanticist-train/tests/data/lpips.safetensors.
+"""Records LPIPS distances from PyTorch for crates/semanticist-eval/tests/data/lpips.safetensors.
 
 The published network is VGG-16 with 528 MB of weights; this one has its layers with few channels and random
 weights, and the formula of `lpips` 0.1.4 (lpips/lpips.py: LPIPS.forward with net="vgg", lpips=True).

@@ -30,7 +30,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {}", message(error));
     if error.is::<Interrupted>() {
         ExitCode::from(130)
-    } else if error.is::<Usage>() {
+    } else if error.is::<Usage>() || error.downcast_ref().is_some_and(semanticist_hub::Error::is_usage) {
         let _ = writeln!(std::io::stderr(), "\nFor more information, try '--help'.");
         ExitCode::from(2)
     } else {

@@ -2,10 +2,9 @@
 
 mod allocator;
 mod args;
-mod boxed;
 mod device;
 mod failure;
-mod hub;
+mod fetch;
 mod memory;
 mod output;
 mod progress;

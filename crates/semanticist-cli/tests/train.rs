@@ -63,7 +63,7 @@ fn stderr(output: &Output) -> String {
 
 /// The recorded KL autoencoder as a published file, and what says its sizes.
 fn write_kl_autoencoder(path: &Path) -> &'static str {
-    let recording = "../semanticist-train/tests/data/reference/autoencoder_ldm.safetensors";
+    let recording = "../semanticist-verify/tests/data/reference/autoencoder_ldm.safetensors";
     let recording = Path::new(env!("CARGO_MANIFEST_DIR")).join(recording);
     let published = weights::load(&recording).unwrap().0.split_prefix("weights.");
     weights::save(path, &published, &Metadata::new(), Precision::F32).unwrap();

@@ -7,8 +7,8 @@ use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
 use semanticist::{Error, Result};
 
 use crate::config::RunConfig;
-use crate::data::{BatchOptions, Batches, Position, Source};
 use crate::objective::tokenizer::TokenizerRun;
+use semanticist_data::{BatchOptions, Batches, Position, Source};
 
 /// The autoencoder that the configuration asks for, fitted to the first images of the run's order.
 ///

@@ -12,9 +12,9 @@ use semanticist::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Kind, RunConfig};
-use crate::data::Position;
 use crate::objective::Trainable;
 use crate::optimizer::AdamW;
+use semanticist_data::Position;
 
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";

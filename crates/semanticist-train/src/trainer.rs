@@ -13,12 +13,12 @@ use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, State};
 use crate::config::{Kind, RunConfig};
-use crate::data::Position;
 use crate::ema;
 use crate::gradients::Gradients;
 use crate::journal::{Journal, StepRecord, ValidationRecord};
 use crate::objective::{Objective, Trainable};
 use crate::optimizer::AdamW;
+use semanticist_data::Position;
 
 /// What training has to say while it runs.
 #[derive(Debug)]

@@ -27,9 +27,26 @@ const LIBRARY: &[(&str, &[&str])] = &[
 /// Crates and the ones they may use.
 const CRATES: &[(&str, &[&str])] = &[
     ("semanticist-ops", &[]),
+    ("semanticist-hub", &[]),
     ("semanticist", &["semanticist_ops"]),
-    ("semanticist-train", &["semanticist_ops", "semanticist"]),
-    ("semanticist-cli", &["semanticist", "semanticist_train"]),
+    ("semanticist-data", &["semanticist"]),
+    ("semanticist-eval", &["semanticist_ops", "semanticist", "semanticist_data"]),
+    ("semanticist-train", &["semanticist_ops", "semanticist", "semanticist_data", "semanticist_eval"]),
+    (
+        "semanticist-verify",
+        &["semanticist_ops", "semanticist", "semanticist_data", "semanticist_eval", "semanticist_train"],
+    ),
+    (
+        "semanticist-cli",
+        &[
+            "semanticist",
+            "semanticist_data",
+            "semanticist_eval",
+            "semanticist_hub",
+            "semanticist_train",
+            "semanticist_verify",
+        ],
+    ),
 ];
 
 /// What `crate::Name` re-exports, and where it comes from.
@@ -109,15 +126,17 @@ fn modules_use_only_what_the_architecture_allows() {
 #[test]
 fn crates_use_only_what_lies_below_them() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let all = ["semanticist_ops", "semanticist", "semanticist_train", "semanticist_cli"];
+    let all: Vec<String> = CRATES.iter().map(|(name, _)| name.replace('-', "_")).collect();
     let mut wrong = Vec::new();
     for (name, allowed) in CRATES {
         for path in sources(&crates.join(name).join("src")) {
+            // Tests may look upwards, at what is above them only as a development dependency.
             let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]").next().unwrap_or_default();
             for other in all.iter().filter(|other| **other != name.replace('-', "_")) {
                 let uses =
                     text.contains(&format!("use {other}::")) || text.contains(&format!("use {other} "));
-                if uses && !allowed.contains(other) {
+                if uses && !allowed.contains(&other.as_str()) {
                     wrong.push(format!("{}: {name} must not know {other}", path.display()));
                 }
             }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use semanticist_train::bench::{Job, Preset};
+use semanticist_verify::bench::{Job, Preset};
 
 use super::{batch, count};
 use crate::device::Machine;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use semanticist::weights::Precision;
-use semanticist_train::data::Views;
+use semanticist_data::Views;
 
 use super::{ModelChoice, Part, batch, count};
 use crate::device::Machine;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use semanticist::diffusion::{Guidance, Sampler};
 use semanticist::image::Fit;
-use semanticist_train::data::Split;
+use semanticist_data::Split;
 
 use crate::device::Machine;
 

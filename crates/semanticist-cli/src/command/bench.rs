@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use semanticist_train::bench::{self, BenchOptions, BenchReport, Job, Share};
+use semanticist_verify::bench::{self, BenchOptions, BenchReport, Job, Share};
 use serde::Serialize;
 
 use crate::allocator::peak_memory;

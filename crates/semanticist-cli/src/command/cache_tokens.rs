@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use semanticist::model::Work;
-use semanticist_train::data::Source;
-use semanticist_train::tokens::TokenFileInfo;
-use semanticist_train::tokens::cache::CachePlan;
+use semanticist_data::Source;
+use semanticist_data::tokens::TokenFileInfo;
+use semanticist_data::tokens::cache::CachePlan;
 
 use super::choice::{check_count, listen};
 use crate::args::CacheTokens;

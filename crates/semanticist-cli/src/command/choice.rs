@@ -8,16 +8,16 @@ use burn::tensor::Device;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
 use semanticist::model::{ModelFile, Published, Work};
 use semanticist::{Model, TokenizerConfig, presets};
+use semanticist_data::{Source, Split};
+use semanticist_eval::generation::powers;
+use semanticist_hub::builtin::{self, Builtin};
+use semanticist_hub::{Kind, Known, Location};
 use semanticist_train::config::read_tokenizer_config;
-use semanticist_train::data::{Source, Split};
-use semanticist_train::generation::powers;
 
-use super::location::Location;
 use super::preflight;
 use crate::args::{ModelChoice, PublishedChoice, Sampling};
-use crate::hub::{Hub, Kind, Known};
 use crate::output::note;
-use crate::{boxed, failure};
+use crate::{failure, fetch};
 
 impl ModelChoice {
     /// A choice of a model alone.
@@ -57,12 +57,12 @@ impl ModelChoice {
                      FILE (for most commands with --model)",
                 ));
             }
-            return Ok(boxed::model_file()?);
+            return builtin_tokenizer();
         };
         let path = match Location::of(model)? {
-            Location::Box => return Ok(boxed::model_file()?),
+            Location::Builtin(builtin) => return builtin_file(builtin),
             Location::Known(known) => return self.open_known(known),
-            Location::Remote(remote) => Hub::from_env()?.find(&remote)?,
+            Location::Remote(remote) => fetch::find(&remote)?,
             Location::File(path) => path,
         };
         let config = self.published.config()?;
@@ -89,10 +89,21 @@ impl ModelChoice {
             None => presets::tokenizer(preset)?,
         };
         let autoencoder = self.published.autoencoder.as_deref().unwrap_or(Path::new(autoencoder));
-        let hub = Hub::from_env()?;
-        let (path, autoencoder) = (hub.find(&known.remote())?, autoencoder_file(autoencoder)?);
+        let (path, autoencoder) = (fetch::find(&known.remote())?, autoencoder_file(autoencoder)?);
         Ok(ModelFile::open(&path, Some(Published { config: &config, autoencoder: Some(&autoencoder) }))?)
     }
+}
+
+/// What messages call the built-in tokenizer.
+pub const BUILTIN: &str = "the built-in tokenizer";
+
+/// The built-in tokenizer, not yet on a device.
+pub fn builtin_tokenizer() -> Result<ModelFile> {
+    builtin_file(builtin::TOKENIZER)
+}
+
+fn builtin_file(builtin: Builtin) -> Result<ModelFile> {
+    Ok(ModelFile::from_bytes(BUILTIN, builtin.bytes)?)
 }
 
 impl PublishedChoice {
@@ -110,11 +121,11 @@ impl PublishedChoice {
 pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
     match Location::of(asked)? {
         Location::File(path) => Ok(path),
-        Location::Remote(remote) => Hub::from_env()?.find(&remote),
+        Location::Remote(remote) => fetch::find(&remote),
         Location::Known(known) if matches!(known.kind, Kind::Autoencoder { .. }) => {
-            Hub::from_env()?.find(&known.remote())
+            fetch::find(&known.remote())
         }
-        Location::Known(_) | Location::Box => {
+        Location::Known(_) | Location::Builtin(_) => {
             let asked = asked.display();
             Err(failure::usage(format!("--autoencoder {asked}: is a model, not an autoencoder")))
         }

@@ -10,7 +10,7 @@ use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, from_pixels, save_png};
 use semanticist::model::Work;
 use semanticist::{Model, Noise, Tokens};
-use semanticist_train::tokens::{TokenFileInfo, TokenReader, TokenRecord};
+use semanticist_data::tokens::{TokenFileInfo, TokenReader, TokenRecord};
 use serde::Serialize;
 
 use super::choice::check_count;

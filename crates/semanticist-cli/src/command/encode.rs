@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use semanticist::image::{Fit, RgbImage, decode, fit, to_pixels};
 use semanticist::model::Work;
 use semanticist::{Error, Model};
-use semanticist_train::data::{Broken, Record, Source};
-use semanticist_train::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+use semanticist_data::{Broken, Record, Source};
 use serde::Serialize;
 
 use super::choice::{check_count, listen};

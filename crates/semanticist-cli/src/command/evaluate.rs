@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use semanticist::model::Work;
-use semanticist_train::validation::{self, Achievement};
+use semanticist_eval::reconstruction::{self, Achievement};
 use serde::Serialize;
 
 use super::choice::{counts, validation_source};
@@ -18,18 +18,18 @@ struct Report {
 
 pub fn run(request: &Evaluate) -> Result<()> {
     let device = request.machine.start()?;
-    let images = request.images.min(validation::BATCH);
+    let images = request.images.min(reconstruction::BATCH);
     let work = Work { encode: images, decode: request.sampling.together(images) };
     let tokenizer = request.model.load_for(work, &device)?;
     let (options, steps) = request.sampling.plan(&tokenizer)?;
     let tokenizer = tokenizer.tokenizer;
     let counts = counts(&request.tokens, tokenizer.config.tokens)?;
     let source = validation_source(&request.data)?;
-    let images = validation::images(&source, request.images, tokenizer.config.image_size)?;
+    let images = reconstruction::images(&source, request.images, tokenizer.config.image_size)?;
     let progress = Progress::new(images.len() * counts.len() * steps, "painting");
     let sampling = (&options, request.sampling.seed);
     let advance = |pictures| progress.advance(pictures);
-    let rows = validation::achievements(&tokenizer, &images, &counts, sampling, &device, advance)?;
+    let rows = reconstruction::achievements(&tokenizer, &images, &counts, sampling, &device, advance)?;
     drop(progress);
     if request.json {
         return output::print_json(&Report { images: images.len(), rows });

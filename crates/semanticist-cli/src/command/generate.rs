@@ -9,16 +9,16 @@ use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::generator::GeneratorModel;
 use semanticist::{Model, Noise, Tokens, presets};
-use semanticist_train::generation::{Painting, class_name, powers};
-use semanticist_train::sheet::{self, Cell};
+use semanticist_eval::generation::{Painting, class_name, powers};
+use semanticist_eval::sheet::{self, Cell};
+use semanticist_hub::builtin::{self, Builtin};
+use semanticist_hub::{Kind, Location};
 
 use super::choice::check_count;
-use super::location::Location;
 use crate::args::Generate;
-use crate::hub::{Hub, Kind};
 use crate::output::{self, note};
 use crate::progress::Progress;
-use crate::{boxed, failure};
+use crate::{failure, fetch};
 
 /// Images that are drawn together.
 const TOGETHER: usize = 32;
@@ -61,15 +61,20 @@ pub fn run(request: &Generate) -> Result<()> {
     write(request, rows)
 }
 
+fn builtin_generator(builtin: Builtin, device: &Device) -> Result<GeneratorModel> {
+    Ok(GeneratorModel::from_bytes("the built-in generator", builtin.bytes, device)?)
+}
+
 /// The chosen generator, or the one in the box.
 fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
     let named = request.generator_preset.as_deref();
     let (path, preset) = match request.generator.as_deref().map(Location::of).transpose()? {
-        None | Some(Location::Box) => return Ok(boxed::generator(device)?),
+        None => return builtin_generator(builtin::GENERATOR, device),
+        Some(Location::Builtin(builtin)) => return builtin_generator(builtin, device),
         Some(Location::File(path)) => (path, named),
-        Some(Location::Remote(remote)) => (Hub::from_env()?.find(&remote)?, named),
+        Some(Location::Remote(remote)) => (fetch::find(&remote)?, named),
         Some(Location::Known(known)) if known.kind == Kind::Generator => {
-            (Hub::from_env()?.find(&known.remote())?, named.or(Some(PUBLISHED)))
+            (fetch::find(&known.remote())?, named.or(Some(PUBLISHED)))
         }
         Some(Location::Known(known)) => {
             return Err(failure::usage(format!("--generator {}: is not a generator", known.name)));

@@ -5,11 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use semanticist::model::{self, ModelFile, shapes};
 use semanticist::{TokenizerConfig, presets};
+use semanticist_hub::{Cached, Hub, KNOWN, Kind, Known, builtin};
 use serde::Serialize;
 
+use super::choice::builtin_tokenizer;
 use crate::args::ModelsList;
-use crate::hub::{Cached, Hub, KNOWN, Kind, Known};
-use crate::{boxed, output};
+use crate::output;
 
 #[derive(Serialize)]
 struct Entry {
@@ -45,12 +46,12 @@ pub fn run(request: &ModelsList) -> Result<()> {
 }
 
 fn in_the_box() -> Result<Entry> {
-    let about = about(boxed::model_file()?.config());
+    let about = about(builtin_tokenizer()?.config());
     Ok(Entry {
-        name: boxed::MODEL_ALIAS.into(),
+        name: builtin::TOKENIZER.name.into(),
         kind: "tokenizer",
         place: Place::Box,
-        bytes: Some(boxed::model_bytes() as u64),
+        bytes: Some(builtin::TOKENIZER.bytes.len() as u64),
         licence: "research only",
         about,
         source: None,
@@ -59,10 +60,10 @@ fn in_the_box() -> Result<Entry> {
 
 fn generator_in_the_box() -> Entry {
     Entry {
-        name: boxed::GENERATOR_ALIAS.into(),
+        name: builtin::GENERATOR.name.into(),
         kind: "generator",
         place: Place::Box,
-        bytes: Some(boxed::generator_bytes() as u64),
+        bytes: Some(builtin::GENERATOR.bytes.len() as u64),
         licence: "research only",
         about: "32 tokens of 100 classes, what `generate` uses by default".into(),
         source: None,

@@ -15,7 +15,6 @@ pub mod verify;
 
 mod choice;
 mod generators;
-mod location;
 mod names;
 mod preflight;
 

@@ -6,15 +6,16 @@ use anyhow::Result;
 use burn::tensor::Device;
 use semanticist::model::{Memory, Work, shapes};
 use semanticist::{Model, TokenizerConfig};
+use semanticist_hub::{Known, builtin};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::choice::{BUILTIN, builtin_tokenizer};
 use super::generators;
 use super::preflight::{self, gibibytes};
 use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo};
-use crate::hub::Known;
 use crate::memory::available;
-use crate::{boxed, failure, output};
+use crate::{failure, output};
 
 #[derive(Serialize)]
 struct Info {
@@ -48,7 +49,7 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
     let file = ModelChoice::of(request.file.clone(), &request.published).open()?;
     let (name, bytes) = match file.path() {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
-        None => (boxed::MODEL_NAME.to_string(), boxed::model_bytes() as u64),
+        None => (BUILTIN.to_string(), builtin::TOKENIZER.bytes.len() as u64),
     };
     let (memory, parameters) = (file.memory()?, parameters(file.config())?);
     let (training, mut config) = (file.training()?, file.config().clone());
@@ -90,7 +91,7 @@ pub fn export(request: &ModelsExport) -> Result<()> {
     }
     let model = match &request.file {
         Some(path) => Model::load(path, None, &Device::flex())?,
-        None => boxed::model(&Device::flex())?,
+        None => builtin_tokenizer()?.load(&Device::flex())?,
     };
     model.tokenizer.export_published(&request.output, request.precision.into())?;
     output::print(&format!("done: {}", request.output.display()))

@@ -10,14 +10,15 @@ use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
 use semanticist::model::Work;
 use semanticist::{Model, Noise, Pixels, Tokens};
-use semanticist_train::quality::{self, Quality};
-use semanticist_train::sheet::{self, Cell};
+use semanticist_eval::quality::{self, Quality};
+use semanticist_eval::sheet::{self, Cell};
+use semanticist_hub::builtin;
 use serde::Serialize;
 
 use super::choice::counts;
 use crate::args::Reconstruct;
 use crate::progress::Progress;
-use crate::{boxed, failure, output};
+use crate::{failure, output};
 
 /// Pictures of an image that go through the network together.
 const TOGETHER: usize = 8;
@@ -157,7 +158,7 @@ fn sheets(request: &Reconstruct) -> Result<Vec<PathBuf>> {
     };
     let mut taken = HashSet::new();
     let paths = request.images.iter().map(PathBuf::as_path);
-    let boxed = request.images.is_empty().then_some(Path::new("chelsea.png"));
+    let built_in = request.images.is_empty().then_some(Path::new("chelsea.png"));
     let sheet = |path: &Path| {
         let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let sheet = folder.join(format!("{stem}.tokens.png"));
@@ -165,7 +166,7 @@ fn sheets(request: &Reconstruct) -> Result<Vec<PathBuf>> {
         taken.insert(sheet.clone());
         output::check_file(&sheet).map(|()| sheet)
     };
-    paths.chain(boxed).map(sheet).collect()
+    paths.chain(built_in).map(sheet).collect()
 }
 
 fn check_png(path: &Path) -> Result<()> {
@@ -186,8 +187,8 @@ fn jobs(
     let open = |path: &PathBuf| (path.display().to_string(), semanticist::image::open(path));
     let mut images: Vec<_> = paths.iter().map(open).collect();
     if images.is_empty() {
-        let name = boxed::PHOTO_NAME;
-        images.push((name.to_string(), semanticist::image::decode(name, boxed::photo())));
+        let name = builtin::IMAGE_NAME;
+        images.push((name.to_string(), semanticist::image::decode(name, builtin::IMAGE)));
     }
     let (mut jobs, mut problems) = (Vec::new(), Vec::new());
     for ((path, image), sheet) in images.into_iter().zip(sheets) {

@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{load_autoencoder, save_autoencoder};
+use semanticist_data::tokens::cache::TokenCache;
+use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
-use semanticist_train::data::{Source, Split};
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::objective::{self, Objective};
-use semanticist_train::tokens::cache::TokenCache;
 use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, check_fresh};
 
 use super::choice::{autoencoder_file, validation_source};

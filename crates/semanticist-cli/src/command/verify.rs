@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use semanticist::Error;
-use semanticist_train::verify::verify;
+use semanticist_verify::verify::verify;
 
 use crate::args::Verify;
 use crate::{failure, output};

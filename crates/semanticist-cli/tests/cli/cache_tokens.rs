@@ -1,6 +1,6 @@
 //! `cache-tokens`.
 
-use semanticist_train::tokens::cache::TokenCache;
+use semanticist_data::tokens::cache::TokenCache;
 
 use super::Folder;
 

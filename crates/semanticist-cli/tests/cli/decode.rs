@@ -3,7 +3,7 @@
 use std::fs;
 
 use semanticist::Model;
-use semanticist_train::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 use super::{Folder, near, size};
 

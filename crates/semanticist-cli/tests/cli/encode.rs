@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use semanticist_train::tokens::{TokenReader, TokenRecord};
+use semanticist_data::tokens::{TokenReader, TokenRecord};
 
 use super::{Folder, truncated_jpeg};
 

@@ -238,7 +238,7 @@ fn an_interrupted_transfer_goes_on_where_it_ended() {
     // Breaks off for good, and the next command goes on.
     let folder = Folder::new();
     let server = Server::start(Behaviour { cuts: vec![5000, 0, 0, 0, 0], ..model_behaviour(&folder) });
-    fails(at(&folder, &server.address, &format!("models pull {MODEL}")), 1, "run the same command again");
+    fails(at(&folder, &server.address, &format!("models pull {MODEL}")), 1, "fetch it again");
     let partial = folder.names().into_iter().find(|name| name.ends_with(".incomplete")).unwrap();
     assert_eq!(folder.bytes(&partial), content[..5000]);
     let again = run(at(&folder, &server.address, &format!("models pull {MODEL}"))).ok();
@@ -376,7 +376,7 @@ fn names_that_are_no_models_are_said() {
         (
             "models pull semanticist-m",
             2,
-            "is neither a file nor a known model; use a file, tiny, semanticist-l",
+            "is neither a file nor a known model; use a file, tiny, tiny-generator, semanticist-l",
         ),
         ("models pull tiny", 2, "it need not be fetched"),
         ("models pull hf:ada/model", 2, "expected hf:OWNER/REPOSITORY/FILE"),

@@ -7,7 +7,7 @@ use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{shapes, tokenizer_metadata};
 use semanticist::weights::Dtype;
 use semanticist::weights::header::{self, Entry};
-use semanticist_train::tokens::TokenReader;
+use semanticist_data::tokens::TokenReader;
 
 use super::{CONFIG, Folder, near, size};
 

@@ -16,10 +16,10 @@ use serde_json::json;
 
 use super::{Batches, Loss, Objective, Trainable, Validation};
 use crate::config::{Kind, RunConfig};
-use crate::data::Position;
-use crate::tokens::cache::TokenCache;
-use crate::tokens::{TokenBatches, TokenExample};
-use crate::{generation, sheet};
+use semanticist_data::Position;
+use semanticist_data::tokens::cache::TokenCache;
+use semanticist_data::tokens::{TokenBatches, TokenExample};
+use semanticist_eval::{generation, sheet};
 
 /// A generator's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -265,6 +265,18 @@ impl Objective for GeneratorObjective {
     fn publish(&self, average: &GeneratorModel, path: &Path, history: &serde_json::Value) -> Result<()> {
         let model = GeneratorModel { training: Some(history.clone()), ..average.clone() };
         GeneratorModel::save(&model, path, Precision::F16)
+    }
+}
+
+impl Batches for TokenBatches {
+    type Example = TokenExample;
+
+    fn next(&mut self) -> Result<(Vec<TokenExample>, Position)> {
+        Ok(self.next_batch())
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -7,7 +7,7 @@ use semanticist::{Error, Result};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
-use crate::data::{self, BatchOptions, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Position, Source};
 
 /// [`data::Batches`] as the trainer takes them.
 pub struct ImageBatches(data::Batches);

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::{Noise, Result};
 
 use crate::config::Kind;
-use crate::data::Position;
+use semanticist_data::Position;
 
 /// A model with parameters that learn, and whatever belongs to it that does not.
 pub trait Trainable: Clone {

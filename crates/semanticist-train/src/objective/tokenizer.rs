@@ -18,8 +18,8 @@ use super::images::ImageBatches;
 use super::nested::NestedGuidance;
 use super::{Batches, Loss, Objective, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
-use crate::data::{Position, Source};
-use crate::{sheet, validation};
+use semanticist_data::{Position, Source};
+use semanticist_eval::{reconstruction, sheet};
 
 /// A tokenizer's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,7 +129,7 @@ impl TokenizerObjective {
     ) -> Result<Self> {
         let process = Process::new(&config.model.diffusion)?;
         let count = config.validation.images.max(config.validation.samples).max(1);
-        let validation_images = validation::images(validation, count, config.model.image_size)?;
+        let validation_images = reconstruction::images(validation, count, config.model.image_size)?;
         Ok(Self {
             source: training,
             config: config.clone(),
@@ -173,10 +173,10 @@ impl Objective for TokenizerObjective {
     fn validate(&self, average: &Tokenizer, sheet: &Path) -> Result<Validation> {
         let TokenizerValidation { images, tokens, samples: shown } = &self.config.validation;
         let measured = &self.validation_images[..(*images).min(self.validation_images.len())];
-        let losses = validation::losses(average, measured, tokens, &self.device)?;
+        let losses = reconstruction::losses(average, measured, tokens, &self.device)?;
         let shown = &self.validation_images[..(*shown).min(self.validation_images.len())];
         if !shown.is_empty() {
-            let rows = validation::samples(average, shown, tokens, &self.device)?;
+            let rows = reconstruction::samples(average, shown, tokens, &self.device)?;
             semanticist::image::save_png(&sheet::rows(&rows, tokens), sheet)?;
         }
         let listed: Vec<String> =

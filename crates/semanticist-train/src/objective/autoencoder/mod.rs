@@ -2,7 +2,6 @@
 //! (Rombach et al., 2022, appendix G; `ldm/modules/losses/contperceptual.py` of CompVis/latent-diffusion).
 
 mod discriminator;
-mod perceptual;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,12 +20,12 @@ use serde_json::json;
 use super::images::ImageBatches;
 use super::{Batches, Loss, Objective, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
-use crate::data::{self, BatchOptions, Position, Source};
-use crate::sheet::{self, Cell};
-use crate::{quality, validation};
+use semanticist_data::{self as data, BatchOptions, Position, Source};
+use semanticist_eval::sheet::{self, Cell};
+use semanticist_eval::{quality, reconstruction};
 
 pub use discriminator::{Discriminator, DiscriminatorConfig};
-pub use perceptual::PerceptualLoss;
+use semanticist_eval::PerceptualLoss;
 
 /// A KL autoencoder's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -247,7 +246,7 @@ impl AutoencoderObjective {
             source: training,
             config: config.clone(),
             perceptual: perceptual.transpose()?,
-            validation_images: validation::images(validation, count, config.model.image_size)?,
+            validation_images: reconstruction::images(validation, count, config.model.image_size)?,
             device: device.clone(),
         })
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 const CONFIG: &str = r#"
 steps = 10

@@ -1,0 +1,24 @@
+//! Training images: where they lie ([`Source`]), in which order they come ([`EpochOrder`]), what is
+//! done to them ([`transform`], [`Views`]), and the batches that result ([`Batches`]).
+//!
+//! Encoded bytes are read as late as possible and never a whole shard at once. Everything drawn is a
+//! function of (seed, epoch, index), so training resumes exactly from a [`Position`].
+
+mod batches;
+mod broken;
+mod folder;
+mod order;
+mod parquet;
+mod source;
+pub mod tokens;
+pub mod transform;
+mod views;
+
+#[cfg(test)]
+mod testing;
+
+pub use batches::{Batch, BatchOptions, Batches, Position};
+pub use broken::Broken;
+pub use order::{EpochOrder, Pool, permutation};
+pub use source::{Chunk, Record, Records, Source, Split};
+pub use views::Views;

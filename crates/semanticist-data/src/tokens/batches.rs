@@ -1,0 +1,112 @@
+//! Batches of tokens from a cache, in an order that depends on nothing but the seed.
+
+use std::sync::Arc;
+
+use semanticist::Noise;
+use semanticist::noise::derive_seed;
+
+use super::cache::TokenCache;
+use crate::{Position, permutation};
+
+/// The tokens of one view of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenExample {
+    /// The first tokens, one after the other.
+    pub tokens: Vec<f32>,
+    /// The class.
+    pub label: usize,
+}
+
+/// Every image once per epoch, each time in a view of its own.
+pub struct TokenBatches {
+    cache: Arc<TokenCache>,
+    seed: u64,
+    batch: usize,
+    /// Tokens of each example.
+    count: usize,
+    order: Vec<usize>,
+    next: Position,
+}
+
+impl TokenBatches {
+    /// Batches of `batch` examples of `count` tokens from `start` on. All images must have labels.
+    pub fn new(cache: Arc<TokenCache>, seed: u64, (batch, count): (usize, usize), start: Position) -> Self {
+        let order = permutation(cache.len(), derive_seed(seed, &[start.epoch]));
+        Self { cache, seed, batch, count, order, next: start }
+    }
+
+    /// The next batch, and where to go on after it.
+    pub fn next_batch(&mut self) -> (Vec<TokenExample>, Position) {
+        let examples = (0..self.batch).map(|_| self.example()).collect();
+        (examples, self.next)
+    }
+
+    fn example(&mut self) -> TokenExample {
+        let Position { epoch, index } = self.next;
+        let image = self.order[index];
+        let mut noise = Noise::seeded(derive_seed(self.seed, &[epoch, index as u64]));
+        let view = noise.below(1, self.cache.views(image))[0];
+        let label = self.cache.label(image).expect("every image has a label");
+        let tokens = self.cache.tokens(image, view, self.count);
+        self.next = if index + 1 < self.order.len() {
+            Position { epoch, index: index + 1 }
+        } else {
+            self.order = permutation(self.cache.len(), derive_seed(self.seed, &[epoch + 1]));
+            Position { epoch: epoch + 1, index: 0 }
+        };
+        TokenExample { tokens, label: label as usize }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+
+    /// Image i has the tokens i, i + 0.5.
+    fn cache(folder: &std::path::Path, images: usize) -> Arc<TokenCache> {
+        let path = folder.join("tokens.parquet");
+        let info = TokenFileInfo { model_hash: "abc".into(), tokens: 2, token_dim: 1 };
+        let mut writer = TokenWriter::create(&path, info).unwrap();
+        for image in 0..images {
+            let tokens = vec![image as f32, image as f32 + 0.5];
+            let (path, label) = (image.to_string(), Some(image as i64 % 3));
+            writer.push(&TokenRecord { path, label, tokens, padded: None }).unwrap();
+        }
+        writer.finish().unwrap();
+        Arc::new(TokenCache::open(&[path]).unwrap())
+    }
+
+    #[test]
+    fn an_epoch_has_every_image_once_with_its_label_in_an_order_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path(), 12);
+        let mut batches = TokenBatches::new(cache, 5, (4, 2), Position::default());
+        let mut epoch = || -> Vec<TokenExample> { (0..3).flat_map(|_| batches.next_batch().0).collect() };
+        let (first, second) = (epoch(), epoch());
+        for epoch in [&first, &second] {
+            let mut seen: Vec<usize> = epoch.iter().map(|example| example.tokens[0] as usize).collect();
+            assert!(epoch.iter().all(|e| e.label == e.tokens[0] as usize % 3 && e.tokens.len() == 2));
+            seen.sort_unstable();
+            assert_eq!(seen, (0..12).collect::<Vec<_>>());
+        }
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn any_position_leads_to_the_same_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = cache(folder.path(), 10);
+        let mut whole = TokenBatches::new(cache.clone(), 5, (3, 1), Position::default());
+        for _ in 0..8 {
+            let (_, position) = whole.next_batch();
+            let next = TokenBatches::new(cache.clone(), 5, (3, 1), position).next_batch();
+            let mut same = TokenBatches::new(cache.clone(), 5, (3, 1), position);
+            assert_eq!(same.next_batch(), next);
+            assert_eq!(whole.example(), next.0[0]);
+            for _ in 0..2 {
+                whole.example();
+            }
+        }
+    }
+}

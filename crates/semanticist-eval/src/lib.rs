@@ -1,0 +1,10 @@
+//! How good images are that a model gives: metrics, and the networks that some of them need.
+
+pub mod lpips;
+pub mod quality;
+pub mod reconstruction;
+
+pub mod generation;
+pub mod sheet;
+
+pub use lpips::PerceptualLoss;

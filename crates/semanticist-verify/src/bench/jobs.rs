@@ -1,0 +1,214 @@
+//! What is timed, step by step.
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
+use semanticist::decoder::Decoder;
+use semanticist::diffusion::Process;
+use semanticist::diffusion::flow::{FlowPlan, FlowSampler};
+use semanticist::encoder::Encoder;
+use semanticist::generator::{GeneratorConfig, Head};
+use semanticist::tokenizer::Networks;
+use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
+use semanticist_ops::profile::{self, Timing};
+
+use super::{Measured, Share, peak};
+use semanticist_data::{BatchOptions, Batches, Position, Source, Split};
+use semanticist_train::gradients::Gradients;
+use semanticist_train::objective::tokenizer::{self as objective, Draws};
+use semanticist_train::optimizer::{AdamW, AdamWConfig};
+
+/// Runs `job` once for nothing, then `repeats` times, and the machine's peak before and after.
+fn timed(repeats: usize, device: &Device, mut job: impl FnMut()) -> Measured {
+    job();
+    let before = peak::gflops(device);
+    profile::start();
+    let all: Vec<f64> = (0..repeats).map(|_| seconds_of(&mut job)).collect();
+    let operators = shares(profile::stop(), all.iter().sum(), repeats);
+    let peak_gflops = Some(before.max(peak::gflops(device)));
+    Measured { seconds: median(all), peak_gflops, operators, model_bytes: None }
+}
+
+/// What each operator takes of one run, the greatest first, and what is left for all else.
+fn shares(timings: BTreeMap<&'static str, Timing>, total: f64, repeats: usize) -> Vec<Share> {
+    let named = timings.into_iter().map(|(operator, Timing { calls, time })| Share {
+        operator,
+        calls: calls / repeats as u64,
+        seconds: time.as_secs_f64() / repeats as f64,
+    });
+    let mut shares: Vec<Share> = named.collect();
+    shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let rest = total / repeats as f64 - shares.iter().map(|share| share.seconds).sum::<f64>();
+    shares.push(Share { operator: "all else", calls: 0, seconds: rest });
+    shares
+}
+
+pub(super) fn seconds_of(job: &mut impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    job();
+    begun.elapsed().as_secs_f64()
+}
+
+pub(super) fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+/// Images of this configuration, uniform noise.
+fn images(config: &TokenizerConfig, batch: usize, noise: &mut Noise, device: &Device) -> Pixels {
+    let side = config.image_size;
+    let values = noise.uniform(batch * 3 * side * side);
+    Pixels(Tensor::<1>::from_floats(values.as_slice(), device).reshape([batch, 3, side, side]))
+}
+
+/// The first `tokens` tokens of `batch` images.
+pub fn encode(
+    config: &TokenizerConfig,
+    batch: usize,
+    tokens: usize,
+    repeats: usize,
+    device: &Device,
+) -> Result<Measured> {
+    config.validate()?;
+    let mut noise = Noise::seeded(0);
+    let (shape, epsilon) = (config.token_shape(), config.token_epsilon);
+    let encoder = Encoder::init(&config.encoder, config.image_size, shape, epsilon, &mut noise, device);
+    let images = images(config, batch, &mut noise, device);
+    Ok(timed(repeats, device, || {
+        black_box(encoder.forward(&images, tokens, None).tokens);
+    }))
+}
+
+/// One denoising step of `batch` images.
+pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+    config.validate()?;
+    let mut noise = Noise::seeded(0);
+    let latent = config.latent_shape()?;
+    let decoder = Decoder::init(&config.decoder, latent, config.token_shape(), &mut noise, device);
+    let noisy = noise.normal([batch, latent.channels, latent.side, latent.side], device);
+    let tokens = Tokens(noise.normal([batch, config.tokens, config.token_dim], device));
+    let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
+    Ok(timed(repeats, device, || {
+        black_box(decoder.step(noisy.clone(), 500, &condition));
+    }))
+}
+
+/// Steps in which the head is timed, as published.
+pub const HEAD_STEPS: usize = 250;
+
+/// One token of `batch` images with guidance: each has a row with its class and one without. What the
+/// tokens of an image share is prepared before.
+pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+    config.validate()?;
+    let mut noise = Noise::seeded(0);
+    let head = Head::init(config, &mut noise, device);
+    let flow = FlowPlan::new(FlowSampler::EulerMaruyama, HEAD_STEPS)?;
+    let plan = head.plan(flow.times());
+    let answers = noise.normal([2 * batch, config.width], device);
+    Ok(timed(repeats, device, || {
+        let condition = plan.condition(answers.clone());
+        let start = noise.normal([batch, config.token_dim], device);
+        black_box(flow.run(start, 1.0, &mut noise, |x, step| {
+            let rows = Tensor::cat(vec![x.clone(), x], 0);
+            let both = plan.forward(rows, step, &condition);
+            let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
+            without.clone() + (with - without) * 3.0
+        }));
+    }))
+}
+
+/// One optimiser step on `batch` images, without the moving average.
+pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+    let mut noise = Noise::seeded(0);
+    let process = Process::new(&config.diffusion)?;
+    let mut networks = Some(Networks::init(config, &mut noise, &device.clone().autodiff())?);
+    let mut optimizer = AdamW::new(AdamWConfig::default());
+    let images = Pixels(Tensor::from_inner(images(config, batch, &mut noise, device).0));
+    let latent = config.latent_shape()?;
+    let shape = [batch, latent.channels, latent.side, latent.side];
+    let latents = noise.normal(shape, device);
+    Ok(timed(repeats, device, || {
+        let draws = Draws {
+            keep: noise.below(batch, config.tokens).into_iter().map(|k| k + 1).collect(),
+            timesteps: noise.below(batch, process.steps()),
+            noise: Tensor::from_inner(noise.normal(shape, device)),
+        };
+        let current = networks.take().expect("put back below");
+        let latents = Latents(Tensor::from_inner(latents.clone()));
+        let loss = objective::loss(&current, &process, (&images, latents), draws, None).total;
+        let gradients = Gradients::collect(&current, &loss.backward());
+        networks = Some(optimizer.step(current, &gradients, gradients.norm(), 1e-4));
+    }))
+}
+
+/// Photos of 500×375 pixels as JPEG files, decoded, cropped and reduced as for training.
+pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Measured> {
+    const PHOTOS: usize = 64;
+    let folder = Scratch::new()?;
+    for number in 0..PHOTOS {
+        save_photo(&folder.0.join(format!("{number}.jpg")), number as u64)?;
+    }
+    let source = Arc::new(Source::open(std::slice::from_ref(&folder.0), Split::All)?);
+    let options = BatchOptions {
+        size: config.image_size,
+        batch,
+        seed: 0,
+        workers: rayon::current_num_threads(),
+        flip: 0.5,
+    };
+    let mut batches = Batches::new(source, options, Position::default());
+    let mut outcome = Ok(());
+    let mut job = || match batches.next() {
+        Some(Ok(batch)) => drop(black_box(batch)),
+        Some(Err(error)) => outcome = Err(error),
+        None => {}
+    };
+    // What was prepared ahead must not count.
+    (0..2).for_each(|_| job());
+    let seconds = median((0..repeats).map(|_| seconds_of(&mut job)).collect());
+    outcome.map(|()| Measured { seconds, ..Measured::default() })
+}
+
+/// A picture with as much detail as a photo: waves of many lengths under a little noise.
+fn save_photo(path: &Path, seed: u64) -> Result<()> {
+    let mut noise = Noise::stream(1, seed);
+    let waves = noise.uniform(24);
+    let grain = noise.uniform(500 * 375);
+    let photo = RgbImage::from_fn(500, 375, |x, y| {
+        let shade = |channel: usize| {
+            let sum: f32 = (waves[channel * 8..][..8].iter().enumerate())
+                .map(|(i, &wave)| ((x as f32 * wave + y as f32 * (1.0 - wave)) / (1 << i) as f32).sin())
+                .sum();
+            (128.0 + 20.0 * sum + 16.0 * grain[(y * 500 + x) as usize]) as u8
+        };
+        image::Rgb([shade(0), shade(1), shade(2)])
+    });
+    let mut bytes = Vec::new();
+    let encoded = photo.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 90));
+    encoded.map_err(|error| Error::file(path, error.to_string()))?;
+    std::fs::write(path, bytes).map_err(|error| Error::io(path, "write", error))
+}
+
+/// A folder that is gone when it is no longer needed.
+pub(super) struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("semanticist-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| Error::io(&path, "create the folder", error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning of its temporary folder.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
