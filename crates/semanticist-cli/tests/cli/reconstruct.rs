@@ -77,7 +77,7 @@ fn several_photos_go_to_a_folder_and_none_hides_another() {
 fn the_box_is_enough() {
     let folder = Folder::new();
     let run = folder.run("reconstruct --steps 2 --tokens 1").ok();
-    assert!(run.stdout.starts_with("chelsea.png (in the box) -> chelsea.tokens.png"), "{}", run.stdout);
+    assert!(run.stdout.starts_with("chelsea.png (built in) -> chelsea.tokens.png"), "{}", run.stdout);
     assert!(folder.path("chelsea.tokens.png").is_file());
 }
 
