@@ -1,4 +1,4 @@
-"""Records how PyTorch interpolates a grid of positions, for the test of encoder/positions.rs.
+"""Records how PyTorch interpolates a grid of positions, for the test of nn/bicubic.rs.
 
     venv/bin/python scripts/record_positions.py > crates/semanticist/tests/data/positions.json
 """

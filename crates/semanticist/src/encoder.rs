@@ -3,15 +3,13 @@
 //! Patches and class token attend to each other only, concept token i to them and to concept tokens
 //! up to i. So the first k tokens do not depend on how many are computed.
 
-mod positions;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops::{Activation, Visibility};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nn::{Attention, BlockSize, Initial, LayerNorm, Linear, Mlp, PatchEmbed};
+use crate::nn::{Attention, BlockSize, Initial, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid};
 use crate::noise::Noise;
 use crate::spaces::{Pixels, Tokens};
 
@@ -121,7 +119,7 @@ impl Encoder {
         let concepts = self.concept_tokens.lazy_shape()[1];
         let count = all - 1 - concepts;
         let of_patches = positions.clone().narrow(1, 1, count);
-        let resized = positions::interpolate(of_patches, count.isqrt(), patches);
+        let resized = resize_grid(of_patches, count.isqrt(), patches);
         let class_token = positions.clone().narrow(1, 0, 1);
         let of_concepts = positions.narrow(1, 1 + count, concepts);
         self.positions = Param::from_tensor(Tensor::cat(vec![class_token, resized, of_concepts], 1));

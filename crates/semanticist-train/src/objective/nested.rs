@@ -7,12 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NestedGuidance {
-    /// The first step that keeps a random number of tokens, uniform in 1..=K. Steps before it keep
-    /// all, so that the encoder can settle.
+    /// After this many steps, a sample keeps a random number of tokens, uniform in 1..=K; until then
+    /// all, so that the encoder can settle. Steps are counted from 1, so step `from_step + 1` is the
+    /// first of the kind, and with 0 every step is.
     pub from_step: u64,
     /// Probability that a sample loses all its tokens, which trains the unguided half of guidance.
     pub drop_all: f64,
-    /// The same from `from_step` on; the published trainer has 0 there.
+    /// The same after `from_step` steps; the published trainer has 0 there.
     pub drop_all_nested: f64,
 }
 
@@ -62,5 +63,12 @@ mod tests {
             let count = after.iter().filter(|&&kept| kept == k).count();
             assert!((2350..2650).contains(&count), "{k}: {count}");
         }
+    }
+
+    #[test]
+    fn without_steps_before_it_the_first_step_is_nested() {
+        let nested = NestedGuidance { from_step: 0, drop_all: 0.0, drop_all_nested: 0.0 };
+        let first = nested.draw(100, 4, 1, &mut Noise::seeded(0));
+        assert!(first.iter().any(|&kept| kept < 4), "{first:?}");
     }
 }

@@ -11,7 +11,7 @@ use super::decoder::Question;
 use super::recording::Recording;
 use super::sizes::DecoderSizes;
 use super::{GRADIENT, LOSS};
-use semanticist_train::alignment::alignment_loss;
+use semanticist_train::alignment::{alignment_loss, side};
 use semanticist_train::gradients::Gradients;
 
 pub(super) const FILE: &str = "training_step.safetensors";
@@ -39,7 +39,7 @@ struct Step {
     /// Its latents are still without noise.
     question: Question,
     noise: Tensor<4>,
-    /// `[B, N, T]`, if the decoder is aligned with one.
+    /// `[B, M, T]`, if the decoder is aligned with one; its grid may be another than that of the patches.
     teacher: Option<Tensor<3>>,
 }
 
@@ -50,7 +50,8 @@ impl Step {
         // Training can leave the projector unused.
         let recorded = recording.has("teacher") || recording.has("loss_repa");
         let teacher = sizes.repa().filter(|_| recorded).map(|repa| {
-            let shape = [question.keep.len(), sizes.patches(), repa.teacher_width];
+            let positions = teacher_positions(sizes, recording)?;
+            let shape = [question.keep.len(), positions, repa.teacher_width];
             recording.tensor("teacher", shape, device)
         });
         Ok(Self { question, noise, teacher: teacher.transpose()? })
@@ -88,6 +89,19 @@ impl Step {
         comparison.compare(recording, "loss_total", total.clone().into(), LOSS);
         Ok(total)
     }
+}
+
+/// How many positions the recorded teacher has: as many as the decoder has patches, or another square
+/// grid. No config says so.
+fn teacher_positions(sizes: &DecoderSizes, recording: &Recording) -> Result<usize> {
+    let ([_, positions, _], patches) = (recording.dims::<3>("teacher")?, sizes.patches());
+    if positions == patches || side(positions).is_some() {
+        return Ok(positions);
+    }
+    Err(recording.error(format!(
+        "teacher has {positions} positions, which make no square grid; expected {patches}, as many as the \
+         decoder has patches, or a square number"
+    )))
 }
 
 fn compare_gradients(

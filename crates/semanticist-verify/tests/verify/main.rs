@@ -1,5 +1,6 @@
 //! `verify` on recordings that agree, that do not, and that are damaged.
 
+mod alignment;
 mod autoencoder;
 
 use std::fs;

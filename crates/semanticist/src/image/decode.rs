@@ -34,7 +34,8 @@ pub fn open(path: &Path) -> Result<RgbImage> {
 
 /// Decodes PNG, JPEG, WebP, BMP, GIF (the first frame) or TIFF to 8-bit RGB.
 ///
-/// The EXIF orientation is applied, transparency is laid over white, 16 bits are rounded to 8.
+/// The EXIF orientation is applied, transparency is laid over white, 16 bits are rounded to 8; see
+/// [`crate::image`] for what Pillow does.
 /// `name` is used in errors only.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<RgbImage> {
     decode_bytes(bytes).map_err(|problem| Error::image(name, problem))

@@ -1,5 +1,6 @@
 //! Layers with parameters that more than one network uses, in the published layout: the weight of a
-//! linear layer is `[outputs, inputs]`.
+//! linear layer is `[outputs, inputs]`. One thing without parameters is here too: a grid of vectors on
+//! a grid of another side, for the encoder's positions and for what is aligned with a teacher.
 
 mod block;
 mod convolution;
@@ -8,6 +9,9 @@ mod initial;
 mod linear;
 mod norm;
 
+mod bicubic;
+
+pub use bicubic::resize_grid;
 pub use block::{Attention, BlockSize, Mlp};
 pub use convolution::{Convolution, GroupNorm};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};

@@ -23,7 +23,8 @@ pub struct DiscriminatorConfig {
     pub layers: usize,
     /// Weight of its judgement beside the mean absolute or squared error.
     pub weight: f64,
-    /// The first step at which it learns and is listened to.
+    /// After this many steps it learns and is listened to. Steps are counted from 1, so step
+    /// `from_step + 1` is the first with it, and with 0 every step is.
     #[serde(default)]
     pub from_step: u64,
 }

@@ -92,6 +92,16 @@ fn the_critic_learns_from_its_own_loss_only_and_from_its_first_step_on() {
 }
 
 #[test]
+fn the_critic_is_listened_to_after_as_many_steps_as_configured() {
+    for (from_step, first) in [(0, 1), (4, 5)] {
+        let bench = bench(&[&format!("model.discriminator.from_step={from_step}")]);
+        let judged = |step| bench.loss(step).parts.iter().any(|(name, _)| *name == "judgement");
+        assert!(judged(first), "step {first} of from_step {from_step}");
+        assert!(first == 1 || !judged(first - 1), "step {} of from_step {from_step}", first - 1);
+    }
+}
+
+#[test]
 fn published_latents_have_variance_one() {
     let bench = bench(&[]);
     let path = bench.folder.path().join("kl.safetensors");
