@@ -12,8 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use semanticist::image::{RgbImage, decode};
-use semanticist::noise::derive_seed;
-use semanticist::{Error, Noise, Result};
+use semanticist::{Error, Purpose, Result, Seed};
 use serde::{Deserialize, Serialize};
 
 use super::broken::Broken;
@@ -29,7 +28,7 @@ pub struct BatchOptions {
     /// Images in a batch.
     pub batch: usize,
     /// The seed of order, crops and flips.
-    pub seed: u64,
+    pub seed: Seed,
     /// Threads that decode; at least one is used. Does not influence the result.
     pub workers: usize,
     /// The probability of a horizontal flip.
@@ -203,7 +202,7 @@ fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcome
 
 fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sample> {
     let image = decode(&record.name, &record.bytes)?;
-    let mut noise = Noise::seeded(derive_seed(options.seed, &[at.epoch, at.index as u64]));
+    let mut noise = options.seed.of(Purpose::Augmentation).at(at.epoch).at(at.index as u64).noise();
     let image = transform::training(&image, options.size, options.flip, &mut noise);
     Ok(Sample { image, label: record.label, name: record.name })
 }
@@ -214,7 +213,7 @@ type Loaded = HashMap<usize, Vec<Option<Result<Record>>>>;
 /// Walks through the epochs and hands each sample to the worker whose turn it is.
 struct Feeder {
     source: Arc<Source>,
-    seed: u64,
+    seed: Seed,
     senders: Vec<SyncSender<Task>>,
     turn: usize,
     stop: Arc<AtomicBool>,

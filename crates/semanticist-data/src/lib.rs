@@ -6,6 +6,7 @@
 
 mod batches;
 mod broken;
+mod fingerprint;
 mod folder;
 mod order;
 mod parquet;
@@ -19,6 +20,7 @@ mod testing;
 
 pub use batches::{Batch, BatchOptions, Batches, Position};
 pub use broken::Broken;
+pub use fingerprint::spread;
 pub use order::{EpochOrder, Pool, permutation};
 pub use source::{Chunk, Record, Records, Source, Split};
 pub use views::Views;

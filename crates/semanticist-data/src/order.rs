@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use semanticist::Noise;
-use semanticist::noise::derive_seed;
+use semanticist::{Purpose, Seed};
 
 /// A shuffled order of all rows, a function of (chunk sizes, seed, epoch, pool size).
 ///
@@ -12,7 +11,8 @@ use semanticist::noise::derive_seed;
 /// (a folder of images) the order is a uniform shuffle of everything.
 #[derive(Debug)]
 pub struct EpochOrder {
-    seed: u64,
+    /// The branch of the epoch.
+    seed: Seed,
     rows: usize,
     /// The chunks in shuffled order, with their sizes.
     chunks: Vec<(u32, u32)>,
@@ -39,8 +39,8 @@ impl EpochOrder {
     ///
     /// # Panics
     /// If there are 2^32 chunks, or rows in one chunk.
-    pub fn new(chunk_rows: &[usize], seed: u64, epoch: u64, pool: usize) -> Self {
-        let seed = derive_seed(seed, &[epoch]);
+    pub fn new(chunk_rows: &[usize], seed: Seed, epoch: u64, pool: usize) -> Self {
+        let seed = seed.of(Purpose::Order).at(epoch);
         let small = |count: usize| u32::try_from(count).expect("fewer than 2^32 chunks and rows in each");
         let chunks: Vec<_> = permutation(chunk_rows.len(), seed)
             .into_iter()
@@ -92,14 +92,14 @@ impl EpochOrder {
             .iter()
             .flat_map(|&(chunk, count)| (0..count as usize).map(move |row| (chunk as usize, row)))
             .collect();
-        let order = permutation(rows.len(), derive_seed(self.seed, &[number as u64]));
+        let order = permutation(rows.len(), self.seed.at(number as u64));
         Pool { start: *start, rows: order.into_iter().map(|at| rows[at]).collect() }
     }
 }
 
 /// A uniform shuffle of `0..count`: sorted by random keys of 48 bits.
-pub fn permutation(count: usize, seed: u64) -> Vec<usize> {
-    let draws = Noise::seeded(seed).uniform(2 * count);
+pub fn permutation(count: usize, seed: Seed) -> Vec<usize> {
+    let draws = seed.noise().uniform(2 * count);
     let (pairs, _) = draws.as_chunks::<2>();
     let scale = f64::from(1 << 24);
     let key =
@@ -126,21 +126,26 @@ mod tests {
             .enumerate()
             .flat_map(|(chunk, &count)| (0..count).map(move |row| (chunk, row)))
             .collect();
-        let epochs: Vec<_> = (0..4).map(|epoch| rows(&EpochOrder::new(&CHUNKS, 3, epoch, 6))).collect();
+        let epochs: Vec<_> =
+            (0..4).map(|epoch| rows(&EpochOrder::new(&CHUNKS, Seed::new(3), epoch, 6))).collect();
         for epoch in &epochs {
             let mut sorted = epoch.clone();
             sorted.sort_unstable();
             assert_eq!(sorted, all);
         }
         assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2] && epochs[2] != epochs[3]);
-        assert_ne!(epochs[0], rows(&EpochOrder::new(&CHUNKS, 4, 0, 6)), "another seed, another order");
+        assert_ne!(
+            epochs[0],
+            rows(&EpochOrder::new(&CHUNKS, Seed::new(4), 0, 6)),
+            "another seed, another order"
+        );
     }
 
     #[test]
     fn any_position_leads_to_the_same_remainder() {
-        let whole = rows(&EpochOrder::new(&CHUNKS, 1, 5, 6));
+        let whole = rows(&EpochOrder::new(&CHUNKS, Seed::new(1), 5, 6));
         for position in 0..whole.len() {
-            let order = EpochOrder::new(&CHUNKS, 1, 5, 6);
+            let order = EpochOrder::new(&CHUNKS, Seed::new(1), 5, 6);
             let number = order.pool_of(position);
             let pool = order.pool(number);
             let mut rest = pool.rows[position - pool.start..].to_vec();
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn pools_are_large_enough_and_no_larger_than_one_chunk_more() {
-        let order = EpochOrder::new(&CHUNKS, 9, 2, 6);
+        let order = EpochOrder::new(&CHUNKS, Seed::new(9), 2, 6);
         assert_eq!(order.len(), 28);
         for number in 0..order.pools() {
             let count = order.pool(number).rows.len();
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn single_images_are_shuffled_over_the_whole_epoch() {
-        let order = rows(&EpochOrder::new(&[1; 1000], 0, 0, 10));
+        let order = rows(&EpochOrder::new(&[1; 1000], Seed::new(0), 0, 10));
         // A uniform shuffle moves a row by a third of the length on average.
         let moved: usize = order.iter().enumerate().map(|(at, &(chunk, _))| at.abs_diff(chunk)).sum();
         assert!((300..370).contains(&(moved / 1000)), "{}", moved / 1000);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use semanticist::{Error, Result};
 
+use super::fingerprint::{Fingerprint, SAMPLED, spread};
 use super::folder::{self, Contents};
 use super::parquet::Shard;
 
@@ -138,6 +139,53 @@ impl Source {
     /// All records in order, read as they are asked for.
     pub fn records(&self) -> Records<'_> {
         Box::new(self.chunks.iter().flat_map(Chunk::records))
+    }
+
+    /// Up to `count` records spread evenly over the data, in order, so that of data sorted by class all
+    /// classes are seen. Row groups without any of them are not read.
+    pub fn spread_records(&self, count: usize) -> Records<'_> {
+        let wanted: BTreeSet<usize> = spread(count, self.rows).collect();
+        let mut first = 0;
+        Box::new(self.chunks.iter().flat_map(move |chunk| -> Records<'_> {
+            let range = first..first + chunk.rows();
+            first = range.end;
+            let rows: BTreeSet<usize> = wanted.range(range.clone()).map(|row| row - range.start).collect();
+            if rows.is_empty() {
+                return Box::new(std::iter::empty());
+            }
+            Box::new(chunk.records().enumerate().filter(move |(row, _)| rows.contains(row)).map(|(_, r)| r))
+        }))
+    }
+
+    /// Which data this is: equal for equal data wherever it lies, different if an image is added, removed, or
+    /// of another class. Contents are read of some images only.
+    ///
+    /// # Errors
+    /// If one of those cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut fingerprint = Fingerprint::default();
+        for chunk in &self.chunks {
+            match chunk {
+                Chunk::File { path, label } => {
+                    fingerprint.add(path.file_name().unwrap_or_default().as_encoded_bytes());
+                    fingerprint.add(format!("{label:?}"));
+                }
+                Chunk::RowGroup { shard, group } => {
+                    fingerprint.add(format!("{} {}", shard.rows(*group), shard.bytes(*group)));
+                }
+            }
+        }
+        for record in self.spread_records(SAMPLED) {
+            match record {
+                Ok(Record { label, bytes, .. }) => {
+                    fingerprint.add(format!("{label:?}"));
+                    fingerprint.add(bytes);
+                }
+                Err(Error::Image { .. }) => fingerprint.add("broken"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(fingerprint.finish(self.rows))
     }
 }
 

@@ -3,7 +3,7 @@
 use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels};
 use semanticist::model::generator::GeneratorModel;
-use semanticist::{Noise, Result, Tokenizer, Tokens};
+use semanticist::{Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 
 use crate::sheet::Cell;
 
@@ -41,11 +41,12 @@ impl Painting {
     ) -> Result<Vec<RgbImage>> {
         let mut pictures = Vec::with_capacity(self.seeds.len());
         for (number, seeds) in self.seeds.chunks(TOGETHER).enumerate() {
-            let prefix = Tokens(tokens.0.clone().narrow(0, number * TOGETHER, seeds.len())).prefix(keep);
-            let mut noise = Noise::per_sample(seeds);
+            let tokens = Tokens(tokens.0.clone().narrow(0, number * TOGETHER, seeds.len()));
+            let seeds_of_latents = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Latents));
+            let mut noise = Noise::per_sample(seeds_of_latents);
             let keep = vec![keep; seeds.len()];
             let observe = || after_step(seeds.len());
-            let painted = tokenizer.decode_observed(&prefix, &keep, &self.options, &mut noise, observe)?;
+            let painted = tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, observe)?;
             pictures.extend(from_pixels(&painted));
         }
         Ok(pictures)

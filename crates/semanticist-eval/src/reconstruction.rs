@@ -1,44 +1,52 @@
-//! How good the averaged weights are, on images that training does not see.
+//! How well a tokenizer reconstructs images that it was not trained on, from several numbers of tokens.
 
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{Process, SampleOptions};
 use semanticist::image::{RgbImage, to_pixels};
-use semanticist::noise::derive_seed;
-use semanticist::{Error, Noise, Result, Tokenizer};
+use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer, Tokens};
+use semanticist_data::{Source, transform};
 use serde::Serialize;
 
 use crate::generation::{self, Painting};
 use crate::quality::{self, Quality};
-use semanticist_data::{Source, transform};
 
 /// Images that go through the network together.
 pub const BATCH: usize = 64;
 
-/// The first `count` images of a source, cropped to `size`; broken ones are left out.
+/// The seed of the draws of every diffusion loss, so that losses can be compared between calls.
+const LOSS_SEED: u64 = 1;
+
+/// Up to `count` images spread evenly over a source, cropped to `size`; broken ones are left out. They are
+/// decoded as they are asked for.
+pub fn images(source: &Source, count: usize, size: usize) -> impl Iterator<Item = Result<RgbImage>> + '_ {
+    source.spread_records(count).filter_map(move |record| {
+        let decoded = record.and_then(|record| semanticist::image::decode(&record.name, &record.bytes));
+        match decoded {
+            Ok(image) => Some(Ok(transform::evaluation(&image, size))),
+            Err(Error::Image { .. }) => None,
+            Err(error) => Some(Err(error)),
+        }
+    })
+}
+
+/// [`images`], all in memory.
 ///
 /// # Errors
 /// If the source cannot be read, or all are broken.
-pub fn images(source: &Source, count: usize, size: usize) -> Result<Vec<RgbImage>> {
-    let mut images = Vec::with_capacity(count);
-    for record in source.records() {
-        let decoded = record.and_then(|record| semanticist::image::decode(&record.name, &record.bytes));
-        match decoded {
-            Ok(image) => images.push(transform::evaluation(&image, size)),
-            Err(Error::Image { .. }) => continue,
-            Err(error) => return Err(error),
-        }
-        if images.len() >= count {
-            break;
-        }
-    }
+pub fn validation_images(source: &Source, count: usize, size: usize) -> Result<Vec<RgbImage>> {
+    let images = images(source, count, size).collect::<Result<Vec<_>>>()?;
     if images.is_empty() {
-        return Err(Error::Data("no validation image could be decoded".into()));
+        return Err(no_image());
     }
     Ok(images)
 }
 
-/// The mean squared error of the prediction when the decoder sees 1, 2, … tokens: one number per
-/// entry of `counts`. The same noise and timesteps serve every count and every call.
+fn no_image() -> Error {
+    Error::Data("no image to evaluate on could be decoded".into())
+}
+
+/// The mean squared error of the prediction when the decoder sees so many tokens: one number per entry of
+/// `counts`. The same noise and timesteps serve every count and every call.
 ///
 /// # Errors
 /// If the diffusion process cannot be built.
@@ -50,28 +58,52 @@ pub fn losses(
 ) -> Result<Vec<f64>> {
     let process = Process::new(&tokenizer.config.diffusion)?;
     let mut totals = vec![0.0; counts.len()];
-    for (index, images) in images.chunks(BATCH).enumerate() {
-        let pixels = to_pixels(images, device);
-        let latents = tokenizer.autoencoder.encode(&pixels);
-        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
-        let mut noise = Noise::seeded(derive_seed(1, &[index as u64]));
-        let steps = process.steps();
-        // Timesteps spread evenly over the process, so that few images measure all of it.
-        let timesteps: Vec<usize> = (0..images.len()).map(|i| (i * 619 + index * 97) % steps).collect();
-        let drawn = noise.normal(latents.0.dims(), device);
-        let example = process.add_noise(latents.0, drawn, &timesteps);
-        for (total, &count) in totals.iter_mut().zip(counts) {
-            let keep = vec![count; images.len()];
-            let output =
-                tokenizer.networks.decoder.forward(example.noisy.clone(), &timesteps, &tokens, &keep);
-            let mse: Tensor<1> = process.training_loss(output, &example).mse;
-            *total += f64::from(mse.sum().into_scalar::<f32>());
+    for (number, batch) in images.chunks(BATCH).enumerate() {
+        let batch = Batch::new(tokenizer, batch, number * BATCH, device);
+        for (total, found) in totals.iter_mut().zip(batch.losses(tokenizer, &process, counts)) {
+            *total += found;
         }
     }
     Ok(totals.into_iter().map(|total| total / images.len() as f64).collect())
 }
 
-/// One row per image: the original, then what the decoder paints from 1, 2, … tokens.
+/// Images on the device, with their tokens.
+struct Batch {
+    /// The number of the first image among all.
+    first: usize,
+    pixels: semanticist::Pixels,
+    tokens: Tokens,
+}
+
+impl Batch {
+    fn new(tokenizer: &Tokenizer, images: &[RgbImage], first: usize, device: &Device) -> Self {
+        let pixels = to_pixels(images, device);
+        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
+        Self { first, pixels, tokens }
+    }
+
+    /// The sum of the images' losses for each count.
+    fn losses(&self, tokenizer: &Tokenizer, process: &Process, counts: &[usize]) -> Vec<f64> {
+        let numbers = self.first..self.first + self.tokens.batch();
+        let latents = tokenizer.autoencoder.encode(&self.pixels).0;
+        let seed = Seed::new(LOSS_SEED).of(Purpose::Validation);
+        let mut noise = Noise::per_sample(numbers.clone().map(|number| seed.at(number as u64)));
+        // Timesteps spread evenly over the process, so that few images measure all of it.
+        let timesteps: Vec<usize> = numbers.map(|number| number * 619 % process.steps()).collect();
+        let drawn = noise.normal(latents.dims(), &latents.device());
+        let example = process.add_noise(latents, drawn, &timesteps);
+        let loss = |&count: &usize| {
+            let keep = vec![count; self.tokens.batch()];
+            let decoder = &tokenizer.networks.decoder;
+            let output = decoder.forward(example.noisy.clone(), &timesteps, &self.tokens, &keep);
+            let mse: Tensor<1> = process.training_loss(output, &example).mse;
+            f64::from(mse.sum().into_scalar::<f32>())
+        };
+        counts.iter().map(loss).collect()
+    }
+}
+
+/// One row per image: the original, then its reconstruction from so many tokens.
 ///
 /// # Errors
 /// If the sampler cannot run.
@@ -94,9 +126,10 @@ pub fn samples(
     Ok(rows)
 }
 
-/// What a tokenizer achieves with a number of tokens, averaged over images.
+/// How well images are reconstructed from a number of tokens, averaged over the images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Achievement {
+pub struct ReconstructionMetrics {
+    /// How many tokens; 0 is what the model gives without any.
     pub tokens: usize,
     /// Mean over images, in dB.
     pub psnr: f64,
@@ -106,46 +139,109 @@ pub struct Achievement {
     pub diffusion_loss: f64,
 }
 
-/// Paints every image from its first 1, 2, … tokens and compares; one result per entry of `counts`.
-///
-/// Image i starts from the noise of seed `seed + i`, whatever the count. `after_step` is called for
-/// every picture in every sampling step, with the number of pictures.
-///
-/// # Errors
-/// If the sampler cannot run.
-pub fn achievements(
-    tokenizer: &Tokenizer,
-    images: &[RgbImage],
-    counts: &[usize],
-    (options, seed): (&SampleOptions, u64),
-    device: &Device,
-    mut after_step: impl FnMut(usize),
-) -> Result<Vec<Achievement>> {
-    let losses = losses(tokenizer, images, counts, device)?;
-    let mut qualities: Vec<Vec<Quality>> = vec![Vec::new(); counts.len()];
-    for (index, images) in images.chunks(BATCH).enumerate() {
-        let pixels = to_pixels(images, device);
-        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
-        let seeds: Vec<u64> = (0..images.len()).map(|i| seed + (index * BATCH + i) as u64).collect();
-        for (found, &count) in qualities.iter_mut().zip(counts) {
-            let mut noise = Noise::per_sample(&seeds);
-            let keep = vec![count; images.len()];
-            let prefix = tokens.prefix(count);
-            let progress = || after_step(images.len());
-            let painted = tokenizer.decode_observed(&prefix, &keep, options, &mut noise, progress)?;
-            found.extend(quality::compare(&pixels, &painted));
-        }
+/// A measurement while images go through it, in memory for one batch of them.
+pub struct Evaluation<'a> {
+    tokenizer: &'a Tokenizer,
+    process: Process,
+    options: &'a SampleOptions,
+    seed: u64,
+    counts: &'a [usize],
+    images: usize,
+    sums: Vec<Sum>,
+}
+
+#[derive(Default)]
+struct Sum {
+    psnr: f64,
+    /// None once an image had none.
+    ssim: Option<f64>,
+    diffusion_loss: f64,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Of reconstructions from so many tokens. Image i starts from the noise of seed `seed + i`, whatever the
+    /// count.
+    ///
+    /// # Errors
+    /// If the diffusion process cannot be built.
+    pub fn new(
+        tokenizer: &'a Tokenizer,
+        (options, seed): (&'a SampleOptions, u64),
+        counts: &'a [usize],
+    ) -> Result<Self> {
+        let process = Process::new(&tokenizer.config.diffusion)?;
+        let sums = counts.iter().map(|_| Sum { ssim: Some(0.0), ..Sum::default() }).collect();
+        Ok(Self { tokenizer, process, options, seed, counts, images: 0, sums })
     }
-    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
-    Ok(counts
-        .iter()
-        .zip(qualities)
-        .zip(losses)
-        .map(|((&tokens, qualities), diffusion_loss)| Achievement {
+
+    /// Measures some more images. `after_step` is called for every batch of reconstructions in every sampling
+    /// step, with the number of images in it.
+    ///
+    /// # Errors
+    /// If the sampler cannot run.
+    pub fn add(
+        &mut self,
+        images: &[RgbImage],
+        device: &Device,
+        mut after_step: impl FnMut(usize),
+    ) -> Result<()> {
+        for images in images.chunks(BATCH) {
+            let batch = Batch::new(self.tokenizer, images, self.images, device);
+            let losses = batch.losses(self.tokenizer, &self.process, self.counts);
+            for (at, loss) in losses.into_iter().enumerate() {
+                let qualities = self.qualities(&batch, self.counts[at], &mut after_step)?;
+                self.sums[at].add(&qualities, loss);
+            }
+            self.images += images.len();
+        }
+        Ok(())
+    }
+
+    fn qualities(
+        &self,
+        batch: &Batch,
+        count: usize,
+        mut after_step: impl FnMut(usize),
+    ) -> Result<Vec<Quality>> {
+        let images = batch.tokens.batch();
+        let seeds = (0..images).map(|i| Seed::new(self.seed + (batch.first + i) as u64));
+        let mut noise = Noise::per_sample(seeds.map(|seed| seed.of(Purpose::Latents)));
+        let (keep, observe) = (vec![count; images], || after_step(images));
+        let decoded =
+            self.tokenizer.decode_observed(&batch.tokens, &keep, self.options, &mut noise, observe)?;
+        Ok(quality::compare(&batch.pixels, &decoded))
+    }
+
+    /// The means, one result per count.
+    ///
+    /// # Errors
+    /// If there was no image.
+    pub fn finish(self) -> Result<Vec<ReconstructionMetrics>> {
+        if self.images == 0 {
+            return Err(no_image());
+        }
+        let images = self.images as f64;
+        let mean = |(&tokens, sum): (&usize, Sum)| ReconstructionMetrics {
             tokens,
-            psnr: mean(qualities.iter().map(|q| q.psnr).collect()),
-            ssim: qualities.iter().map(|q| q.ssim).collect::<Option<Vec<_>>>().map(mean),
-            diffusion_loss,
-        })
-        .collect())
+            psnr: sum.psnr / images,
+            ssim: sum.ssim.map(|ssim| ssim / images),
+            diffusion_loss: sum.diffusion_loss / images,
+        };
+        Ok(self.counts.iter().zip(self.sums).map(mean).collect())
+    }
+
+    /// How many images went through.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+}
+
+impl Sum {
+    fn add(&mut self, qualities: &[Quality], losses: f64) {
+        for quality in qualities {
+            self.psnr += quality.psnr;
+            self.ssim = self.ssim.zip(quality.ssim).map(|(sum, ssim)| sum + ssim);
+        }
+        self.diffusion_loss += losses;
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
-use semanticist::{Error, Result};
+use semanticist::{Error, Result, Seed};
 
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
@@ -35,7 +35,7 @@ pub fn fit(
     let options = BatchOptions {
         size: config.model.image_size,
         batch: BATCH.min(wanted.max(1)),
-        seed: config.seed,
+        seed: Seed::new(config.seed),
         workers: config.data.workers,
         flip: 0.0,
     };

@@ -3,23 +3,27 @@
 //! A folder is written under a temporary name, synced and renamed, so that one with the final name
 //! is complete whatever happened.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use semanticist::weights::{self, Metadata, Precision};
+use burn::tensor::Device;
+use semanticist::weights::{self, Metadata, Precision, Weights};
 use semanticist::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Kind, RunConfig};
 use crate::objective::Trainable;
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, AdamWConfig};
 use semanticist_data::Position;
 
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// Beside the step folders: what does not learn, and so is written once.
+const FROZEN: &str = "frozen.safetensors";
 const PREFIX: &str = "step-";
 
 /// What is not a tensor.
@@ -34,6 +38,10 @@ pub struct State<K: Kind> {
     pub images: u64,
     /// Seconds of training, validation not counted.
     pub seconds: f64,
+    /// Steps that each optimiser has made, by the prefix of its parameters.
+    pub optimizers: BTreeMap<String, u64>,
+    /// Which data the run learns from.
+    pub data: String,
     pub config: RunConfig<K>,
 }
 
@@ -45,7 +53,7 @@ pub struct Checkpoint<K: Kind, M> {
     pub model: M,
     /// Their moving average.
     pub average: M,
-    pub optimizer: AdamW,
+    pub optimizers: Vec<AdamW>,
 }
 
 impl<K: Kind, M: Trainable> Checkpoint<K, M> {
@@ -72,11 +80,24 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
         Ok(path)
     }
 
+    /// Writes what all checkpoints of a run share.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_frozen(&self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
+        self.model.save_frozen(&folder.join(FROZEN))
+    }
+
     fn write(&self, folder: &Path) -> Result<()> {
-        self.model.save(&folder.join(WEIGHTS))?;
-        self.average.save(&folder.join(AVERAGE))?;
-        let optimizer = self.optimizer.state();
-        weights::save(&folder.join(OPTIMIZER), &optimizer, &Metadata::new(), Precision::F32)?;
+        let save = |name, weights: Weights| {
+            weights::save(&folder.join(name), &weights, &Metadata::new(), Precision::F32)
+        };
+        save(WEIGHTS, weights::deferred(self.model.parameters(), ""))?;
+        save(AVERAGE, weights::deferred(self.average.parameters(), ""))?;
+        let mut moments = Weights::new();
+        self.optimizers.iter().for_each(|optimizer| moments.extend(optimizer.state()));
+        save(OPTIMIZER, moments)?;
         let state = serde_json::to_vec_pretty(&self.state).expect("the state is plain data");
         semanticist::files::write_atomically(&folder.join(STATE), |file| {
             std::io::Write::write_all(file, &state)
@@ -88,7 +109,7 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
-    pub fn load_last(folder: &Path, device: &burn::tensor::Device) -> Result<Self> {
+    pub fn load_last(folder: &Path, device: &Device) -> Result<Self> {
         let Some((_, path)) = steps(folder)?.pop() else {
             return Err(Error::file(folder, "holds no checkpoint to resume from; start without --resume"));
         };
@@ -97,18 +118,47 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
         let state: State<K> = serde_json::from_slice(&text).map_err(|error| {
             Error::file(&state_path, format!("is not a checkpoint of this version: {error}"))
         })?;
-        let model = M::load(&path.join(WEIGHTS), device)?;
-        let mut average = M::load(&path.join(AVERAGE), &device.clone().without_autodiff())?;
-        // The average must share the ids of the weights it follows.
-        let mut values = weights::collect(average.parameters(), "");
-        *average.parameters_mut() = weights::apply(model.parameters().valid(), "", &mut values);
-        values.finish(&path.join(AVERAGE))?;
-        let optimizer_path = path.join(OPTIMIZER);
-        let (mut moments, _) = weights::load(&optimizer_path)?;
-        let optimizer = AdamW::restore(state.config.optimizer, state.step, model.parameters(), &mut moments);
-        moments.finish(&optimizer_path)?;
-        Ok(Self { state, model, average, optimizer })
+        let mut model = M::load_frozen(&folder.join(FROZEN), device)?;
+        let mut average = model.clone();
+        *average.parameters_mut() = placed(model.parameters().valid(), &path.join(AVERAGE))?;
+        *model.parameters_mut() = placed(model.parameters().clone(), &path.join(WEIGHTS))?;
+        let optimizers =
+            optimizers::<M>(&path.join(OPTIMIZER), state.config.optimizer, &state.optimizers, &model)?;
+        Ok(Self { state, model, average, optimizers })
     }
+}
+
+/// An optimiser for each group of parameters that has one, without a step.
+pub fn fresh_optimizers<M: Trainable>(config: AdamWConfig) -> Vec<AdamW> {
+    M::optimized_apart().iter().map(|prefix| AdamW::of(config, prefix)).collect()
+}
+
+/// The values of a file in a module: all of them, and no others.
+fn placed<P: Module>(module: P, path: &Path) -> Result<P> {
+    let (mut values, _) = weights::load(path)?;
+    let module = weights::apply(module, "", &mut values);
+    values.finish(path)?;
+    Ok(module)
+}
+
+fn optimizers<M: Trainable>(
+    path: &Path,
+    config: AdamWConfig,
+    steps: &BTreeMap<String, u64>,
+    model: &M,
+) -> Result<Vec<AdamW>> {
+    let (mut moments, _) = weights::load(path)?;
+    let mut optimizers = fresh_optimizers::<M>(config);
+    for optimizer in &mut optimizers {
+        let steps = steps.get(optimizer.prefix()).copied().unwrap_or_default();
+        let restored = optimizer.restore(steps, model.parameters(), &mut moments);
+        restored.map_err(|problem| {
+            let advice = "the checkpoint is damaged; remove its folder to go on from the one before";
+            Error::file(path, format!("{problem}; {advice}"))
+        })?;
+    }
+    moments.finish(path)?;
+    Ok(optimizers)
 }
 
 /// The complete step folders, in order.

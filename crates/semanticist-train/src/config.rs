@@ -27,9 +27,6 @@ pub trait Kind: Debug + Clone + PartialEq {
     /// # Errors
     /// Names the first field that does not fit.
     fn validate(config: &RunConfig<Self>) -> Result<()>;
-
-    /// The entry of `[data]`, if any, that a resumed run must not change and does.
-    fn changed_data(before: &Self::Data, now: &Self::Data) -> Option<&'static str>;
 }
 
 /// A training run.
@@ -80,20 +77,13 @@ pub struct ImageData {
     /// Threads that decode images; they do not change the result.
     pub workers: usize,
     /// Images that settle an autoencoder's statistics: a linear one is fitted to them at the start, the
-    /// scale of a KL one estimated on them at the end.
+    /// scale of a KL one estimated on them at the end; before, on the validation images.
     pub fit_images: usize,
 }
 
 impl Default for ImageData {
     fn default() -> Self {
         Self { flip: 0.5, workers: 2, fit_images: 10_000 }
-    }
-}
-
-impl ImageData {
-    /// The entry that a resumed run must not change, if it does.
-    pub fn changed(before: &Self, now: &Self) -> Option<&'static str> {
-        (before.flip != now.flip).then_some("flip")
     }
 }
 

@@ -31,6 +31,17 @@ impl Gradients {
         }
     }
 
+    /// Those of the parameters whose names begin with `prefix`.
+    pub fn under(&self, prefix: &str) -> Self {
+        let own = self.by_name.iter().filter(|(name, _)| name.starts_with(prefix));
+        Self { by_name: own.map(|(name, gradient)| (name.clone(), gradient.clone())).collect() }
+    }
+
+    /// Whether no parameter got a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The gradient of one parameter, flattened.
     pub fn get(&self, name: &str) -> Option<&Tensor<1>> {
         self.by_name.get(name)

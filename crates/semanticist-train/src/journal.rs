@@ -18,8 +18,11 @@ pub struct StepRecord {
     /// What it is made of, by name.
     #[serde(flatten)]
     pub parts: BTreeMap<&'static str, f64>,
-    /// Of all gradients together, before clipping.
+    /// Of the gradients together, before clipping.
     pub gradient_norm: f64,
+    /// The same of parameters that are optimised apart, by what their names begin with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_gradient_norms: BTreeMap<String, f64>,
     pub learning_rate: f64,
     /// Since the last logged step.
     pub images_per_second: f64,

@@ -12,6 +12,7 @@ pub mod ema;
 pub mod gradients;
 pub mod optimizer;
 
+pub mod changes;
 pub mod checkpoint;
 pub mod journal;
 pub mod trainer;

@@ -33,21 +33,42 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The optimiser and its moments.
+/// The optimiser of the parameters whose names begin with a prefix, and their moments.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     config: AdamWConfig,
+    prefix: String,
     steps: u64,
     moments: BTreeMap<String, [Tensor<1>; 2]>,
 }
 
 impl AdamW {
-    /// An optimiser that has made no step.
+    /// An optimiser of all parameters that has made no step.
     pub fn new(config: AdamWConfig) -> Self {
-        Self { config, steps: 0, moments: BTreeMap::new() }
+        Self::of(config, "")
     }
 
-    /// Moves every parameter that has a gradient; `norm` is the gradients' norm before clipping.
+    /// An optimiser of the parameters whose names begin with `prefix` that has made no step.
+    pub fn of(config: AdamWConfig, prefix: &str) -> Self {
+        Self { config, prefix: prefix.to_string(), steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// Goes on with other numbers.
+    pub fn configure(&mut self, config: AdamWConfig) {
+        self.config = config;
+    }
+
+    /// Whose parameters it moves.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Steps made.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Moves every parameter of its own that has a gradient; `norm` is the gradients' norm before clipping.
     pub fn step<M: Module>(&mut self, module: M, gradients: &Gradients, norm: f64, learning_rate: f64) -> M {
         self.steps += 1;
         let AdamWConfig { beta1, beta2, epsilon, clip_norm, .. } = self.config;
@@ -66,11 +87,11 @@ impl AdamW {
         module.map(&mut Updater { place: Place::default(), optimizer: self, gradients, step, learning_rate })
     }
 
-    /// The moments, as `first.NAME` and `second.NAME`.
+    /// The moments, as `first.NAME` and `second.NAME`; of every parameter of its own once it has made a step.
     pub fn state(&self) -> Weights {
         let mut state = Weights::new();
         for (name, moments) in &self.moments {
-            for (kind, moment) in ["first", "second"].iter().zip(moments) {
+            for (kind, moment) in KINDS.iter().zip(moments) {
                 let values = moment.to_data().iter::<f32>().collect::<Vec<_>>();
                 state.insert(format!("{kind}.{name}"), HostTensor::from_f32(&[values.len()], &values));
             }
@@ -78,48 +99,72 @@ impl AdamW {
         state
     }
 
-    /// An optimiser that goes on from [`AdamW::state`] after `steps` steps of `module`.
+    /// Takes its moments after `steps` steps out of `state`, which [`AdamW::state`] gave.
     ///
-    /// Takes out of `state` what belongs to a parameter; what does not fit one stays for its `finish`
-    /// to report.
-    pub fn restore<M: Module>(config: AdamWConfig, steps: u64, module: &M, state: &mut Weights) -> Self {
-        let [first, second] = ["first", "second"].map(|kind| moments_of(module, kind, state));
-        let moments =
-            first.into_iter().zip(second).map(|((name, first), (_, second))| (name, [first, second]));
-        Self { config, steps, moments: moments.collect() }
+    /// # Errors
+    /// Names the first parameter of `module` whose moments are missing or of another size.
+    pub fn restore<M: Module>(&mut self, steps: u64, module: &M, state: &mut Weights) -> Result<(), String> {
+        let mut reader = Reader { place: Place::default(), optimizer: self, state, problem: None };
+        // Before its first step an optimiser has none.
+        if steps > 0 {
+            module.visit(&mut reader);
+        }
+        match reader.problem {
+            Some(problem) => Err(problem),
+            None => {
+                self.steps = steps;
+                Ok(())
+            }
+        }
     }
 }
 
-/// The moments named `KIND.NAME` of every parameter of a module, flattened.
-fn moments_of<M: Module>(module: &M, kind: &str, state: &mut Weights) -> BTreeMap<String, Tensor<1>> {
-    struct Reader<'a> {
-        place: Place,
-        kind: &'a str,
-        state: &'a mut Weights,
-        moments: BTreeMap<String, Tensor<1>>,
+const KINDS: [&str; 2] = ["first", "second"];
+
+/// Takes the moments of every parameter.
+struct Reader<'a> {
+    place: Place,
+    optimizer: &'a mut AdamW,
+    state: &'a mut Weights,
+    problem: Option<String>,
+}
+
+impl Reader<'_> {
+    fn moment(&mut self, kind: &str, name: &str, count: usize) -> Option<Vec<f32>> {
+        let stored = format!("{kind}.{name}");
+        let values = self.state.remove(&stored).and_then(|moment| moment.to_f32());
+        let problem = match values {
+            Some(values) if values.len() == count => return Some(values),
+            Some(values) => format!("{stored} has {} numbers, expected {count}", values.len()),
+            None => format!("{stored} is missing"),
+        };
+        self.problem.get_or_insert(problem);
+        None
     }
-    impl ModuleVisitor for Reader<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.place.enter(name);
+}
+
+impl ModuleVisitor for Reader<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.place.enter(name);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let name = self.place.name();
+        if !name.starts_with(&self.optimizer.prefix) {
+            return;
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.place.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let name = self.place.name();
-            let stored = format!("{}.{name}", self.kind);
-            let count = param.shape().num_elements();
-            let fits = self.state.get(&stored).is_some_and(|moment| moment.shape() == [count]);
-            let moment = fits.then(|| self.state.remove(&stored)).flatten();
-            // A parameter without a moment never had a gradient: its moment is 0.
-            let values = moment.and_then(|moment| moment.to_f32()).unwrap_or_else(|| vec![0.0; count]);
+        let count = param.shape().num_elements();
+        let [first, second] = KINDS.map(|kind| self.moment(kind, &name, count));
+        if let (Some(first), Some(second)) = (first, second) {
             let device = param.device().without_autodiff();
-            self.moments.insert(name, Tensor::from_floats(values.as_slice(), &device));
+            let moments = [first, second].map(|values| Tensor::from_floats(values.as_slice(), &device));
+            self.optimizer.moments.insert(name, moments);
         }
     }
-    let mut reader = Reader { place: Place::default(), kind, state, moments: BTreeMap::new() };
-    module.visit(&mut reader);
-    reader.moments
 }
 
 struct Updater<'a> {
@@ -141,7 +186,15 @@ impl ModuleMapper for Updater<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.place.name();
+        if !name.starts_with(&self.optimizer.prefix) {
+            return param;
+        }
+        let count = param.shape().num_elements();
+        let device = param.device().without_autodiff();
         let Some(gradient) = self.gradients.get(&name) else {
+            // Its moments are 0 and said to be so, so that one that is missing from a file is found.
+            let zeros = || [(); 2].map(|()| Tensor::zeros([count], &device));
+            self.optimizer.moments.entry(name).or_insert_with(zeros);
             return param;
         };
         let weight_decay = if D >= 2 { self.optimizer.config.weight_decay } else { 0.0 };

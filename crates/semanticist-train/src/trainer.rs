@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use semanticist::noise::derive_seed;
-use semanticist::{Error, Noise, Result, files};
+use semanticist::{Error, Noise, Purpose, Result, Seed, files};
 use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, State};
-use crate::config::{Kind, RunConfig};
+use crate::changes::{self, OnChange};
+use crate::checkpoint::{Checkpoint, State, fresh_optimizers};
+use crate::config::RunConfig;
 use crate::ema;
 use crate::gradients::Gradients;
 use crate::journal::{Journal, StepRecord, ValidationRecord};
-use crate::objective::{Objective, Trainable};
+use crate::objective::{Objective, Stage, Trainable};
 use crate::optimizer::AdamW;
 use semanticist_data::Position;
 
@@ -42,8 +42,8 @@ pub enum Ending {
     Interrupted,
 }
 
-/// Where a run writes, and who can stop it.
-pub struct Surroundings<'a> {
+/// Where a run computes and writes, and who can stop it.
+pub struct RunContext<'a> {
     /// The run's folder: `config.toml`, `journal.jsonl`, `checkpoints/`, `samples/`, `model.safetensors`.
     pub out: &'a Path,
     pub device: &'a Device,
@@ -53,13 +53,13 @@ pub struct Surroundings<'a> {
 
 /// A run between two steps.
 pub struct Trainer<'a, O: Objective> {
-    surroundings: Surroundings<'a>,
+    context: RunContext<'a>,
     config: RunConfig<O::Kind>,
     objective: O,
     state: State<O::Kind>,
     model: O::Model,
     average: O::Model,
-    optimizer: AdamW,
+    optimizers: Vec<AdamW>,
     journal: Journal,
 }
 
@@ -83,35 +83,66 @@ impl<'a, O: Objective> Trainer<'a, O> {
         config: RunConfig<O::Kind>,
         objective: O,
         model: O::Model,
-        surroundings: Surroundings<'a>,
+        context: RunContext<'a>,
     ) -> Result<Self> {
-        check_fresh(surroundings.out)?;
+        check_fresh(context.out)?;
         let average = without_gradients(&model);
-        let state =
-            State { step: 0, position: Position::default(), images: 0, seconds: 0.0, config: config.clone() };
-        let optimizer = AdamW::new(config.optimizer);
-        Self::assemble(config, objective, Checkpoint { state, model, average, optimizer }, surroundings)
+        let state = State {
+            step: 0,
+            position: Position::default(),
+            images: 0,
+            seconds: 0.0,
+            optimizers: BTreeMap::new(),
+            data: objective.fingerprint()?,
+            config: config.clone(),
+        };
+        let optimizers = fresh_optimizers::<O::Model>(config.optimizer);
+        let checkpoint = Checkpoint { state, model, average, optimizers };
+        checkpoint.save_frozen(&checkpoints(context.out))?;
+        Self::assemble(config, objective, checkpoint, context)
     }
 
     /// Goes on from the last checkpoint of a run.
     ///
     /// # Errors
-    /// If there is none, or `config` changes what the steps so far depended on.
-    pub fn resume(config: RunConfig<O::Kind>, objective: O, surroundings: Surroundings<'a>) -> Result<Self> {
-        let device = surroundings.device.clone().autodiff();
-        let checkpoint = Checkpoint::load_last(&checkpoints(surroundings.out), &device)?;
-        refuse_changes(&checkpoint.state.config, &config)?;
-        Self::assemble(config, objective, checkpoint, surroundings)
+    /// If there is none, or configuration or data differ from those it was started with in what its result
+    /// depends on, unless that is accepted.
+    pub fn resume(
+        config: RunConfig<O::Kind>,
+        objective: O,
+        context: RunContext<'a>,
+        on_change: OnChange,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Self> {
+        let device = context.device.clone().autodiff();
+        let mut checkpoint: Checkpoint<O::Kind, O::Model> =
+            Checkpoint::load_last(&checkpoints(context.out), &device)?;
+        let state = &mut checkpoint.state;
+        let data = objective.fingerprint()?;
+        let mut found = changes::between(&state.config, &config);
+        found.extend(changes::of_data(&state.data, &data));
+        for change in changes::allowed(found, on_change)? {
+            observe(Event::Note(format!("changed since the run was started: {change}")));
+        }
+        state.data = data;
+        if state.position.index >= objective.examples() {
+            // There is less data than there was.
+            state.position = Position { epoch: state.position.epoch + 1, index: 0 };
+        }
+        for optimizer in &mut checkpoint.optimizers {
+            optimizer.configure(config.optimizer);
+        }
+        Self::assemble(config, objective, checkpoint, context)
     }
 
     fn assemble(
         config: RunConfig<O::Kind>,
         objective: O,
         checkpoint: Checkpoint<O::Kind, O::Model>,
-        surroundings: Surroundings<'a>,
+        context: RunContext<'a>,
     ) -> Result<Self> {
-        let Checkpoint { mut state, model, average, optimizer } = checkpoint;
-        let out = surroundings.out;
+        let Checkpoint { mut state, model, average, optimizers } = checkpoint;
+        let out = context.out;
         std::fs::create_dir_all(out).map_err(|error| Error::io(out, "create the folder", error))?;
         let text = config.to_toml();
         files::write_atomically(&out.join("config.toml"), |file| {
@@ -119,7 +150,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         })?;
         let journal = Journal::open(&out.join("journal.jsonl"), state.step)?;
         state.config = config.clone();
-        Ok(Self { surroundings, config, objective, state, model, average, optimizer, journal })
+        Ok(Self { context, config, objective, state, model, average, optimizers, journal })
     }
 
     /// Trains to the last step, or until interrupted; either way the last step made is saved.
@@ -132,7 +163,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let mut pace = Pace::new();
         let mut saved = self.state.step;
         while self.state.step < self.config.steps {
-            if self.surroundings.interrupted.load(Ordering::Relaxed) {
+            if self.context.interrupted.load(Ordering::Relaxed) {
                 self.save(observe)?;
                 return Ok(Ending::Interrupted);
             }
@@ -180,9 +211,12 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let step = self.state.step + 1;
         let count = self.config.accumulate;
         let (mut gradients, mut loss, mut parts) = (Gradients::default(), 0.0, BTreeMap::new());
-        for (part, examples) in examples.chunks(examples.len() / count).enumerate() {
-            // Every draw comes from (seed, step, part), so that there is no state to save.
-            let mut noise = Noise::seeded(derive_seed(self.config.seed, &[step, part as u64]));
+        let seed = Seed::new(self.config.seed).of(Purpose::Training).at(step);
+        let size = examples.len() / count;
+        for (part, examples) in examples.chunks(size).enumerate() {
+            // An example's draws belong to its place in the batch, in whatever parts that is computed.
+            let places = (0..examples.len()).map(|i| seed.at((part * size + i) as u64));
+            let mut noise = Noise::per_sample(places);
             let found = self.objective.loss(&self.model, examples, step, &mut noise);
             let total = found.total / count as f64;
             let value = f64::from(total.clone().into_scalar::<f32>());
@@ -193,16 +227,44 @@ impl<'a, O: Objective> Trainer<'a, O> {
             self.check_finite("loss", value, step)?;
             gradients.add(Gradients::collect(self.model.parameters(), &total.backward()));
         }
-        let gradient_norm = gradients.norm();
-        self.check_finite("gradient norm", gradient_norm, step)?;
+        let norms = self.norms(&gradients, step)?;
         let learning_rate = self.config.learning_rate.at(step, self.config.steps);
-        let parameters = self.model.parameters().clone();
-        let moved = self.optimizer.step(parameters, &gradients, gradient_norm, learning_rate);
+        let mut moved = self.model.parameters().clone();
+        for (optimizer, norm) in self.optimizers.iter_mut().zip(&norms) {
+            // A part that does not learn yet makes no step.
+            if let Some(norm) = norm {
+                moved = optimizer.step(moved, &gradients, *norm, learning_rate);
+            }
+        }
         *self.average.parameters_mut() =
             ema::average(self.average.parameters().clone(), &moved, self.config.ema);
         *self.model.parameters_mut() = moved;
         self.state.step = step;
-        Ok(StepRecord { step, loss, parts, gradient_norm, learning_rate, images_per_second: 0.0, epoch })
+        let gradient_norm = norms[0].unwrap_or_default();
+        let apart = self.optimizers.iter().zip(norms).skip(1);
+        let other_gradient_norms =
+            apart.filter_map(|(optimizer, norm)| Some((optimizer.prefix().to_string(), norm?))).collect();
+        Ok(StepRecord {
+            step,
+            loss,
+            parts,
+            gradient_norm,
+            other_gradient_norms,
+            learning_rate,
+            images_per_second: 0.0,
+            epoch,
+        })
+    }
+
+    /// The norm of the gradients of each optimiser's parameters; none if none of them has one.
+    fn norms(&self, gradients: &Gradients, step: u64) -> Result<Vec<Option<f64>>> {
+        let norm = |optimizer: &AdamW| {
+            let own = gradients.under(optimizer.prefix());
+            let norm = (!own.is_empty()).then(|| own.norm());
+            norm.map_or(Ok(()), |norm| self.check_finite("gradient norm", norm, step))?;
+            Ok(norm)
+        };
+        self.optimizers.iter().map(norm).collect()
     }
 
     fn check_finite(&self, what: &str, value: f64, step: u64) -> Result<()> {
@@ -218,7 +280,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
 
     fn validate(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
         let step = self.state.step;
-        let samples = self.surroundings.out.join("samples");
+        let samples = self.context.out.join("samples");
         std::fs::create_dir_all(&samples).map_err(|e| Error::io(&samples, "create the folder", e))?;
         let sheet = samples.join(format!("step-{step:08}.png"));
         let found = self.objective.validate(&self.average, &sheet)?;
@@ -229,13 +291,15 @@ impl<'a, O: Objective> Trainer<'a, O> {
 
     /// Writes the checkpoint, and the averaged model for others to use.
     fn save(&self, observe: &mut dyn FnMut(Event)) -> Result<()> {
+        let steps = |optimizer: &AdamW| (optimizer.prefix().to_string(), optimizer.steps());
+        let optimizers = self.optimizers.iter().map(steps).collect();
         let checkpoint = Checkpoint {
-            state: self.state.clone(),
+            state: State { optimizers, ..self.state.clone() },
             model: without_gradients(&self.model),
             average: self.average.clone(),
-            optimizer: self.optimizer.clone(),
+            optimizers: self.optimizers.clone(),
         };
-        let path = checkpoint.save(&checkpoints(self.surroundings.out), self.config.log.keep_checkpoints)?;
+        let path = checkpoint.save(&checkpoints(self.context.out), self.config.log.keep_checkpoints)?;
         let history = json!({
             "steps": self.state.step,
             "images": self.state.images,
@@ -244,7 +308,9 @@ impl<'a, O: Objective> Trainer<'a, O> {
             "training_images": self.objective.examples(),
             "config": self.config,
         });
-        self.objective.publish(&self.average, &self.surroundings.out.join("model.safetensors"), &history)?;
+        let stage = if self.state.step < self.config.steps { Stage::Underway } else { Stage::Complete };
+        let file = self.context.out.join("model.safetensors");
+        self.objective.publish(&self.average, &file, &history, stage)?;
         observe(Event::Saved(&path));
         Ok(())
     }
@@ -263,24 +329,6 @@ fn checkpoints(out: &Path) -> PathBuf {
 
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// What a checkpoint's past depended on must not change.
-fn refuse_changes<K: Kind>(before: &RunConfig<K>, now: &RunConfig<K>) -> Result<()> {
-    let data = K::changed_data(&before.data, &now.data).map(|name| format!("data.{name}"));
-    let changed = [
-        ("seed", before.seed != now.seed),
-        ("model", before.model != now.model),
-        ("batch", before.batch != now.batch),
-    ];
-    let changed = changed.iter().find(|(_, changed)| *changed).map(|(name, _)| (*name).to_string());
-    match changed.or(data) {
-        None => Ok(()),
-        Some(name) => Err(Error::Config(format!(
-            "{name} differs from the run that is to be resumed; give the same configuration, or start \
-             another run with another --out"
-        ))),
-    }
 }
 
 /// Images per second since the last line of the journal.

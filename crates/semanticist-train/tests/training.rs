@@ -9,14 +9,15 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::tokenizer::Networks;
-use semanticist::{Latents, Noise, Pixels, Tokenizer};
+use semanticist::{Latents, Noise, Pixels, Seed, Tokenizer};
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
+use semanticist_train::changes::OnChange;
 use semanticist_train::config;
 use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{Draws, TokenizerObjective, TokenizerRun, loss, untrained};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
-use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer};
+use semanticist_train::trainer::{Ending, Event, RunContext, Trainer};
 
 type RunConfig = config::RunConfig<TokenizerRun>;
 
@@ -74,13 +75,13 @@ fn run(data: &Path, out: &Path, settings: &[&str], resume: bool) -> semanticist:
     let source = Arc::new(Source::open(&[data.to_path_buf()], Split::All)?);
     let (device, interrupted) = (Device::flex(), AtomicBool::new(false));
     let objective = TokenizerObjective::new(&config, source.clone(), &source, &device)?;
-    let surroundings = Surroundings { out, device: &device, interrupted: &interrupted };
+    let context = RunContext { out, device: &device, interrupted: &interrupted };
     let trainer = if resume {
-        Trainer::resume(config, objective, surroundings)?
+        Trainer::resume(config, objective, context, OnChange::Refuse, &mut |_| ())?
     } else {
         let autoencoder = autoencoder::fit(&config, source, &device, &mut |_| ())?;
         let tokenizer = untrained(&config, autoencoder, &device)?;
-        Trainer::start(config, objective, tokenizer, surroundings)?
+        Trainer::start(config, objective, tokenizer, context)?
     };
     trainer.run(&mut |event| {
         if let Event::Saved(path) = event
@@ -149,9 +150,101 @@ fn a_run_is_not_overwritten_and_not_resumed_as_another() {
     let again = run(&data, &out, &[], false).unwrap_err().to_string();
     assert!(again.contains("--resume"), "{again}");
     let other = run(&data, &out, &["seed=5"], true).unwrap_err().to_string();
-    assert!(other.contains("seed differs"), "{other}");
+    assert!(other.contains("seed: was 0, is 5"), "{other}");
     let none = run(&data, &temp.path().join("nothing"), &[], true).unwrap_err().to_string();
     assert!(none.contains("no checkpoint"), "{none}");
+}
+
+/// The tensors of a file of the last checkpoint.
+fn stored(out: &Path, step: usize, file: &str) -> semanticist::weights::Weights {
+    let path = out.join(format!("checkpoints/step-{step:08}/{file}.safetensors"));
+    semanticist::weights::load(&path).unwrap().0
+}
+
+#[test]
+fn a_batch_in_parts_is_the_batch_to_rounding() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    photos(&data);
+    let weights = |parts: usize| {
+        let out = temp.path().join(format!("in-{parts}"));
+        let accumulate = format!("accumulate={parts}");
+        let settings = ["steps=1", "batch=8", "log.validate_every=0", "learning_rate.warmup_steps=0"];
+        run(
+            &data,
+            &out,
+            &[&settings[..], &[accumulate.as_str(), "learning_rate.decay=constant"]].concat(),
+            false,
+        )
+        .unwrap();
+        let moments = stored(&out, 1, "optimizer");
+        let first = moments.iter().filter(|(name, _)| name.starts_with("first."));
+        first.flat_map(|(_, moment)| moment.to_f32().unwrap()).collect::<Vec<f32>>()
+    };
+    // The first moments are a tenth of the gradients.
+    let (whole, parts) = (weights(1), weights(8));
+    let largest = whole.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let apart = whole.iter().zip(&parts).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
+    assert!(largest > 0.0 && apart < 1e-5 * largest, "{apart} of {largest}");
+}
+
+#[test]
+fn a_resumed_run_is_the_run_or_says_what_changed() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    run(&data, &out, &["log.validate_every=0", "steps=3"], false).unwrap();
+    let refused = |settings: &[&str]| run(&data, &out, settings, true).unwrap_err().to_string();
+    let error = refused(&["learning_rate.peak=5e-4", "ema=0.5", "log.every=7"]);
+    for part in ["learning_rate.peak: was 0.001, is 0.0005", "ema: was 0.9, is 0.5", "steps: was 3, is 6"] {
+        assert!(error.contains(part), "{part} is not in {error}");
+    }
+    assert!(!error.contains("log.every"), "{error}");
+    // Data that lost an image is other data.
+    std::fs::remove_file(data.join("007.png")).unwrap();
+    let error = refused(&["steps=3"]);
+    assert!(error.contains("the data") && error.contains("40:") && error.contains("39:"), "{error}");
+}
+
+#[test]
+fn a_moment_that_is_missing_is_found_missing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    run(&data, &out, &["log.validate_every=0", "steps=1"], false).unwrap();
+    let mut moments = stored(&out, 1, "optimizer");
+    let name = moments.names().find(|name| name.starts_with("second.")).unwrap().to_string();
+    moments.remove(&name);
+    let path = out.join("checkpoints/step-00000001/optimizer.safetensors");
+    let rest = path.with_extension("rest");
+    semanticist::weights::save(&rest, &moments, &Default::default(), semanticist::weights::Precision::F32)
+        .unwrap();
+    std::fs::rename(&rest, &path).unwrap();
+    let error = run(&data, &out, &["steps=1"], true).unwrap_err().to_string();
+    assert!(error.contains(&format!("{name} is missing")), "{error}");
+}
+
+#[test]
+fn what_does_not_learn_is_written_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    run(&data, &out, &["log.validate_every=0", "steps=1"], false).unwrap();
+    let (frozen, _) = semanticist::weights::load(&out.join("checkpoints/frozen.safetensors")).unwrap();
+    assert!(frozen.names().all(|name| name.starts_with("autoencoder.")) && !frozen.is_empty());
+    let learnt = stored(&out, 1, "weights");
+    assert!(learnt.names().all(|name| !name.starts_with("autoencoder.")));
+}
+
+#[test]
+fn alignment_without_a_teacher_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    let repa = "model.decoder.repa={layer=1, teacher_width=8, hidden=8}";
+    let error = run(&data, &out, &[repa], false).unwrap_err().to_string();
+    assert!(error.contains("no teacher") && error.contains("model.decoder.repa = \"off\""), "{error}");
+    run(&data, &out, &[repa, "model.decoder.repa=off", "steps=1", "log.validate_every=0"], false).unwrap();
 }
 
 #[test]
@@ -167,7 +260,7 @@ fn one_image_can_be_learnt_by_heart() {
     let batch = 8;
     let lift = |x: &Tensor<4>| Tensor::from_inner(x.clone().repeat_dim(0, batch));
     for step in 0..400 {
-        let mut noise = Noise::stream(1, step);
+        let mut noise = Seed::new(1).at(step).noise();
         let latents = lift(&(pixels.0.clone() * 2.0 - 1.0));
         let draws = Draws {
             keep: vec![4; batch],

@@ -1,9 +1,13 @@
 //! The decoder: a diffusion transformer that removes noise from latents, told by the tokens what
 //! the image shows.
 
+use std::fmt;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops::{self as ops, Activation, Visibility};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 use crate::encoder::TokenShape;
@@ -24,7 +28,7 @@ pub struct DecoderConfig {
     /// The transformer.
     pub blocks: BlockSize,
     /// Alignment with a teacher's features in training, if any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "RepaConfig::or_off")]
     pub repa: Option<RepaConfig>,
 }
 
@@ -38,6 +42,33 @@ pub struct RepaConfig {
     pub teacher_width: usize,
     /// Hidden width of the projector.
     pub hidden: usize,
+}
+
+impl RepaConfig {
+    /// A table, or `"off"` for none, so that a run can do without what a file asks for.
+    fn or_off<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Self>, D::Error> {
+        struct TableOrOff;
+        impl<'de> Visitor<'de> for TableOrOff {
+            type Value = Option<RepaConfig>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a table with layer, teacher_width and hidden, or \"off\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+                if text == "off" { Ok(None) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> std::result::Result<Self::Value, A::Error> {
+                RepaConfig::deserialize(MapAccessDeserializer::new(table)).map(Some)
+            }
+
+            fn visit_unit<E: de::Error>(self) -> std::result::Result<Self::Value, E> {
+                Ok(None)
+            }
+        }
+        deserializer.deserialize_any(TableOrOff)
+    }
 }
 
 /// The latent side of a decoder.

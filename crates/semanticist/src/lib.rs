@@ -28,6 +28,6 @@ pub mod weights;
 
 pub use error::{Error, Result};
 pub use model::Model;
-pub use noise::Noise;
+pub use noise::{Noise, Purpose, Seed};
 pub use spaces::{Latents, Pixels, Tokens};
 pub use tokenizer::{Tokenizer, TokenizerConfig};

@@ -1,4 +1,9 @@
-//! The only source of random numbers: seeded, or recorded for parity with another implementation.
+//! The only source of random numbers: a tree of seeds, or draws recorded for parity with another
+//! implementation.
+//!
+//! A [`Seed`] is a place in the tree. Its branches are taken by [`Purpose`] and by index, and its own draws by
+//! [`Seed::noise`]; no two places share a number. So there is no generator state to save, and what is drawn for
+//! one purpose or sample does not depend on what else is drawn.
 
 use std::collections::VecDeque;
 
@@ -6,6 +11,73 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+
+/// A place in the tree of seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed([u8; 32]);
+
+/// What random numbers are for: the branches of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The initial weights of a model.
+    Weights,
+    /// The order of the examples; by epoch.
+    Order,
+    /// Crops, flips and the choice of a view; by epoch and place in it.
+    Augmentation,
+    /// The draws of a training step: timesteps, noise, kept tokens, dropout; by step and example.
+    Training,
+    /// The draws of a validation loss; by example.
+    Validation,
+    /// Samples of latents whose statistics a KL autoencoder's scale is taken from; by batch.
+    LatentScale,
+    /// The tokens that a generator draws.
+    Tokens,
+    /// The latents that decoding starts from, and what its sampler adds on the way.
+    Latents,
+}
+
+/// Streams of a place's generator: its own draws, and the keys of its two kinds of branches.
+const DRAWS: u64 = 0;
+const PURPOSES: u64 = 1;
+const INDICES: u64 = 2;
+
+impl Seed {
+    /// The root of the tree that a user's number names.
+    pub fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed).get_seed())
+    }
+
+    /// The branch for a purpose.
+    pub fn of(self, purpose: Purpose) -> Self {
+        self.branch(PURPOSES, purpose as u64)
+    }
+
+    /// The branch of that number, such as a step, an epoch or a sample.
+    pub fn at(self, index: u64) -> Self {
+        self.branch(INDICES, index)
+    }
+
+    /// The draws at this place.
+    pub fn noise(self) -> Noise {
+        Noise { source: Source::Shared(Box::new(self.generator(DRAWS))) }
+    }
+
+    /// The key of a branch is the part of a stream that belongs to its number alone.
+    fn branch(self, stream: u64, number: u64) -> Self {
+        let mut rng = self.generator(stream);
+        let mut key = [0; 32];
+        rng.set_word_pos(u128::from(number) * (key.len() / size_of::<u32>()) as u128);
+        rng.fill_bytes(&mut key);
+        Self(key)
+    }
+
+    fn generator(self, stream: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::from_seed(self.0);
+        rng.set_stream(stream);
+        rng
+    }
+}
 
 /// Every random draw of a run, in the order in which it is asked for.
 ///
@@ -23,21 +95,16 @@ enum Source {
 }
 
 impl Noise {
-    /// One stream for everything that is drawn.
+    /// The draws of a root: [`Seed::new`], [`Seed::noise`].
     pub fn seeded(seed: u64) -> Self {
-        Self::stream(seed, 0)
+        Seed::new(seed).noise()
     }
 
-    /// Stream number `stream` of a seed. Streams of one seed are independent of each other, so a
-    /// trainer takes stream `step` and has no generator state to save.
-    pub fn stream(seed: u64, stream: u64) -> Self {
-        Self { source: Source::Shared(Box::new(generator(seed, stream))) }
-    }
-
-    /// One seed per sample: what is drawn for a sample does not depend on its neighbours in the
-    /// batch. The first axis of every draw must then be `seeds.len()`.
-    pub fn per_sample(seeds: &[u64]) -> Self {
-        Self { source: Source::PerSample(seeds.iter().map(|&seed| generator(seed, 0)).collect()) }
+    /// A place in the tree per sample: what is drawn for a sample does not depend on its neighbours in the
+    /// batch. The length of the first axis of every draw must then be a multiple of the number of samples, and
+    /// what belongs to one sample lies together.
+    pub fn per_sample(seeds: impl IntoIterator<Item = Seed>) -> Self {
+        Self { source: Source::PerSample(seeds.into_iter().map(|seed| seed.generator(DRAWS)).collect()) }
     }
 
     /// Recorded draws, handed out one per call in order.
@@ -50,7 +117,7 @@ impl Noise {
     /// # Panics
     /// If the draws are recorded.
     pub fn fork(&mut self) -> Self {
-        let fork = |rng: &mut ChaCha8Rng| generator(rng.next_u64(), 0);
+        let fork = |rng: &mut ChaCha8Rng| Seed::new(rng.next_u64()).generator(DRAWS);
         let source = match &mut self.source {
             Source::Shared(rng) => Source::Shared(Box::new(fork(rng))),
             Source::PerSample(rngs) => Source::PerSample(rngs.iter_mut().map(fork).collect()),
@@ -105,22 +172,6 @@ impl Noise {
     }
 }
 
-fn generator(seed: u64, stream: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(stream);
-    rng
-}
-
-/// A seed for one item of a run, from the run's seed and the item's coordinates (epoch, index …).
-pub fn derive_seed(seed: u64, coordinates: &[u64]) -> u64 {
-    let mut state = seed;
-    for &coordinate in coordinates {
-        let mut rng = generator(state, 1);
-        state = rng.next_u64() ^ coordinate.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-    generator(state, 2).next_u64()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,16 +179,34 @@ mod tests {
     #[test]
     fn a_sample_draws_the_same_alone_and_in_a_batch() {
         let device = Device::flex();
-        let both = Noise::per_sample(&[3, 4]).normal([2, 5], &device).into_data();
-        let second = Noise::per_sample(&[4]).normal([1, 5], &device).into_data();
+        let both = Noise::per_sample([3, 4].map(Seed::new)).normal([2, 5], &device).into_data();
+        let second = Noise::per_sample([Seed::new(4)]).normal([1, 5], &device).into_data();
         assert_eq!(both.try_to_vec::<f32>().unwrap()[5..], second.try_to_vec::<f32>().unwrap());
     }
 
     #[test]
-    fn streams_and_coordinates_differ() {
-        assert_ne!(Noise::stream(1, 0).uniform(4), Noise::stream(1, 1).uniform(4));
-        assert_eq!(Noise::stream(1, 7).uniform(4), Noise::stream(1, 7).uniform(4));
-        assert_ne!(derive_seed(1, &[0, 1]), derive_seed(1, &[1, 0]));
+    fn no_two_places_of_the_tree_share_their_draws() {
+        use Purpose::*;
+        let purposes = [Weights, Order, Augmentation, Training, Validation, LatentScale, Tokens, Latents];
+        let root = Seed::new(7);
+        let mut places = vec![root, Seed::new(8), root.at(0).at(1), root.at(1).at(0), root.at(u64::MAX)];
+        places.extend((0..40).map(|index| root.at(index)));
+        for purpose in purposes {
+            let branch = root.of(purpose);
+            places.extend([branch, branch.of(purpose), root.at(purpose as u64).of(purpose)]);
+            places.extend((0..40).map(|index| branch.at(index)));
+        }
+        let mut draws: Vec<Vec<u32>> = places
+            .iter()
+            .map(|place| place.noise().uniform(4).into_iter().map(f32::to_bits).collect())
+            .collect();
+        let count = draws.len();
+        draws.sort();
+        draws.dedup();
+        assert_eq!(draws.len(), count);
+        // The tokens of an image are not the noise that its decoding starts from.
+        assert_ne!(root.of(Tokens).noise().uniform(4), root.of(Latents).noise().uniform(4));
+        assert_eq!(root.at(7).noise().uniform(4), Seed::new(7).at(7).noise().uniform(4));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use semanticist::generator::{
     HeadProcess, TokenGuidance,
 };
 use semanticist::weights::{self, HostTensor, Weights};
-use semanticist::{Noise, Tokens};
+use semanticist::{Noise, Seed, Tokens};
 
 fn config(condition: Condition, process: HeadProcess) -> GeneratorConfig {
     let head = HeadConfig { width: 24, depth: 2, condition, process };
@@ -43,7 +43,9 @@ fn options(tokens: usize, scale: f64) -> GenerateOptions {
 
 fn generate(generator: &Generator, labels: &[usize], options: &GenerateOptions) -> Tokens {
     let seeds: Vec<u64> = (0..labels.len() as u64).collect();
-    generator.generate(labels, options, &mut Noise::per_sample(&seeds), |_| ()).unwrap()
+    generator
+        .generate(labels, options, &mut Noise::per_sample(seeds.iter().map(|&seed| Seed::new(seed))), |_| ())
+        .unwrap()
 }
 
 fn difference(a: Tensor<3>, b: Tensor<3>) -> f32 {

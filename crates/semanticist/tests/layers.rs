@@ -52,6 +52,8 @@ const CRATES: &[(&str, &[&str])] = &[
 /// What `crate::Name` re-exports, and where it comes from.
 const EXPORTS: &[(&str, &str)] = &[
     ("Noise", "noise"),
+    ("Purpose", "noise"),
+    ("Seed", "noise"),
     ("Pixels", "spaces"),
     ("Latents", "spaces"),
     ("Tokens", "spaces"),

@@ -78,8 +78,8 @@ pub struct Reconstruct {
     /// Image files (PNG, JPEG, WebP, BMP, GIF, TIFF) [default: a photo in the box]
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// How many of the first tokens to paint from, one picture each [default: 1, 2, 4 … all]
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = count)]
+    /// How many of the first tokens to paint from, one picture each, 0 for none [default: 1, 2, 4 … all]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
     pub tokens: Vec<usize>,
     /// The sheet; with several images a folder, which is created [default: NAME.tokens.png in the
     /// current folder]
@@ -237,6 +237,9 @@ pub struct Place {
     /// Go on from the last checkpoint of the run
     #[arg(long)]
     pub resume: bool,
+    /// Go on although the configuration or the data changed in what the result depends on
+    #[arg(long, requires = "resume")]
+    pub force: bool,
 }
 
 /// What a run is made of.
@@ -267,8 +270,8 @@ pub struct Evaluate {
     /// How many images
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub images: usize,
-    /// Numbers of tokens [default: 1, 2, 4 … all]
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = count)]
+    /// Numbers of tokens, 0 included [default: 1, 2, 4 … all]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
     pub tokens: Vec<usize>,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -368,6 +371,10 @@ fn whole(text: &str, least: usize, most: usize) -> Result<usize, String> {
 
 fn count(text: &str) -> Result<usize, String> {
     whole(text, 1, 1 << 20)
+}
+
+fn kept(text: &str) -> Result<usize, String> {
+    whole(text, 0, 1 << 20)
 }
 
 fn batch(text: &str) -> Result<usize, String> {

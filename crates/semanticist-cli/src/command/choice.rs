@@ -167,12 +167,19 @@ pub fn validation_source(data: &[PathBuf]) -> Result<Source> {
     }
 }
 
-/// What was asked for, or powers of two up to all tokens.
+/// What was asked for, 0 for none included, or powers of two up to all tokens.
 pub fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
     if asked.is_empty() {
         return Ok(powers(all));
     }
-    asked.iter().try_for_each(|&count| check_count(count, all, "the model"))?;
+    match asked.iter().find(|&&count| count > all) {
+        Some(count) => {
+            return Err(failure::usage(format!(
+                "--tokens {count}: the model has {all} tokens per image; use 0 to {all}"
+            )));
+        }
+        None => {}
+    }
     Ok(asked.to_vec())
 }
 

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, from_pixels, save_png};
 use semanticist::model::Work;
-use semanticist::{Model, Noise, Tokens};
+use semanticist::{Model, Noise, Purpose, Seed, Tokens};
 use semanticist_data::tokens::{TokenFileInfo, TokenReader, TokenRecord};
 use serde::Serialize;
 
@@ -99,7 +99,8 @@ impl Painter<'_> {
         let tokens = self.tokens(records)?;
         let b = records.len();
         // Every picture starts from the same noise: it depends on its tokens and the seed alone.
-        let mut noise = Noise::per_sample(&vec![self.request.sampling.seed; b]);
+        let seed = Seed::new(self.request.sampling.seed).of(Purpose::Latents);
+        let mut noise = Noise::per_sample(vec![seed; b]);
         let progress = &self.progress;
         let after_step = || progress.advance(b);
         let keep = vec![self.count; b];

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use semanticist::model::Work;
-use semanticist_eval::reconstruction::{self, Achievement};
+use semanticist_eval::reconstruction::{self, Evaluation, ReconstructionMetrics};
 use serde::Serialize;
 
 use super::choice::{counts, validation_source};
@@ -13,7 +13,7 @@ use crate::progress::Progress;
 #[derive(Serialize)]
 struct Report {
     images: usize,
-    rows: Vec<Achievement>,
+    rows: Vec<ReconstructionMetrics>,
 }
 
 pub fn run(request: &Evaluate) -> Result<()> {
@@ -25,21 +25,29 @@ pub fn run(request: &Evaluate) -> Result<()> {
     let tokenizer = tokenizer.tokenizer;
     let counts = counts(&request.tokens, tokenizer.config.tokens)?;
     let source = validation_source(&request.data)?;
-    let images = reconstruction::images(&source, request.images, tokenizer.config.image_size)?;
-    let progress = Progress::new(images.len() * counts.len() * steps, "painting");
-    let sampling = (&options, request.sampling.seed);
-    let advance = |pictures| progress.advance(pictures);
-    let rows = reconstruction::achievements(&tokenizer, &images, &counts, sampling, &device, advance)?;
-    drop(progress);
-    if request.json {
-        return output::print_json(&Report { images: images.len(), rows });
+    let expected = request.images.min(source.len());
+    let progress = Progress::new(expected * counts.len() * steps, "decoding");
+    let mut evaluation = Evaluation::new(&tokenizer, (&options, request.sampling.seed), &counts)?;
+    let mut images = reconstruction::images(&source, request.images, tokenizer.config.image_size);
+    loop {
+        let batch = images.by_ref().take(reconstruction::BATCH).collect::<semanticist::Result<Vec<_>>>()?;
+        if batch.is_empty() {
+            break;
+        }
+        evaluation.add(&batch, &device, |images| progress.advance(images))?;
     }
-    output::print(&table(images.len(), &rows))
+    drop(progress);
+    let images = evaluation.images();
+    let rows = evaluation.finish()?;
+    if request.json {
+        return output::print_json(&Report { images, rows });
+    }
+    output::print(&table(images, &rows))
 }
 
-fn table(images: usize, rows: &[Achievement]) -> String {
+fn table(images: usize, rows: &[ReconstructionMetrics]) -> String {
     let mut text = format!("{images} images\ntokens   PSNR dB    SSIM   diffusion loss");
-    for Achievement { tokens, psnr, ssim, diffusion_loss } in rows {
+    for ReconstructionMetrics { tokens, psnr, ssim, diffusion_loss } in rows {
         let ssim = ssim.map_or("-".into(), |ssim| format!("{ssim:.4}"));
         text += &format!("\n{tokens:>6}  {psnr:>8.2}  {ssim:>6}   {diffusion_loss:>14.4}");
     }

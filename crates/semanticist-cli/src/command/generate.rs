@@ -8,7 +8,7 @@ use semanticist::diffusion::{Guidance, SampleOptions};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::generator::GeneratorModel;
-use semanticist::{Model, Noise, Tokens, presets};
+use semanticist::{Model, Noise, Purpose, Seed, Tokens, presets};
 use semanticist_eval::generation::{Painting, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin::{self, Builtin};
@@ -153,6 +153,7 @@ fn draw(
     let progress = Progress::new(labels.len() * options.tokens, "drawing");
     let mut parts: Vec<Tensor<3>> = Vec::new();
     for (labels, seeds) in labels.chunks(TOGETHER).zip(seeds.chunks(TOGETHER)) {
+        let seeds = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
         let mut noise = Noise::per_sample(seeds);
         let after_token = |_| progress.advance(labels.len());
         parts.push(model.generator.generate(labels, options, &mut noise, after_token)?.0);

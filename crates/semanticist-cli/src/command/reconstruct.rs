@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
 use semanticist::model::Work;
-use semanticist::{Model, Noise, Pixels, Tokens};
+use semanticist::{Model, Noise, Pixels, Purpose, Seed, Tokens};
 use semanticist_eval::quality::{self, Quality};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin;
@@ -60,7 +60,8 @@ struct Painter<'a> {
     device: &'a Device,
     counts: Vec<usize>,
     options: SampleOptions,
-    seed: u64,
+    /// Of the latents that decoding starts from.
+    seed: Seed,
     progress: Progress,
 }
 
@@ -79,8 +80,14 @@ pub fn run(request: &Reconstruct) -> Result<()> {
         (fit(image, size, how), how.window(image.dimensions(), size))
     })?;
     let progress = Progress::of_steps(jobs.len() * counts.len() * steps);
-    let painter =
-        Painter { model: &model, device: &device, counts, options, seed: request.sampling.seed, progress };
+    let painter = Painter {
+        model: &model,
+        device: &device,
+        counts,
+        options,
+        seed: Seed::new(request.sampling.seed).of(Purpose::Latents),
+        progress,
+    };
     let images = jobs.into_iter().map(|job| painter.paint(job)).collect::<Result<Vec<_>>>()?;
     drop(painter);
     if request.json {
@@ -93,7 +100,7 @@ impl Painter<'_> {
     fn paint(&self, job: Job) -> Result<ImageReport> {
         let tokenizer = &self.model.tokenizer;
         let original = to_pixels(std::slice::from_ref(&job.image), self.device);
-        let most = self.counts.iter().max().copied().unwrap_or(1);
+        let most = self.counts.iter().max().map_or(1, |&most| most.max(1));
         let tokens = tokenizer.encode(&original, most);
         let begun = Instant::now();
         let mut rows = Vec::with_capacity(self.counts.len());
@@ -101,7 +108,7 @@ impl Painter<'_> {
         let mut cells = vec![Cell::original(job.window.of(&job.image))];
         for counts in self.counts.chunks(TOGETHER) {
             // The same noise for every count, so that a sheet shows what the tokens add.
-            let mut noise = Noise::per_sample(&vec![self.seed; counts.len()]);
+            let mut noise = Noise::per_sample(vec![self.seed; counts.len()]);
             let repeated = Tokens(tokens.0.clone().repeat_dim(0, counts.len()));
             let after_step = || self.progress.advance(counts.len());
             let painted =

@@ -4,19 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::Device;
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{load_autoencoder, save_autoencoder};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
+use semanticist_train::changes::OnChange;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::objective::{self, Objective};
-use semanticist_train::trainer::{Ending, Event, Surroundings, Trainer, check_fresh};
+use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
 
 use super::choice::{autoencoder_file, validation_source};
 use crate::args::{Place, TrainAutoencoder, TrainGenerator, TrainTokenizer, TrainingData};
@@ -128,13 +129,21 @@ fn run<O: Objective>(
     device: &Device,
 ) -> Result<()> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
-    let surroundings = Surroundings { out: &place.out, device, interrupted: &INTERRUPTED };
+    let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED };
     let progress = TrainingProgress::new(config.steps, config.log.every);
     let trainer = if place.resume {
-        Trainer::resume(config, objective, surroundings)?
+        let on_change = if place.force { OnChange::Accept } else { OnChange::Refuse };
+        let resumed =
+            Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event));
+        resumed.map_err(|error| match place.force {
+            false if matches!(error, semanticist::Error::Config(_)) => {
+                anyhow!("{error}\n--force accepts changes of anything but the model")
+            }
+            _ => error.into(),
+        })?
     } else {
         check_fresh(&place.out)?;
-        Trainer::start(config, objective, fresh()?, surroundings)?
+        Trainer::start(config, objective, fresh()?, context)?
     };
     let ending = trainer.run(&mut |event| show(&progress, event))?;
     drop(progress);

@@ -4,7 +4,9 @@ use super::super::source::Split;
 use super::super::testing::{png, put, shard};
 use super::*;
 
-const OPTIONS: BatchOptions = BatchOptions { size: 8, batch: 7, seed: 5, workers: 2, flip: 0.5 };
+fn options() -> BatchOptions {
+    BatchOptions { size: 8, batch: 7, seed: Seed::new(5), workers: 2, flip: 0.5 }
+}
 
 fn open(path: &Path) -> Arc<Source> {
     Arc::new(Source::open(&[path.to_path_buf()], Split::All).unwrap())
@@ -28,7 +30,7 @@ fn shards(images: &[Vec<u8>]) -> (tempfile::TempDir, Arc<Source>) {
 }
 
 fn start(source: &Arc<Source>) -> Batches {
-    Batches::new(source.clone(), OPTIONS, Position::default())
+    Batches::new(source.clone(), options(), Position::default())
 }
 
 fn pngs(count: usize) -> Vec<Vec<u8>> {
@@ -54,7 +56,7 @@ fn resuming_goes_on_as_if_uninterrupted() {
     for (_root, source) in [folder(&pngs(17)), shards(&pngs(17))] {
         let whole: Vec<_> = start(&source).take(9).map(Result::unwrap).collect();
         for done in 1..8 {
-            let rest = Batches::new(source.clone(), OPTIONS, whole[done - 1].next);
+            let rest = Batches::new(source.clone(), options(), whole[done - 1].next);
             let rest: Vec<_> = rest.take(9 - done).map(Result::unwrap).collect();
             assert!(rest == whole[done..], "after {done} batches");
         }
@@ -65,7 +67,7 @@ fn resuming_goes_on_as_if_uninterrupted() {
 fn the_number_of_workers_changes_nothing() {
     let (_root, source) = shards(&pngs(23));
     let batches = |workers| -> Vec<_> {
-        let options = BatchOptions { workers, ..OPTIONS };
+        let options = BatchOptions { workers, ..options() };
         Batches::new(source.clone(), options, Position::default()).take(8).map(Result::unwrap).collect()
     };
     let one = batches(1);
@@ -123,7 +125,7 @@ fn nothing_but_broken_images_ends_the_stream() {
 fn another_data_set_cannot_be_resumed() {
     let (_root, source) = folder(&pngs(3));
     let far = Position { epoch: 1, index: 3 };
-    let error = Batches::new(source, OPTIONS, far).next().unwrap().unwrap_err().to_string();
+    let error = Batches::new(source, options(), far).next().unwrap().unwrap_err().to_string();
     assert!(error.contains("cannot go on at image 3") && error.contains("has 3"), "{error}");
 }
 
@@ -142,7 +144,7 @@ fn a_damaged_shard_ends_the_stream() {
 fn speed() {
     let path = std::env::var_os("SEMANTICIST_DATA").expect("SEMANTICIST_DATA names a folder of shards");
     let source = Arc::new(Source::open(&[path.into()], Split::Train).unwrap());
-    let options = BatchOptions { size: 64, batch: 64, ..OPTIONS };
+    let options = BatchOptions { size: 64, batch: 64, ..options() };
     let mut batches = Batches::new(source.clone(), options, Position::default());
     let began = std::time::Instant::now();
     let steps = source.len() / 64;

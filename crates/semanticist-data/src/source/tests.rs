@@ -169,3 +169,41 @@ fn pools_shrink_for_large_images() {
     assert_eq!(pool_rows(1000, 1000 << 20), 1024);
     assert_eq!(pool_rows(2, 5 << 30), 1);
 }
+
+#[test]
+fn spread_records_see_all_of_the_data() {
+    let root = tempfile::tempdir().unwrap();
+    let images: Vec<_> = (0..10).map(|number| Some(png(number))).collect();
+    shard(&root.path().join("shard.parquet"), &images, 4);
+    (10..20).for_each(|number| put(root.path(), &format!("files/{number}.png"), &png(number)));
+    let source = open(&[&root.path().join("shard.parquet"), &root.path().join("files")]).unwrap();
+    let numbers = |count| {
+        let records = source.spread_records(count).map(|record| record.unwrap().bytes);
+        records.map(|bytes| (0..20).find(|&n| png(n) == bytes).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(4), [0, 5, 10, 15]);
+    assert_eq!(numbers(100), (0..20).collect::<Vec<_>>());
+    assert!(numbers(0).is_empty());
+}
+
+#[test]
+fn a_fingerprint_tells_data_apart_but_not_places() {
+    let root = tempfile::tempdir().unwrap();
+    let make = |folder: &str, label: &str, numbers: std::ops::Range<usize>| {
+        let folder = root.path().join(folder);
+        numbers.for_each(|number| put(&folder, &format!("{label}/{number}.png"), &png(number)));
+        open(&[&folder]).unwrap().fingerprint().unwrap()
+    };
+    let first = make("a", "cat", 0..6);
+    assert_eq!(first, make("elsewhere/b", "cat", 0..6));
+    assert!(first.starts_with("6:"), "{first}");
+    assert_ne!(first, make("c", "cat", 0..5), "an image less");
+    assert_ne!(first, make("d", "cat", 1..7), "other images");
+    let images: Vec<_> = (0..6).map(|number| Some(png(number))).collect();
+    let of_shard = |group| {
+        let path = root.path().join(format!("{group}.parquet"));
+        shard(&path, &images, group);
+        open(&[&path]).unwrap().fingerprint().unwrap()
+    };
+    assert_ne!(of_shard(2), of_shard(3), "the order of an epoch depends on the row groups");
+}

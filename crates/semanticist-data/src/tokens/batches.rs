@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use semanticist::Noise;
-use semanticist::noise::derive_seed;
+use semanticist::{Purpose, Seed};
 
 use super::cache::TokenCache;
 use crate::{Position, permutation};
@@ -20,7 +19,7 @@ pub struct TokenExample {
 /// Every image once per epoch, each time in a view of its own.
 pub struct TokenBatches {
     cache: Arc<TokenCache>,
-    seed: u64,
+    seed: Seed,
     batch: usize,
     /// Tokens of each example.
     count: usize,
@@ -30,8 +29,8 @@ pub struct TokenBatches {
 
 impl TokenBatches {
     /// Batches of `batch` examples of `count` tokens from `start` on. All images must have labels.
-    pub fn new(cache: Arc<TokenCache>, seed: u64, (batch, count): (usize, usize), start: Position) -> Self {
-        let order = permutation(cache.len(), derive_seed(seed, &[start.epoch]));
+    pub fn new(cache: Arc<TokenCache>, seed: Seed, (batch, count): (usize, usize), start: Position) -> Self {
+        let order = permutation(cache.len(), seed.of(Purpose::Order).at(start.epoch));
         Self { cache, seed, batch, count, order, next: start }
     }
 
@@ -44,14 +43,14 @@ impl TokenBatches {
     fn example(&mut self) -> TokenExample {
         let Position { epoch, index } = self.next;
         let image = self.order[index];
-        let mut noise = Noise::seeded(derive_seed(self.seed, &[epoch, index as u64]));
+        let mut noise = self.seed.of(Purpose::Augmentation).at(epoch).at(index as u64).noise();
         let view = noise.below(1, self.cache.views(image))[0];
         let label = self.cache.label(image).expect("every image has a label");
         let tokens = self.cache.tokens(image, view, self.count);
         self.next = if index + 1 < self.order.len() {
             Position { epoch, index: index + 1 }
         } else {
-            self.order = permutation(self.cache.len(), derive_seed(self.seed, &[epoch + 1]));
+            self.order = permutation(self.cache.len(), self.seed.of(Purpose::Order).at(epoch + 1));
             Position { epoch: epoch + 1, index: 0 }
         };
         TokenExample { tokens, label: label as usize }
@@ -81,7 +80,7 @@ mod tests {
     fn an_epoch_has_every_image_once_with_its_label_in_an_order_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 12);
-        let mut batches = TokenBatches::new(cache, 5, (4, 2), Position::default());
+        let mut batches = TokenBatches::new(cache, Seed::new(5), (4, 2), Position::default());
         let mut epoch = || -> Vec<TokenExample> { (0..3).flat_map(|_| batches.next_batch().0).collect() };
         let (first, second) = (epoch(), epoch());
         for epoch in [&first, &second] {
@@ -97,11 +96,11 @@ mod tests {
     fn any_position_leads_to_the_same_batches() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 10);
-        let mut whole = TokenBatches::new(cache.clone(), 5, (3, 1), Position::default());
+        let mut whole = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), Position::default());
         for _ in 0..8 {
             let (_, position) = whole.next_batch();
-            let next = TokenBatches::new(cache.clone(), 5, (3, 1), position).next_batch();
-            let mut same = TokenBatches::new(cache.clone(), 5, (3, 1), position);
+            let next = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), position).next_batch();
+            let mut same = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), position);
             assert_eq!(same.next_batch(), next);
             assert_eq!(whole.example(), next.0[0]);
             for _ in 0..2 {

@@ -8,17 +8,17 @@ use semanticist::generator::{
     GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, TokenGuidance,
 };
 use semanticist::model::generator::GeneratorModel;
-use semanticist::noise::derive_seed;
-use semanticist::weights::Precision;
-use semanticist::{Error, Noise, Result, Tokenizer};
+use semanticist::weights::{self, Metadata, Precision, Weights};
+use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Batches, Loss, Objective, Trainable, Validation};
+use super::tokenizer::{CONFIG, frozen_config};
+use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{Kind, RunConfig};
-use semanticist_data::Position;
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::tokens::{TokenBatches, TokenExample};
+use semanticist_data::{Position, spread};
 use semanticist_eval::{generation, sheet};
 
 /// A generator's training run, as its file has it.
@@ -87,10 +87,6 @@ impl Kind for GeneratorRun {
         };
         Err(Error::Config(problem))
     }
-
-    fn changed_data(_: &TokenData, _: &TokenData) -> Option<&'static str> {
-        None
-    }
 }
 
 impl Trainable for GeneratorModel {
@@ -104,13 +100,32 @@ impl Trainable for GeneratorModel {
         &mut self.generator.networks
     }
 
-    fn save(&self, path: &Path) -> Result<()> {
-        GeneratorModel::save(self, path, Precision::F32)
+    fn save_frozen(&self, path: &Path) -> Result<()> {
+        let Self { generator, classes, tokenizer, .. } = self;
+        let frozen = Frozen {
+            config: generator.config.clone(),
+            classes: classes.clone(),
+            tokenizer: tokenizer.clone(),
+        };
+        let metadata = Metadata::from([(CONFIG.to_string(), json!(frozen).to_string())]);
+        weights::save(path, &Weights::new(), &metadata, Precision::F32)
     }
 
-    fn load(path: &Path, device: &Device) -> Result<Self> {
-        GeneratorModel::load(path, None, device)
+    fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
+        let (_, metadata) = weights::load(path)?;
+        let Frozen { config, classes, tokenizer } = frozen_config(path, &metadata)?;
+        let networks = GeneratorNetworks::init(&config, &mut Noise::seeded(0), device)?;
+        Ok(Self { generator: Generator { config, networks }, classes, tokenizer, training: None })
     }
+}
+
+/// What does not learn.
+#[derive(Serialize, Deserialize)]
+struct Frozen {
+    config: GeneratorConfig,
+    classes: Vec<String>,
+    /// The hash of the tokenizer whose tokens it draws.
+    tokenizer: Option<String>,
 }
 
 /// A generator to train on the tokens of a cache, with random networks on the device of training.
@@ -122,7 +137,7 @@ pub fn untrained(
     cache: &TokenCache,
     device: &Device,
 ) -> Result<GeneratorModel> {
-    let mut noise = Noise::seeded(derive_seed(config.seed, &[0]));
+    let mut noise = Seed::new(config.seed).of(Purpose::Weights).noise();
     let networks = GeneratorNetworks::init(&config.model, &mut noise, &device.clone().autodiff())?;
     Ok(GeneratorModel {
         generator: Generator { config: config.model.clone(), networks },
@@ -189,8 +204,12 @@ impl GeneratorObjective {
         };
         let answers =
             generator.networks.transformer.forward(tokens.clone(), &labels, |x| dropped(x, dropout, noise));
-        let repeated = |x: Tensor<3>, last: usize| x.reshape([batch * k, last]).repeat_dim(0, draws);
-        let head_draws = generator.draws(draws * batch * k, noise, &device);
+        // What belongs to an image lies together: [batch, draws, k].
+        let repeated = |x: Tensor<3>, last: usize| {
+            let all = x.reshape([batch, 1, k * last]).repeat_dim(1, draws); // [batch, draws, k * last]
+            all.reshape([batch * draws * k, last])
+        };
+        let head_draws = generator.draws(batch * draws * k, noise, &device);
         generator.head_loss(repeated(tokens, d), repeated(answers, width), head_draws).mean()
     }
 
@@ -208,7 +227,8 @@ impl GeneratorObjective {
             temperature: 1.0,
         };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
-        let drawn = model.generator.generate(&labels, &options, &mut Noise::per_sample(&seeds), |_| ())?;
+        let mut noise = Noise::per_sample(seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens)));
+        let drawn = model.generator.generate(&labels, &options, &mut noise, |_| ())?;
         let painting = generation::Painting { options: generation::default_painting(), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = painting.progressive(tokenizer, &drawn, &names, |_| ())?;
@@ -225,9 +245,13 @@ impl Objective for GeneratorObjective {
         self.training.len()
     }
 
+    fn fingerprint(&self) -> Result<String> {
+        Ok(self.training.fingerprint())
+    }
+
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = TokenExample>> {
         let sizes = (self.config.batch, self.config.model.tokens);
-        Box::new(TokenBatches::new(self.training.clone(), self.config.seed, sizes, start))
+        Box::new(TokenBatches::new(self.training.clone(), Seed::new(self.config.seed), sizes, start))
     }
 
     fn loss(&self, model: &GeneratorModel, examples: &[TokenExample], _: u64, noise: &mut Noise) -> Loss {
@@ -238,16 +262,17 @@ impl Objective for GeneratorObjective {
         const BATCH: usize = 50;
         let count = self.config.validation.images.min(self.validation.len()).max(1);
         // Spread over the data, which may be sorted by class.
-        let images: Vec<usize> = (0..count).map(|i| i * self.validation.len() / count).collect();
+        let images: Vec<usize> = spread(count, self.validation.len()).collect();
         let mut total = 0.0;
-        for (number, images) in images.chunks(BATCH).enumerate() {
+        let seed = Seed::new(1).of(Purpose::Validation);
+        for images in images.chunks(BATCH) {
             let example = |&image: &usize| TokenExample {
                 tokens: self.validation.tokens(image, 0, average.generator.config.tokens),
                 label: self.validation.label(image).expect("labels were checked") as usize,
             };
             let examples: Vec<TokenExample> = images.iter().map(example).collect();
             // The same draws in every validation.
-            let mut noise = Noise::seeded(derive_seed(1, &[number as u64]));
+            let mut noise = Noise::per_sample(images.iter().map(|&image| seed.at(image as u64)));
             let loss = self.loss_of(&average.generator, &examples, false, &mut noise);
             total += f64::from(loss.into_scalar::<f32>()) * images.len() as f64;
         }
@@ -262,7 +287,13 @@ impl Objective for GeneratorObjective {
         })
     }
 
-    fn publish(&self, average: &GeneratorModel, path: &Path, history: &serde_json::Value) -> Result<()> {
+    fn publish(
+        &self,
+        average: &GeneratorModel,
+        path: &Path,
+        history: &serde_json::Value,
+        _: Stage,
+    ) -> Result<()> {
         let model = GeneratorModel { training: Some(history.clone()), ..average.clone() };
         GeneratorModel::save(&model, path, Precision::F16)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use semanticist::image::RgbImage;
-use semanticist::{Error, Result};
+use semanticist::{Error, Result, Seed};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
@@ -21,7 +21,7 @@ impl ImageBatches {
         start: Position,
     ) -> Self {
         let ImageData { flip, workers, .. } = config.data;
-        let options = BatchOptions { size, batch: config.batch, seed: config.seed, workers, flip };
+        let options = BatchOptions { size, batch: config.batch, seed: Seed::new(config.seed), workers, flip };
         Self(data::Batches::new(source, options, start))
     }
 }

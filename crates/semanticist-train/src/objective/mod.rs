@@ -24,17 +24,26 @@ pub trait Trainable: Clone {
 
     fn parameters_mut(&mut self) -> &mut Self::Parameters;
 
-    /// Writes all that [`Trainable::load`] needs to go on.
+    /// Prefixes of the parameters' names: those that begin with one of them have an optimiser of their own, with
+    /// its own clipping, moments and number of steps. Together they cover all parameters. The first is of what
+    /// the run is about.
+    fn optimized_apart() -> &'static [&'static str] {
+        &[""]
+    }
+
+    /// Writes what does not learn, once per run: the configuration, and weights that are frozen.
     ///
     /// # Errors
     /// If the file cannot be written; nothing is left under its name then.
-    fn save(&self, path: &Path) -> Result<()>;
+    fn save_frozen(&self, path: &Path) -> Result<()>;
 
-    /// Reads what [`Trainable::save`] wrote.
+    /// Reads what [`Trainable::save_frozen`] wrote; the values of the parameters are yet to be placed.
+    ///
+    /// `device` is that of training.
     ///
     /// # Errors
     /// If the file is something else, or damaged.
-    fn load(path: &Path, device: &Device) -> Result<Self>;
+    fn load_frozen(path: &Path, device: &Device) -> Result<Self>;
 }
 
 /// A loss and the data that it is of.
@@ -47,10 +56,17 @@ pub trait Objective {
     /// How many examples an epoch has.
     fn examples(&self) -> usize;
 
+    /// Which data it is of: equal for equal data, wherever it lies.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn fingerprint(&self) -> Result<String>;
+
     /// The batches from `start` on.
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = Self::Example>>;
 
-    /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`.
+    /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`, which has a place
+    /// per example: so a batch in parts has the same loss as in one.
     fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
 
     /// Measures the averaged weights; what they paint, if anything, goes to the file `sheet`.
@@ -63,7 +79,22 @@ pub trait Objective {
     ///
     /// # Errors
     /// If it cannot be written; nothing is left under its name then.
-    fn publish(&self, average: &Self::Model, path: &Path, history: &serde_json::Value) -> Result<()>;
+    fn publish(
+        &self,
+        average: &Self::Model,
+        path: &Path,
+        history: &serde_json::Value,
+        stage: Stage,
+    ) -> Result<()>;
+}
+
+/// Where a run stands when its model is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It will go on.
+    Underway,
+    /// All steps were made.
+    Complete,
 }
 
 /// An endless stream of batches.

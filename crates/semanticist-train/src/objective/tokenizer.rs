@@ -7,16 +7,16 @@ use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::Autoencoder;
 use semanticist::diffusion::{Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
-use semanticist::noise::derive_seed;
 use semanticist::tokenizer::Networks;
-use semanticist::weights::Precision;
-use semanticist::{Error, Latents, Model, Noise, Pixels, Result, Tokenizer, TokenizerConfig};
+use semanticist::weights::{self, Metadata, Precision};
+use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::images::ImageBatches;
 use super::nested::NestedGuidance;
-use super::{Batches, Loss, Objective, Trainable, Validation};
+use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 use semanticist_data::{Position, Source};
 use semanticist_eval::{reconstruction, sheet};
@@ -67,10 +67,6 @@ impl Kind for TokenizerRun {
             }
         }
     }
-
-    fn changed_data(before: &ImageData, now: &ImageData) -> Option<&'static str> {
-        ImageData::changed(before, now)
-    }
 }
 
 impl Trainable for Tokenizer {
@@ -84,13 +80,30 @@ impl Trainable for Tokenizer {
         &mut self.networks
     }
 
-    fn save(&self, path: &Path) -> Result<()> {
-        Tokenizer::save(self, path, None, Precision::F32)
+    fn save_frozen(&self, path: &Path) -> Result<()> {
+        let metadata = Metadata::from([(CONFIG.to_string(), json!(self.config).to_string())]);
+        weights::save(path, &self.autoencoder.to_weights(), &metadata, Precision::F32)
     }
 
-    fn load(path: &Path, device: &Device) -> Result<Self> {
-        Ok(Model::load(path, None, device)?.tokenizer)
+    fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
+        let (mut stored, metadata) = weights::load(path)?;
+        let config: TokenizerConfig = frozen_config(path, &metadata)?;
+        let plain = device.clone().without_autodiff();
+        let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut stored, &plain)?;
+        stored.finish(path)?;
+        let networks = Networks::init(&config, &mut Noise::seeded(0), device)?;
+        Ok(Self { config, networks, autoencoder })
     }
+}
+
+/// The entry of a file of frozen weights that says what they belong to.
+pub(super) const CONFIG: &str = "config";
+
+/// What such a file says.
+pub(super) fn frozen_config<C: DeserializeOwned>(path: &Path, metadata: &Metadata) -> Result<C> {
+    let text = metadata.get(CONFIG).map_or("", String::as_str);
+    serde_json::from_str(text)
+        .map_err(|error| Error::file(path, format!("is not what a run of this version began with: {error}")))
 }
 
 /// A tokenizer to train, with random networks on the device of training.
@@ -102,7 +115,7 @@ pub fn untrained(
     autoencoder: Autoencoder,
     device: &Device,
 ) -> Result<Tokenizer> {
-    let mut noise = Noise::seeded(derive_seed(config.seed, &[0]));
+    let mut noise = Seed::new(config.seed).of(Purpose::Weights).noise();
     let networks = Networks::init(&config.model, &mut noise, &device.clone().autodiff())?;
     Ok(Tokenizer { config: config.model.clone(), networks, autoencoder })
 }
@@ -117,19 +130,21 @@ pub struct TokenizerObjective {
 }
 
 impl TokenizerObjective {
-    /// Trains on `training`, validates on the first images of `validation`.
+    /// Trains on `training`, validates on images spread over `validation`.
     ///
     /// # Errors
-    /// If no validation image can be read.
+    /// If no validation image can be read, or the configuration asks for what there is not.
     pub fn new(
         config: &RunConfig<TokenizerRun>,
         training: Arc<Source>,
         validation: &Source,
         device: &Device,
     ) -> Result<Self> {
+        refuse_alignment(&config.model)?;
         let process = Process::new(&config.model.diffusion)?;
         let count = config.validation.images.max(config.validation.samples).max(1);
-        let validation_images = reconstruction::images(validation, count, config.model.image_size)?;
+        let validation_images =
+            reconstruction::validation_images(validation, count, config.model.image_size)?;
         Ok(Self {
             source: training,
             config: config.clone(),
@@ -147,6 +162,10 @@ impl Objective for TokenizerObjective {
 
     fn examples(&self) -> usize {
         self.source.len()
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        self.source.fingerprint()
     }
 
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
@@ -188,8 +207,20 @@ impl Objective for TokenizerObjective {
         })
     }
 
-    fn publish(&self, average: &Tokenizer, path: &Path, history: &serde_json::Value) -> Result<()> {
+    fn publish(&self, average: &Tokenizer, path: &Path, history: &serde_json::Value, _: Stage) -> Result<()> {
         Tokenizer::save(average, path, Some(history), Precision::F16)
+    }
+}
+
+/// A run must not promise what it does not do: there is no teacher to align with yet.
+fn refuse_alignment(config: &TokenizerConfig) -> Result<()> {
+    match config.decoder.repa {
+        None => Ok(()),
+        Some(_) => Err(Error::Config(
+            "model.decoder.repa asks for alignment with a teacher's features, but no teacher can be given in this \
+             version; to train without, set model.decoder.repa = \"off\""
+                .into(),
+        )),
     }
 }
 

@@ -15,7 +15,7 @@ use semanticist::diffusion::flow::{FlowPlan, FlowSampler};
 use semanticist::encoder::Encoder;
 use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
-use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
+use semanticist::{Error, Latents, Noise, Pixels, Result, Seed, TokenizerConfig, Tokens};
 use semanticist_ops::profile::{self, Timing};
 
 use super::{Measured, Share, peak};
@@ -158,7 +158,7 @@ pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Me
     let options = BatchOptions {
         size: config.image_size,
         batch,
-        seed: 0,
+        seed: Seed::new(0),
         workers: rayon::current_num_threads(),
         flip: 0.5,
     };
@@ -177,7 +177,7 @@ pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Me
 
 /// A picture with as much detail as a photo: waves of many lengths under a little noise.
 fn save_photo(path: &Path, seed: u64) -> Result<()> {
-    let mut noise = Noise::stream(1, seed);
+    let mut noise = Seed::new(1).at(seed).noise();
     let waves = noise.uniform(24);
     let grain = noise.uniform(500 * 375);
     let photo = RgbImage::from_fn(500, 375, |x, y| {

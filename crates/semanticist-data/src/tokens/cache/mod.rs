@@ -12,6 +12,7 @@ use semanticist::weights::{self, Dtype, HostTensor, Metadata};
 use semanticist::{Error, Result};
 
 use super::{TokenFileInfo, TokenReader};
+use crate::fingerprint::{Fingerprint, SAMPLED, spread};
 
 pub use plan::CachePlan;
 
@@ -136,6 +137,21 @@ impl TokenCache {
         assert!(view < views && count <= k, "view {view} of {views}, {count} tokens of {k}");
         let start = (row * views + view) * k * dim;
         tokens.values(start..start + count * dim).expect("the type was checked")
+    }
+
+    /// Which tokens these are: equal for equal caches wherever they lie, different if they are of another model,
+    /// or an image is added, removed or of another class. Tokens are read of some images only.
+    pub fn fingerprint(&self) -> String {
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.add(format!("{:?} {:?}", self.info, self.classes));
+        for shard in &self.shards {
+            fingerprint.add(format!("{:?} {:?}", shard.tokens.shape(), shard.labels));
+        }
+        for image in spread(SAMPLED, self.len) {
+            let values = self.tokens(image, 0, self.info.tokens).into_iter();
+            fingerprint.add(values.flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+        }
+        fingerprint.finish(self.len)
     }
 
     fn place(&self, index: usize) -> (usize, usize) {

@@ -11,14 +11,14 @@ use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlAutoencoder, KlConfig};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
-use semanticist::noise::derive_seed;
-use semanticist::weights::{self, Metadata, Precision};
-use semanticist::{Error, Noise, Pixels, Result};
+use semanticist::weights::{self, Metadata, Precision, Weights};
+use semanticist::{Error, Noise, Pixels, Purpose, Result, Seed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::images::ImageBatches;
-use super::{Batches, Loss, Objective, Trainable, Validation};
+use super::tokenizer::{CONFIG, frozen_config};
+use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 use semanticist_data::{self as data, BatchOptions, Position, Source};
 use semanticist_eval::sheet::{self, Cell};
@@ -37,7 +37,7 @@ pub struct AutoencoderRun;
 pub struct AutoencoderModel {
     /// Side of the square images, in pixels.
     pub image_size: usize,
-    /// The autoencoder; its scale is estimated whenever the model is written.
+    /// The autoencoder; its scale is estimated at the end, and before on the validation images.
     pub autoencoder: AutoencoderConfig,
     /// Someone who judges its pictures, if anyone.
     #[serde(default)]
@@ -144,10 +144,6 @@ impl Kind for AutoencoderRun {
         };
         Err(Error::Config(problem))
     }
-
-    fn changed_data(before: &ImageData, now: &ImageData) -> Option<&'static str> {
-        ImageData::changed(before, now)
-    }
 }
 
 /// The networks of a run: only the autoencoder is of use afterwards.
@@ -177,8 +173,6 @@ impl LearningAutoencoder {
     }
 }
 
-const CONFIG: &str = "config";
-
 impl Trainable for LearningAutoencoder {
     type Parameters = AutoencoderNetworks;
 
@@ -190,21 +184,18 @@ impl Trainable for LearningAutoencoder {
         &mut self.networks
     }
 
-    fn save(&self, path: &Path) -> Result<()> {
-        let config = serde_json::to_string(&self.config).expect("configurations are plain data");
-        let metadata = Metadata::from([(CONFIG.to_string(), config)]);
-        weights::save(path, &weights::deferred(&self.networks, ""), &metadata, Precision::F32)
+    fn optimized_apart() -> &'static [&'static str] {
+        &["autoencoder.", "discriminator."]
     }
 
-    fn load(path: &Path, device: &Device) -> Result<Self> {
-        let (mut stored, metadata) = weights::load(path)?;
-        let config = metadata.get(CONFIG).and_then(|text| serde_json::from_str(text).ok());
-        let config: AutoencoderModel =
-            config.ok_or_else(|| Error::file(path, "is not of the training of an autoencoder"))?;
-        let mut model = Self::init(&config, &mut Noise::seeded(0), device)?;
-        model.networks = weights::apply(model.networks, "", &mut stored);
-        stored.finish(path)?;
-        Ok(model)
+    fn save_frozen(&self, path: &Path) -> Result<()> {
+        let metadata = Metadata::from([(CONFIG.to_string(), json!(self.config).to_string())]);
+        weights::save(path, &Weights::new(), &metadata, Precision::F32)
+    }
+
+    fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
+        let (_, metadata) = weights::load(path)?;
+        Self::init(&frozen_config(path, &metadata)?, &mut Noise::seeded(0), device)
     }
 }
 
@@ -213,7 +204,7 @@ impl Trainable for LearningAutoencoder {
 /// # Errors
 /// If the configuration is impossible.
 pub fn untrained(config: &RunConfig<AutoencoderRun>, device: &Device) -> Result<LearningAutoencoder> {
-    let mut noise = Noise::seeded(derive_seed(config.seed, &[0]));
+    let mut noise = Seed::new(config.seed).of(Purpose::Weights).noise();
     LearningAutoencoder::init(&config.model, &mut noise, &device.clone().autodiff())
 }
 
@@ -227,7 +218,7 @@ pub struct AutoencoderObjective {
 }
 
 impl AutoencoderObjective {
-    /// Trains on `training`, validates on the first images of `validation`.
+    /// Trains on `training`, validates on images spread over `validation`.
     ///
     /// # Errors
     /// If no validation image or no weights of LPIPS can be read.
@@ -246,34 +237,69 @@ impl AutoencoderObjective {
             source: training,
             config: config.clone(),
             perceptual: perceptual.transpose()?,
-            validation_images: reconstruction::images(validation, count, config.model.image_size)?,
+            validation_images: reconstruction::validation_images(validation, count, config.model.image_size)?,
             device: device.clone(),
         })
     }
 
-    /// One over the deviation of latents, so that theirs becomes 1.
-    fn scale(&self, autoencoder: &KlAutoencoder) -> Result<f64> {
+    /// One over the deviation of latents, so that theirs becomes 1: of the images to fit if the run is complete,
+    /// else of those to validate, which are at hand.
+    fn scale(&self, autoencoder: &KlAutoencoder, stage: Stage) -> Result<f64> {
         const BATCH: usize = 16;
-        let ImageData { workers, fit_images, .. } = self.config.data;
-        let (size, seed) = (self.config.model.image_size, self.config.seed);
-        let options = BatchOptions { size, batch: BATCH, seed, workers, flip: 0.0 };
-        let mut batches = data::Batches::new(self.source.clone(), options, Position::default());
-        let mut noise = Noise::seeded(derive_seed(seed, &[1]));
-        let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
-        for _ in 0..fit_images.min(self.source.len()).div_ceil(BATCH) {
-            let Some(batch) = batches.next().transpose()? else { break };
-            let latents = autoencoder.posterior(&to_pixels(&batch.images, &self.device)).sample(&mut noise);
-            for value in latents.into_data().iter::<f64>() {
-                (count, sum, squares) = (count + 1.0, sum + value, squares + value * value);
+        let seed = Seed::new(self.config.seed);
+        let mut moments = Moments::default();
+        let mut add = |number: usize, images: &[RgbImage]| {
+            let mut noise = seed.of(Purpose::LatentScale).at(number as u64).noise();
+            moments.add(autoencoder.posterior(&to_pixels(images, &self.device)).sample(&mut noise));
+        };
+        match stage {
+            Stage::Underway => {
+                self.validation_images
+                    .chunks(BATCH)
+                    .enumerate()
+                    .for_each(|(number, images)| add(number, images));
+            }
+            Stage::Complete => {
+                let ImageData { workers, fit_images, .. } = self.config.data;
+                let size = self.config.model.image_size;
+                let options = BatchOptions { size, batch: BATCH, seed, workers, flip: 0.0 };
+                let batches = data::Batches::new(self.source.clone(), options, Position::default());
+                let count = fit_images.min(self.source.len()).div_ceil(BATCH);
+                for (number, batch) in batches.take(count).enumerate() {
+                    add(number, &batch?.images);
+                }
             }
         }
-        let variance: f64 = (squares - sum * sum / count) / (count - 1.0);
+        let variance = moments.variance();
         if variance.is_finite() && variance > 0.0 {
             return Ok(variance.sqrt().recip());
         }
         Err(Error::Training(format!(
             "the variance of the latents is {variance}; train with a lower kl_weight"
         )))
+    }
+}
+
+/// Sums over many numbers.
+#[derive(Default)]
+struct Moments {
+    count: f64,
+    sum: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn add(&mut self, values: Tensor<4>) {
+        for value in values.into_data().iter::<f64>() {
+            self.count += 1.0;
+            self.sum += value;
+            self.squares += value * value;
+        }
+    }
+
+    /// Unbiased.
+    fn variance(&self) -> f64 {
+        (self.squares - self.sum * self.sum / self.count) / (self.count - 1.0)
     }
 }
 
@@ -284,6 +310,10 @@ impl Objective for AutoencoderObjective {
 
     fn examples(&self) -> usize {
         self.source.len()
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        self.source.fingerprint()
     }
 
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
@@ -361,8 +391,14 @@ impl Objective for AutoencoderObjective {
         })
     }
 
-    fn publish(&self, average: &LearningAutoencoder, path: &Path, history: &serde_json::Value) -> Result<()> {
-        let scale = self.scale(&average.networks.autoencoder)?;
+    fn publish(
+        &self,
+        average: &LearningAutoencoder,
+        path: &Path,
+        history: &serde_json::Value,
+        stage: Stage,
+    ) -> Result<()> {
+        let scale = self.scale(&average.networks.autoencoder, stage)?;
         let config = AutoencoderConfig::Kl(KlConfig { scale, shift: 0.0, ..average.config.kl()?.clone() });
         let autoencoder = average.networks.autoencoder.clone().with_scale(scale);
         save_autoencoder(path, &config, &Autoencoder::Kl(Box::new(autoencoder)), Some(history))

@@ -106,7 +106,7 @@ fn published_latents_have_variance_one() {
     let bench = bench(&[]);
     let path = bench.folder.path().join("kl.safetensors");
     let average = LearningAutoencoder { networks: bench.model.networks.valid(), ..bench.model.clone() };
-    bench.objective.publish(&average, &path, &json!({"steps": 3})).unwrap();
+    bench.objective.publish(&average, &path, &json!({"steps": 3}), Stage::Complete).unwrap();
     let device = Device::flex();
     let (config, autoencoder) =
         semanticist::model::load_autoencoder(&path, &bench.config.model.autoencoder, &device).unwrap();
@@ -132,4 +132,48 @@ fn what_cannot_be_trained_is_refused() {
         let error = RunConfig::<AutoencoderRun>::parse(CONFIG, &[setting.into()]).unwrap_err().to_string();
         assert!(error.contains(part), "{setting}: {error}");
     }
+}
+
+#[test]
+fn before_the_end_the_scale_is_that_of_the_validation_images() {
+    // One image to validate on, and other ones to fit: two different deviations.
+    let bench = bench(&["validation.images=1", "validation.samples=1"]);
+    let autoencoder = bench.model.networks.valid().autoencoder;
+    let scale = |stage| bench.objective.scale(&autoencoder, stage).unwrap();
+    let alone = autoencoder.posterior(&to_pixels(&bench.objective.validation_images, &Device::flex()));
+    let mut noise = Seed::new(bench.config.seed).of(Purpose::LatentScale).at(0).noise();
+    let mut moments = Moments::default();
+    moments.add(alone.sample(&mut noise));
+    assert_eq!(bench.objective.validation_images.len(), 1);
+    assert_eq!(scale(Stage::Underway), moments.variance().sqrt().recip());
+    assert_ne!(scale(Stage::Complete), scale(Stage::Underway));
+}
+
+#[test]
+fn the_critic_has_an_optimiser_of_its_own() {
+    use crate::checkpoint::fresh_optimizers;
+    use crate::optimizer::AdamWConfig;
+    let mut bench = bench(&["model.discriminator.from_step=2"]);
+    let config = AdamWConfig { clip_norm: 1e-3, ..AdamWConfig::default() };
+    let mut optimizers = fresh_optimizers::<LearningAutoencoder>(config);
+    let weights = |bench: &Bench| weights::collect(&bench.model.networks.clone().valid(), "");
+    let before = weights(&bench);
+    for step in 1..=3 {
+        let gradients = bench.gradients(step);
+        for optimizer in &mut optimizers {
+            let own = gradients.under(optimizer.prefix());
+            if !own.is_empty() {
+                let networks = bench.model.networks.clone();
+                bench.model.networks = optimizer.step(networks, &gradients, own.norm(), 1e-2);
+            }
+        }
+    }
+    // Its first step is the third of the run, and as long as a first step of Adam is: the learning rate,
+    // whatever the norm of the autoencoder's gradients.
+    assert_eq!([optimizers[0].steps(), optimizers[1].steps()], [3, 1]);
+    let after = weights(&bench);
+    let name = "discriminator.output.weight";
+    let [before, after] = [before, after].map(|weights| weights.get(name).unwrap().to_f32().unwrap());
+    let moved = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!((moved - 1e-2).abs() < 1e-3, "{moved}");
 }
