@@ -184,7 +184,9 @@ fn a_published_kl_autoencoder_serves_as_it_is() {
     command.args(["reconstruct", "photos/1.png", "--model", "run/model.safetensors", "--steps", "2"]);
     let output = command.args(["--tokens", "4", "-o", "sheet.png"]).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    let resumed = run("run", &["--resume", "--set", "steps=3"]);
+    let refused = stderr(&run("run", &["--resume", "--set", "steps=3"]));
+    assert!(refused.contains("steps: was 2, is 3") && refused.contains("--force"), "{refused}");
+    let resumed = run("run", &["--resume", "--force", "--set", "steps=3"]);
     assert!(resumed.status.success(), "{}", stderr(&resumed));
     assert!(folder.join("run/checkpoints/step-00000003").exists());
 }

@@ -2,7 +2,7 @@
 
 use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
 use semanticist::image::{RgbImage, from_pixels};
-use semanticist::model::generator::GeneratorModel;
+use semanticist::model::GeneratorModel;
 use semanticist::{Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 
 use crate::sheet::Cell;

@@ -1,5 +1,6 @@
 //! The autoencoder that a tokenizer's run begins with.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -9,6 +10,16 @@ use semanticist::{Error, Result, Seed};
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
 use semanticist_data::{BatchOptions, Batches, Position, Source};
+
+/// The autoencoder of the run in `out` as that was started with it: its file knew the scale and shift of its
+/// latents, which the configuration need not.
+///
+/// # Errors
+/// If the folder holds no run.
+pub fn of_run(out: &Path, asked: &AutoencoderConfig) -> Result<AutoencoderConfig> {
+    let started = RunConfig::<TokenizerRun>::read(&out.join("config.toml"), &[])?.model.autoencoder;
+    Ok(if started.has_networks_of(asked) { started } else { asked.clone() })
+}
 
 /// The autoencoder that the configuration asks for, fitted to the first images of the run's order.
 ///

@@ -51,6 +51,7 @@ fn json(config: &impl Serialize) -> Value {
 }
 
 fn compare(place: &str, before: Option<&Value>, now: Option<&Value>, changes: &mut Vec<Change>) {
+    let [before, now] = [before, now].map(|value| value.filter(|value| !value.is_null()));
     if before == now {
         return;
     }
@@ -62,7 +63,7 @@ fn compare(place: &str, before: Option<&Value>, now: Option<&Value>, changes: &m
         }
         return;
     }
-    let text = |value: Option<&Value>| value.filter(|value| !value.is_null()).map(Value::to_string);
+    let text = |value: Option<&Value>| value.map(Value::to_string);
     changes.push(Change { field: place.to_string(), before: text(before), now: text(now) });
 }
 

@@ -33,6 +33,18 @@ pub enum Error {
     /// Training cannot go on.
     #[error("{0}")]
     Training(String),
+    /// A file of weights does not say what they are of, as published checkpoints do not.
+    #[error("{}: holds weights but does not say of what; if it is a published checkpoint, say what it holds", path.display())]
+    Undescribed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file says itself what it holds, and is told from outside as well.
+    #[error("{}: is a model file of this program, which says itself what it holds", path.display())]
+    Described {
+        /// The file.
+        path: PathBuf,
+    },
     /// A model, checkpoint or token file does not hold what it should.
     #[error("{}: {problem}", path.display())]
     File {

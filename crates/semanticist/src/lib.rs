@@ -26,8 +26,10 @@ pub mod presets;
 pub mod tokenizer;
 pub mod weights;
 
+pub use burn::tensor::Device;
 pub use error::{Error, Result};
-pub use model::Model;
+pub use generator::Generator;
+pub use model::ModelFile;
 pub use noise::{Noise, Purpose, Seed};
 pub use spaces::{Latents, Pixels, Tokens};
 pub use tokenizer::{Tokenizer, TokenizerConfig};

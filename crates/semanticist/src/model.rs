@@ -1,150 +1,198 @@
-//! One model, one file: a tokenizer's weights with its configuration and history in the metadata.
+//! One model, one file: weights, with configuration and history in the metadata.
+//!
+//! [`ModelFile::open`] looks at a file, which says itself what it holds; weights are read when it is loaded.
 
+pub mod autoencoder;
 pub mod generator;
 mod memory;
-mod open;
+pub mod tokenizer;
 
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::fmt;
+use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::Device;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::autoencoder::{Autoencoder, AutoencoderConfig, KlConfig};
 use crate::error::{Error, Result};
-use crate::tokenizer::{Tokenizer, TokenizerConfig};
-use crate::weights::{self, HostTensor, Metadata, Precision, Weights, names, published};
+use crate::weights::{self, Metadata, Weights, names};
 
+pub use autoencoder::{AutoencoderFile, load_autoencoder, save_autoencoder};
+pub use generator::{GeneratorFile, GeneratorModel};
 pub use memory::{Memory, Work, shapes};
-pub use open::ModelFile;
+pub use tokenizer::{PublishedTokenizer, TokenizerFile, TokenizerModel, tokenizer_metadata};
 
 /// The metadata entry that says what kind of model a file holds.
 const KIND: &str = "semanticist.kind";
-/// The kind of a tokenizer's file.
-pub const TOKENIZER: &str = "tokenizer";
-const AUTOENCODER_ALONE: &str = "autoencoder";
 const CONFIG: &str = "config";
 const TRAINING: &str = "training";
 
-/// What a published checkpoint does not say of itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Published<'a> {
+/// What a model file can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelKind {
+    /// Encoder, decoder and autoencoder.
+    Tokenizer,
+    /// ϵLlamaGen.
+    Generator,
+    /// An autoencoder alone.
+    Autoencoder,
+}
+
+impl ModelKind {
+    /// As files say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokenizer => "tokenizer",
+            Self::Generator => "generator",
+            Self::Autoencoder => "autoencoder",
+        }
+    }
+}
+
+impl fmt::Display for ModelKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One of our files that was looked at: what it holds is known, its weights are still on the disk.
+#[derive(Debug, Clone)]
+pub enum ModelFile {
+    Tokenizer(TokenizerFile),
+    Generator(GeneratorFile),
+    Autoencoder(AutoencoderFile),
+}
+
+impl ModelFile {
+    /// Looks at a file.
+    ///
+    /// # Errors
+    /// If it is not one of ours, or damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (weights, metadata) = weights::load(path).map_err(|error| explain(path, error))?;
+        Self::of(Origin { path: path.to_path_buf(), on_disk: true, weights, metadata })
+    }
+
+    /// Looks at a file that is compiled into the program; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// If the bytes are not a model.
+    pub fn from_bytes(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        let (weights, metadata) = weights::from_bytes(name, bytes)?;
+        Self::of(Origin { path: name.into(), on_disk: false, weights, metadata })
+    }
+
+    fn of(origin: Origin) -> Result<Self> {
+        match origin.metadata.get(KIND).map(String::as_str) {
+            Some("tokenizer") => TokenizerFile::of(origin).map(Self::Tokenizer),
+            Some("generator") => GeneratorFile::of(origin).map(Self::Generator),
+            Some("autoencoder") => AutoencoderFile::of(origin).map(Self::Autoencoder),
+            Some(kind) => Err(origin.error(format!(
+                "holds one {kind}, which this version does not know; expected a tokenizer, a generator or an \
+                 autoencoder"
+            ))),
+            None => Err(Error::Undescribed { path: origin.path }),
+        }
+    }
+
     /// What it holds.
-    pub config: &'a TokenizerConfig,
-    /// The file with the autoencoder of that configuration, unless that is pixels: one of ours or a
-    /// published one.
-    pub autoencoder: Option<&'a Path>,
-}
-
-/// A tokenizer with its identity and history.
-#[derive(Debug, Clone)]
-pub struct Model {
-    pub tokenizer: Tokenizer,
-    /// How it was trained, if the file says so.
-    pub training: Option<serde_json::Value>,
-    identity: Identity,
-}
-
-impl Model {
-    /// Loads one of our files, or a published checkpoint if `published` says what it holds.
-    ///
-    /// # Errors
-    /// If the file is not a model, or missing, unused or misshapen weights are found.
-    pub fn load(path: &Path, published: Option<Published>, device: &Device) -> Result<Self> {
-        ModelFile::open(path, published)?.load(device)
-    }
-
-    /// Loads a file that is compiled into the program; `name` is what errors call it.
-    ///
-    /// # Errors
-    /// As [`Model::load`].
-    pub fn from_bytes(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
-        ModelFile::from_bytes(name, bytes)?.load(device)
-    }
-
-    /// SHA-256 of configuration and weights, in hexadecimal; computed when it is first asked for,
-    /// because it reads every weight.
-    ///
-    /// # Errors
-    /// If a published checkpoint cannot be read again.
-    pub fn hash(&self) -> Result<&str> {
-        if let Some(hash) = self.identity.hash.get() {
-            return Ok(hash);
+    pub fn kind(&self) -> ModelKind {
+        match self {
+            Self::Tokenizer(_) => ModelKind::Tokenizer,
+            Self::Generator(_) => ModelKind::Generator,
+            Self::Autoencoder(_) => ModelKind::Autoencoder,
         }
-        let unread = |error| Error::io(&self.identity.path, "read", error);
-        let computed = match &self.identity.source {
-            Source::Ours { weights, metadata } => weights::hash(weights, metadata).map_err(unread)?,
-            Source::Published { config } => {
-                let mut all = published::load(&self.identity.path)?.weights;
-                all.extend(self.tokenizer.autoencoder.to_weights());
-                weights::hash(&all, &Metadata::from([(CONFIG.into(), config.clone())])).map_err(unread)?
-            }
+    }
+
+    /// The file of a tokenizer.
+    ///
+    /// # Errors
+    /// If it is another kind of model.
+    pub fn into_tokenizer(self) -> Result<TokenizerFile> {
+        match self {
+            Self::Tokenizer(file) => Ok(file),
+            other => Err(other.origin().another_kind(other.kind(), ModelKind::Tokenizer)),
+        }
+    }
+
+    /// The file of a generator.
+    ///
+    /// # Errors
+    /// If it is another kind of model.
+    pub fn into_generator(self) -> Result<GeneratorFile> {
+        match self {
+            Self::Generator(file) => Ok(file),
+            other => Err(other.origin().another_kind(other.kind(), ModelKind::Generator)),
+        }
+    }
+
+    /// The file of an autoencoder alone.
+    ///
+    /// # Errors
+    /// If it is another kind of model.
+    pub fn into_autoencoder(self) -> Result<AutoencoderFile> {
+        match self {
+            Self::Autoencoder(file) => Ok(file),
+            other => Err(other.origin().another_kind(other.kind(), ModelKind::Autoencoder)),
+        }
+    }
+
+    fn origin(&self) -> &Origin {
+        match self {
+            Self::Tokenizer(file) => file.origin(),
+            Self::Generator(file) => file.origin(),
+            Self::Autoencoder(file) => file.origin(),
+        }
+    }
+}
+
+/// What was read of a file, and where from.
+#[derive(Debug, Clone)]
+struct Origin {
+    /// What errors call it.
+    path: std::path::PathBuf,
+    /// Whether `path` is that of a file.
+    on_disk: bool,
+    weights: Weights,
+    metadata: Metadata,
+}
+
+impl Origin {
+    fn error(&self, problem: impl Into<String>) -> Error {
+        Error::file(&self.path, problem)
+    }
+
+    fn another_kind(&self, found: ModelKind, expected: ModelKind) -> Error {
+        self.error(format!("holds one {found}, expected one {expected}"))
+    }
+
+    /// The configuration, which every model has.
+    fn config<T: DeserializeOwned>(&self) -> Result<T> {
+        self.entry(CONFIG)?
+            .ok_or_else(|| self.error("has no \"config\" entry in its metadata; it is damaged"))
+    }
+
+    fn entry<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.metadata.get(name) else {
+            return Ok(None);
         };
-        Ok(self.identity.hash.get_or_init(|| computed))
+        let read = serde_json::from_str(text);
+        read.map(Some).map_err(|error| self.error(format!("the metadata entry \"{name}\": {error}")))
     }
 }
 
-/// Where the hash of a model comes from.
-#[derive(Debug, Clone)]
-struct Identity {
-    /// What errors call the file.
-    path: PathBuf,
-    source: Source,
-    hash: OnceLock<String>,
+/// The metadata that every model has.
+fn metadata(kind: ModelKind, config: &impl Serialize) -> Metadata {
+    Metadata::from([(KIND.to_string(), kind.to_string()), (CONFIG.to_string(), json(config))])
 }
 
-#[derive(Debug, Clone)]
-enum Source {
-    /// One of our files, whose tensors are read from the disk again.
-    Ours { weights: Weights, metadata: Metadata },
-    /// A published checkpoint, which is read again, with this configuration in JSON.
-    Published { config: String },
-}
-
-impl Identity {
-    fn new(path: &Path, source: Source) -> Self {
-        Self { path: path.to_path_buf(), source, hash: OnceLock::new() }
+/// A file that is no safetensors file may be a published pickle: say what it needs.
+fn explain(path: &Path, error: Error) -> Error {
+    let pickle = ["pkl", "pt", "pth", "bin"].map(Some);
+    if pickle.contains(&path.extension().and_then(|e| e.to_str())) && path.is_file() {
+        return Error::Undescribed { path: path.to_path_buf() };
     }
-}
-
-impl Tokenizer {
-    /// Writes the model file; `training` is kept as its history.
-    ///
-    /// # Errors
-    /// If the file cannot be written; nothing is left under its name then.
-    pub fn save(
-        &self,
-        path: &Path,
-        training: Option<&serde_json::Value>,
-        precision: Precision,
-    ) -> Result<()> {
-        let mut weights = weights::deferred(&self.networks, "");
-        weights.extend(self.autoencoder.to_weights());
-        let mut metadata = tokenizer_metadata(&self.config);
-        if let Some(training) = training {
-            metadata.insert(TRAINING.to_string(), json(training));
-        }
-        weights::save(path, &weights, &metadata, precision)
-    }
-}
-
-impl Tokenizer {
-    /// Writes the networks under their published names, the frozen positions included, for PyTorch to
-    /// load; the autoencoder is not part of published checkpoints.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::save`].
-    pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
-        let mut weights = published_weights(&self.networks);
-        let positions = self.networks.decoder.positions();
-        let shape = positions.dims();
-        let values = positions.into_data().iter::<f32>().collect::<Vec<_>>();
-        weights.insert(names::FROZEN_POSITIONS, HostTensor::from_f32(&shape, &values));
-        let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
-        weights::save(path, &weights, &metadata, precision)
-    }
+    error
 }
 
 /// The parameters of networks under their published names, each read when it is written.
@@ -155,98 +203,6 @@ fn published_weights(networks: &impl Module) -> Weights {
         weights.insert(published, tensor.clone());
     }
     weights
-}
-
-/// What the metadata of a tokenizer's file must hold.
-pub fn tokenizer_metadata(config: &TokenizerConfig) -> Metadata {
-    Metadata::from([(KIND.to_string(), TOKENIZER.to_string()), (CONFIG.to_string(), json(config))])
-}
-
-/// Writes an autoencoder alone, for training runs that share it; `training` is kept as its history.
-///
-/// # Errors
-/// If the file cannot be written; nothing is left under its name then.
-pub fn save_autoencoder(
-    path: &Path,
-    config: &AutoencoderConfig,
-    autoencoder: &Autoencoder,
-    training: Option<&serde_json::Value>,
-) -> Result<()> {
-    let mut metadata = Metadata::from([
-        (KIND.to_string(), AUTOENCODER_ALONE.to_string()),
-        (CONFIG.to_string(), json(config)),
-    ]);
-    metadata.extend(training.map(|training| (TRAINING.to_string(), json(training))));
-    weights::save(path, &autoencoder.to_weights(), &metadata, Precision::F32)
-}
-
-/// Reads what [`save_autoencoder`] wrote, which must be of this configuration; or, if that is of a KL
-/// autoencoder, a published file of its weights. Returns the configuration as well: one of our files
-/// knows the scale and shift of its latents best.
-///
-/// # Errors
-/// If the file is something else, damaged, or of another configuration.
-pub fn load_autoencoder(
-    path: &Path,
-    config: &AutoencoderConfig,
-    device: &Device,
-) -> Result<(AutoencoderConfig, Autoencoder)> {
-    let mut config = config.clone();
-    let mut weights = match (weights::load(path), &config) {
-        (Ok((weights, metadata)), _) if metadata.contains_key(KIND) => {
-            let found: AutoencoderConfig = config_of(path, &metadata, AUTOENCODER_ALONE)?;
-            if !same_networks(&found, &config) {
-                let (found, expected) = (json(&found), json(&config));
-                let problem =
-                    format!("holds the autoencoder {found}, but the configuration asks for {expected}");
-                return Err(Error::file(path, problem));
-            }
-            config = found;
-            weights
-        }
-        // What is not ours, safetensors or not, may be published.
-        (_, AutoencoderConfig::Kl(config)) => weights::autoencoder::load(path, config.levels())?,
-        (Ok(_), _) => return Err(Error::file(path, "holds weights but does not say of what; fit it anew")),
-        (Err(error), _) => return Err(error),
-    };
-    let autoencoder = Autoencoder::from_weights(&config, &mut weights, device)
-        .map_err(|error| Error::file(path, error.to_string()))?;
-    weights.finish(path)?;
-    Ok((config, autoencoder))
-}
-
-/// Whether two configurations differ in the scale and shift of KL latents at most.
-fn same_networks(a: &AutoencoderConfig, b: &AutoencoderConfig) -> bool {
-    match (a, b) {
-        (AutoencoderConfig::Kl(a), AutoencoderConfig::Kl(b)) => {
-            *a == KlConfig { scale: a.scale, shift: a.shift, ..b.clone() }
-        }
-        _ => a == b,
-    }
-}
-
-/// The configuration in a file that must hold a model of kind `expected`.
-fn config_of<T: DeserializeOwned>(source: &Path, metadata: &Metadata, expected: &str) -> Result<T> {
-    match metadata.get(KIND).map(String::as_str) {
-        Some(kind) if kind == expected => {}
-        Some(kind) => return Err(Error::file(source, format!("holds one {kind}, expected one {expected}"))),
-        None => {
-            return Err(Error::file(
-                source,
-                "holds weights but does not say of what; a published checkpoint needs --config FILE.toml",
-            ));
-        }
-    }
-    entry(source, metadata, CONFIG)?
-        .ok_or_else(|| Error::file(source, "has no \"config\" entry in its metadata; it is damaged"))
-}
-
-fn entry<T: DeserializeOwned>(source: &Path, metadata: &Metadata, name: &str) -> Result<Option<T>> {
-    let Some(text) = metadata.get(name) else {
-        return Ok(None);
-    };
-    let read = serde_json::from_str(text);
-    read.map(Some).map_err(|error| Error::file(source, format!("the metadata entry \"{name}\": {error}")))
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -8,11 +8,11 @@ use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlConfig};
 use semanticist::decoder::DecoderConfig;
 use semanticist::diffusion::DiffusionConfig;
 use semanticist::encoder::EncoderConfig;
-use semanticist::model::{Published, load_autoencoder, save_autoencoder};
+use semanticist::model::{PublishedTokenizer, TokenizerFile, load_autoencoder, save_autoencoder};
 use semanticist::nn::BlockSize;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, HostTensor, Metadata, Precision, Weights, names};
-use semanticist::{Model, Noise, Pixels, TokenizerConfig};
+use semanticist::{ModelFile, Noise, Pixels, TokenizerConfig};
 use tempfile::TempDir;
 
 /// The sizes of the recording.
@@ -119,13 +119,16 @@ fn a_published_tokenizer_takes_its_autoencoder_from_another_file() {
     weights::save(&path, &renamed, &Metadata::new(), Precision::F32).unwrap();
     let file = written(&folder, &published());
 
-    let load = |autoencoder| Model::load(&path, Some(Published { config: &config, autoencoder }), &device);
+    let load = |autoencoder| {
+        TokenizerFile::published(&path, PublishedTokenizer { config: &config, autoencoder })
+            .and_then(|file| file.load(&device))
+    };
     assert!(load(None).unwrap_err().to_string().contains("--autoencoder"));
     let model = load(Some(&file)).unwrap();
     let own = folder.path().join("model.safetensors");
     model.tokenizer.save(&own, None, Precision::F16).unwrap();
     // The autoencoder keeps its precision where the rest is stored in half of it.
-    let again = Model::load(&own, None, &device).unwrap();
+    let again = ModelFile::open(&own).unwrap().into_tokenizer().unwrap().load(&device).unwrap();
     assert_eq!(latents(&again.tokenizer.autoencoder).dims(), [1, 8, 4, 4]);
     assert_eq!(
         latents(&again.tokenizer.autoencoder).into_data(),

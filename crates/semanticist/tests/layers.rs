@@ -21,7 +21,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("generator", &["nn", "diffusion", "noise", "spaces"]),
     ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
-    ("lib", &["model", "noise", "spaces", "tokenizer"]),
+    ("lib", &["generator", "model", "noise", "spaces", "tokenizer"]),
 ];
 
 /// Crates and the ones they may use.
@@ -57,7 +57,8 @@ const EXPORTS: &[(&str, &str)] = &[
     ("Pixels", "spaces"),
     ("Latents", "spaces"),
     ("Tokens", "spaces"),
-    ("Model", "model"),
+    ("ModelFile", "model"),
+    ("Generator", "generator"),
     ("Tokenizer", "tokenizer"),
     ("TokenizerConfig", "tokenizer"),
 ];

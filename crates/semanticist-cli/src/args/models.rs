@@ -24,7 +24,7 @@ pub struct ModelChoice {
 }
 
 /// What a published checkpoint does not say of itself.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct PublishedChoice {
     /// For a checkpoint as published: what it holds (TOML)
     #[arg(long, value_name = "TOML", conflicts_with = "preset")]

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use burn::tensor::Device;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
-use semanticist::model::{ModelFile, Published, Work};
-use semanticist::{Model, TokenizerConfig, presets};
+use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
+use semanticist::{Error, ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
 use semanticist_eval::generation::powers;
 use semanticist_hub::builtin::{self, Builtin};
@@ -26,12 +26,12 @@ impl ModelChoice {
     }
 
     /// The chosen model, or the one in the box, if there is memory for it.
-    pub fn load(&self, device: &Device) -> Result<Model> {
+    pub fn load(&self, device: &Device) -> Result<TokenizerModel> {
         self.load_for(Work::default(), device)
     }
 
     /// The same, if there is also memory for what is to be done with it.
-    pub fn load_for(&self, work: Work, device: &Device) -> Result<Model> {
+    pub fn load_for(&self, work: Work, device: &Device) -> Result<TokenizerModel> {
         let mut file = self.open()?;
         let trained = file.config().image_size;
         if let Some(size) = self.size.filter(|size| *size != trained) {
@@ -48,7 +48,7 @@ impl ModelChoice {
     }
 
     /// The chosen model's file, or the one in the box; a published one is fetched if it is not here.
-    pub fn open(&self) -> Result<ModelFile> {
+    pub fn open(&self) -> Result<TokenizerFile> {
         let PublishedChoice { config, preset, autoencoder } = &self.published;
         let Some(model) = &self.model else {
             if config.is_some() || preset.is_some() || autoencoder.is_some() {
@@ -72,14 +72,27 @@ impl ModelChoice {
                  or --config TOML",
             ));
         }
-        let Some(config) = config else { return Ok(ModelFile::open(&path, None)?) };
+        let Some(config) = config else { return ours(&path) };
         let autoencoder = autoencoder.as_deref().map(autoencoder_file).transpose()?;
-        let published = Published { config: &config, autoencoder: autoencoder.as_deref() };
-        Ok(ModelFile::open(&path, Some(published))?)
+        let published = PublishedTokenizer { config: &config, autoencoder: autoencoder.as_deref() };
+        published_tokenizer(&path, published)
+    }
+
+    /// The chosen file, whatever kind of model it holds.
+    pub fn open_any(&self) -> Result<ModelFile> {
+        let described = self.published.config.is_some() || self.published.preset.is_some();
+        match self.model.as_deref().map(Location::of).transpose()? {
+            Some(Location::Builtin(builtin)) => Ok(ModelFile::from_bytes(builtin.name, builtin.bytes)?),
+            Some(Location::File(path)) if !described => match ModelFile::open(&path) {
+                Ok(file) => Ok(file),
+                Err(error) => Err(undescribed(error)),
+            },
+            _ => Ok(ModelFile::Tokenizer(self.open()?)),
+        }
     }
 
     /// What is published under a known name needs no more to be said of it.
-    fn open_known(&self, known: &Known) -> Result<ModelFile> {
+    fn open_known(&self, known: &Known) -> Result<TokenizerFile> {
         let Kind::Tokenizer { preset, autoencoder } = known.kind else {
             let kind = if known.kind == Kind::Generator { "a generator" } else { "an autoencoder" };
             return Err(failure::usage(format!("--model {}: is {kind}, not a tokenizer", known.name)));
@@ -90,20 +103,40 @@ impl ModelChoice {
         };
         let autoencoder = self.published.autoencoder.as_deref().unwrap_or(Path::new(autoencoder));
         let (path, autoencoder) = (fetch::find(&known.remote())?, autoencoder_file(autoencoder)?);
-        Ok(ModelFile::open(&path, Some(Published { config: &config, autoencoder: Some(&autoencoder) }))?)
+        published_tokenizer(&path, PublishedTokenizer { config: &config, autoencoder: Some(&autoencoder) })
     }
+}
+
+/// One of our files.
+fn ours(path: &Path) -> Result<TokenizerFile> {
+    Ok(ModelFile::open(path).map_err(undescribed)?.into_tokenizer()?)
+}
+
+/// What does not say what it holds may be published.
+fn undescribed(error: Error) -> anyhow::Error {
+    match error {
+        Error::Undescribed { .. } => anyhow!("{error}: use --config FILE.toml or --preset NAME"),
+        error => error.into(),
+    }
+}
+
+fn published_tokenizer(path: &Path, published: PublishedTokenizer) -> Result<TokenizerFile> {
+    TokenizerFile::published(path, published).map_err(|error| match error {
+        Error::Described { .. } => anyhow!("{error}; leave --config, --preset and --autoencoder out"),
+        error => error.into(),
+    })
 }
 
 /// What messages call the built-in tokenizer.
 pub const BUILTIN: &str = "the built-in tokenizer";
 
 /// The built-in tokenizer, not yet on a device.
-pub fn builtin_tokenizer() -> Result<ModelFile> {
+pub fn builtin_tokenizer() -> Result<TokenizerFile> {
     builtin_file(builtin::TOKENIZER)
 }
 
-fn builtin_file(builtin: Builtin) -> Result<ModelFile> {
-    Ok(ModelFile::from_bytes(BUILTIN, builtin.bytes)?)
+fn builtin_file(builtin: Builtin) -> Result<TokenizerFile> {
+    Ok(ModelFile::from_bytes(BUILTIN, builtin.bytes)?.into_tokenizer()?)
 }
 
 impl PublishedChoice {
@@ -134,7 +167,7 @@ pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
 
 impl Sampling {
     /// The options, and how often the network is asked under them.
-    pub fn plan(&self, model: &Model) -> Result<(SampleOptions, usize)> {
+    pub fn plan(&self, model: &TokenizerModel) -> Result<(SampleOptions, usize)> {
         let guidance = Guidance::constant(self.guidance);
         let options = SampleOptions { steps: self.steps, sampler: self.sampler, guidance };
         let plan = SamplingPlan::new(&model.tokenizer.config.diffusion, &options).map_err(failure::usage)?;

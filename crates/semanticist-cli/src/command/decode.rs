@@ -8,8 +8,8 @@ use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, from_pixels, save_png};
-use semanticist::model::Work;
-use semanticist::{Model, Noise, Purpose, Seed, Tokens};
+use semanticist::model::{TokenizerModel, Work};
+use semanticist::{Noise, Purpose, Seed, Tokens};
 use semanticist_data::tokens::{TokenFileInfo, TokenReader, TokenRecord};
 use serde::Serialize;
 
@@ -39,7 +39,7 @@ struct Image {
 /// What every batch goes through.
 struct Painter<'a> {
     request: &'a Decode,
-    model: &'a Model,
+    model: &'a TokenizerModel,
     device: &'a Device,
     info: &'a TokenFileInfo,
     count: usize,
@@ -150,7 +150,7 @@ impl Painter<'_> {
 }
 
 /// Fails if the model cannot paint the tokens, or did not make them and that is not wanted.
-fn check_model(request: &Decode, info: &TokenFileInfo, model: &Model) -> Result<()> {
+fn check_model(request: &Decode, info: &TokenFileInfo, model: &TokenizerModel) -> Result<()> {
     let file = request.input.display();
     let config = &model.tokenizer.config;
     if info.token_dim != config.token_dim || info.tokens > config.tokens {

@@ -8,8 +8,8 @@ use anyhow::Result;
 use burn::tensor::Device;
 use rayon::prelude::*;
 use semanticist::image::{Fit, RgbImage, decode, fit, to_pixels};
-use semanticist::model::Work;
-use semanticist::{Error, Model};
+use semanticist::model::{TokenizerModel, Work};
+use semanticist::Error;
 use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 use semanticist_data::{Broken, Record, Source};
 use serde::Serialize;
@@ -41,7 +41,7 @@ struct Skipped {
 
 /// What every batch goes through.
 struct Encoder<'a> {
-    model: &'a Model,
+    model: &'a TokenizerModel,
     device: &'a Device,
     count: usize,
     fit: Fit,

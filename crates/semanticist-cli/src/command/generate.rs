@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{Guidance, SampleOptions};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
-use semanticist::model::generator::GeneratorModel;
-use semanticist::{Model, Noise, Purpose, Seed, Tokens, presets};
+use semanticist::model::{GeneratorModel, TokenizerModel};
+use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
 use semanticist_eval::generation::{Painting, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin::{self, Builtin};
@@ -62,7 +62,7 @@ pub fn run(request: &Generate) -> Result<()> {
 }
 
 fn builtin_generator(builtin: Builtin, device: &Device) -> Result<GeneratorModel> {
-    Ok(GeneratorModel::from_bytes("the built-in generator", builtin.bytes, device)?)
+    Ok(ModelFile::from_bytes("the built-in generator", builtin.bytes)?.into_generator()?.load(device)?)
 }
 
 /// The chosen generator, or the one in the box.
@@ -81,11 +81,14 @@ fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
         }
     };
     let config = preset.map(presets::generator).transpose().map_err(failure::usage)?;
-    Ok(GeneratorModel::load(&path, config.as_ref(), device)?)
+    Ok(match config {
+        Some(config) => GeneratorModel::published(&path, &config, device)?,
+        None => ModelFile::open(&path)?.into_generator()?.load(device)?,
+    })
 }
 
 /// The tokenizer must understand what the generator says.
-fn check_tokens(model: &GeneratorModel, tokenizer: &Model) -> Result<()> {
+fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Result<()> {
     let (drawn, config) = (&model.generator.config, &tokenizer.tokenizer.config);
     if drawn.token_dim != config.token_dim || drawn.tokens > config.tokens {
         return Err(failure::usage(format!(

@@ -1,32 +1,27 @@
 //! `semanticist models` of generators.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use semanticist::model::generator::{self, GeneratorModel};
+use semanticist::model::{GeneratorFile, GeneratorModel};
 use semanticist::presets;
+use semanticist_hub::builtin;
 use serde_json::json;
 
-use super::models::{grouped, mebibytes, tree};
+use super::models::{grouped, history, mebibytes, size, tree};
 use crate::args::{ModelsExport, ModelsImport};
 use crate::output;
 
-/// Whether a file is one of our generators'.
-pub fn holds_one(path: &Path) -> bool {
-    path.is_file() && generator::is_one(path)
-}
-
-pub fn info(path: &Path, as_json: bool) -> Result<()> {
-    let model = GeneratorModel::load(path, None, &Device::flex())?;
-    let bytes = std::fs::metadata(path)?.len();
+pub fn info(file: GeneratorFile, as_json: bool) -> Result<()> {
+    let (name, bytes) = size(file.path(), builtin::GENERATOR.name)?;
+    let model = file.load(&Device::flex())?;
     let parameters = model.generator.networks.num_params();
     let config = serde_json::to_value(&model.generator.config)?;
     if as_json {
         return output::print_json(&json!({
-            "file": path.display().to_string(),
+            "file": name,
             "bytes": bytes,
             "kind": "generator",
             "config": config,
@@ -36,7 +31,7 @@ pub fn info(path: &Path, as_json: bool) -> Result<()> {
             "training": model.training,
         }));
     }
-    let mut text = format!("{}\n\n", path.display());
+    let mut text = format!("{name}\n\n");
     writeln!(text, "size         {}", mebibytes(bytes))?;
     writeln!(text, "kind         generator")?;
     writeln!(text, "parameters   {}", grouped(parameters))?;
@@ -49,13 +44,7 @@ pub fn info(path: &Path, as_json: bool) -> Result<()> {
             writeln!(text, "  {number:>4}  {names}")?;
         }
     }
-    match &model.training {
-        Some(training) => {
-            writeln!(text, "\ntraining")?;
-            tree(&mut text, training, 1)?;
-        }
-        None => writeln!(text, "\ntraining     not recorded in the file")?,
-    }
+    history(&mut text, model.training.as_ref())?;
     output::print(&text)
 }
 
@@ -64,7 +53,7 @@ pub fn import(request: &ModelsImport) -> Option<Result<()>> {
     let preset = request.published.preset.as_deref()?;
     let config = presets::generator(preset).ok()?;
     let run = || {
-        let mut model = GeneratorModel::load(&request.file, Some(&config), &Device::flex())?;
+        let mut model = GeneratorModel::published(&request.file, &config, &Device::flex())?;
         model.training = Some(json!({ "imported_from": request.file.display().to_string() }));
         model.save(&request.output, request.precision.into())?;
         output::print(&format!("done: {}", request.output.display()))
@@ -72,8 +61,8 @@ pub fn import(request: &ModelsImport) -> Option<Result<()>> {
     Some(run())
 }
 
-pub fn export(path: &Path, request: &ModelsExport) -> Result<()> {
-    let model = GeneratorModel::load(path, None, &Device::flex())?;
+pub fn export(file: GeneratorFile, request: &ModelsExport) -> Result<()> {
+    let model = file.load(&Device::flex())?;
     model.export_published(&request.output, request.precision.into())?;
     output::print(&format!("done: {}", request.output.display()))
 }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use semanticist::model::{self, ModelFile, shapes};
-use semanticist::{TokenizerConfig, presets};
+use semanticist::model::shapes;
+use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_hub::{Cached, Hub, KNOWN, Kind, Known, builtin};
 use serde::Serialize;
 
@@ -110,14 +110,20 @@ fn own(cached: &Cached) -> Option<Entry> {
     if cached.path.extension()? != "safetensors" {
         return None;
     }
-    let file = ModelFile::open(&cached.path, None).ok()?;
+    let file = ModelFile::open(&cached.path).ok()?;
     Some(Entry {
         name: cached.remote.to_string(),
-        kind: model::TOKENIZER,
+        kind: file.kind().name(),
         place: Place::Cache,
         bytes: std::fs::metadata(&cached.path).ok().map(|found| found.len()),
         licence: "unknown",
-        about: about(file.config()),
+        about: match &file {
+            ModelFile::Tokenizer(file) => about(file.config()),
+            ModelFile::Generator(file) => {
+                format!("{} tokens of {} classes", file.config().tokens, file.config().classes)
+            }
+            ModelFile::Autoencoder(file) => format!("{} channels", file.config().channels()),
+        },
         source: Some(cached.remote.to_string()),
     })
 }

@@ -1,19 +1,19 @@
 //! `semanticist models`: what a model file holds.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use semanticist::model::{Memory, Work, shapes};
-use semanticist::{Model, TokenizerConfig};
+use semanticist::model::{AutoencoderFile, Memory, TokenizerFile, Work, shapes};
+use semanticist::{ModelFile, TokenizerConfig};
 use semanticist_hub::{Known, builtin};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::choice::{BUILTIN, builtin_tokenizer};
 use super::generators;
 use super::preflight::{self, gibibytes};
-use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo};
+use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 use crate::memory::available;
 use crate::{failure, output};
 
@@ -43,14 +43,59 @@ struct Parameters {
 }
 
 pub fn info(request: &ModelsInfo) -> Result<()> {
-    if let Some(path) = request.file.as_deref().filter(|path| generators::holds_one(path)) {
-        return generators::info(path, request.json);
+    let choice = ModelChoice::of(request.file.clone(), &request.published);
+    match choice.open_any()? {
+        ModelFile::Tokenizer(file) => tokenizer(file, request.json),
+        ModelFile::Generator(file) => generators::info(file, request.json),
+        ModelFile::Autoencoder(file) => autoencoder(&file, request.json),
     }
-    let file = ModelChoice::of(request.file.clone(), &request.published).open()?;
-    let (name, bytes) = match file.path() {
+}
+
+fn autoencoder(file: &AutoencoderFile, as_json: bool) -> Result<()> {
+    let (name, bytes) = size(file.path(), "")?;
+    let shapes = file.config().shapes(&Device::flex());
+    let parameters = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
+    let (config, training) = (serde_json::to_value(file.config())?, file.training()?);
+    if as_json {
+        return output::print_json(&json!({
+            "file": name, "bytes": bytes, "kind": "autoencoder", "config": config,
+            "parameters": { "total": parameters }, "training": training,
+        }));
+    }
+    let mut text = format!("{name}\n\n");
+    writeln!(text, "size         {}", mebibytes(bytes))?;
+    writeln!(text, "kind         autoencoder")?;
+    writeln!(text, "parameters   {}", grouped(parameters))?;
+    writeln!(text, "\nconfiguration")?;
+    tree(&mut text, &config, 1)?;
+    history(&mut text, training.as_ref())?;
+    output::print(&text)
+}
+
+/// What to call a file, and its size in bytes.
+pub fn size(path: Option<&Path>, builtin: &str) -> Result<(String, u64)> {
+    Ok(match path {
         Some(path) => (path.display().to_string(), std::fs::metadata(path)?.len()),
-        None => (BUILTIN.to_string(), builtin::TOKENIZER.bytes.len() as u64),
-    };
+        None => {
+            let found = builtin::ALL.into_iter().find(|known| known.name == builtin);
+            (format!("{builtin} (built in)"), found.map_or(0, |found| found.bytes.len() as u64))
+        }
+    })
+}
+
+/// How a model came to be, if its file says so.
+pub fn history(text: &mut String, training: Option<&Value>) -> std::fmt::Result {
+    match training {
+        Some(training) => {
+            writeln!(text, "\ntraining")?;
+            tree(text, training, 1)
+        }
+        None => writeln!(text, "\ntraining     not recorded in the file"),
+    }
+}
+
+fn tokenizer(file: TokenizerFile, as_json: bool) -> Result<()> {
+    let (name, bytes) = size(file.path(), builtin::TOKENIZER.name)?;
     let (memory, parameters) = (file.memory()?, parameters(file.config())?);
     let (training, mut config) = (file.training()?, file.config().clone());
     let hash = match preflight::check(&memory, Work::default()) {
@@ -66,7 +111,7 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
         }
     };
     let info = Info { file: name, bytes, hash, config, parameters, memory, available: available(), training };
-    if request.json { output::print_json(&info) } else { output::print(&text(&info)?) }
+    if as_json { output::print_json(&info) } else { output::print(&text(&info)?) }
 }
 
 pub fn import(request: &ModelsImport) -> Result<()> {
@@ -86,12 +131,15 @@ pub fn import(request: &ModelsImport) -> Result<()> {
 
 pub fn export(request: &ModelsExport) -> Result<()> {
     output::check_file(&request.output)?;
-    if let Some(path) = request.file.as_deref().filter(|path| generators::holds_one(path)) {
-        return generators::export(path, request);
-    }
-    let model = match &request.file {
-        Some(path) => Model::load(path, None, &Device::flex())?,
-        None => builtin_tokenizer()?.load(&Device::flex())?,
+    let choice = ModelChoice::of(request.file.clone(), &PublishedChoice::default());
+    let model = match choice.open_any()? {
+        ModelFile::Tokenizer(file) => file.load(&Device::flex())?,
+        ModelFile::Generator(file) => return generators::export(file, request),
+        ModelFile::Autoencoder(_) => {
+            return Err(failure::usage(
+                "the file holds an autoencoder, which has no published form of its own",
+            ));
+        }
     };
     model.tokenizer.export_published(&request.output, request.precision.into())?;
     output::print(&format!("done: {}", request.output.display()))
@@ -129,13 +177,7 @@ fn text(info: &Info) -> Result<String> {
     }
     writeln!(text, "\nconfiguration")?;
     tree(&mut text, &serde_json::to_value(&info.config)?, 1)?;
-    match &info.training {
-        Some(training) => {
-            writeln!(text, "\ntraining")?;
-            tree(&mut text, training, 1)?;
-        }
-        None => writeln!(text, "\ntraining     not recorded in the file")?,
-    }
+    history(&mut text, info.training.as_ref())?;
     Ok(text)
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use semanticist::diffusion::SampleOptions;
 use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
-use semanticist::model::Work;
-use semanticist::{Model, Noise, Pixels, Purpose, Seed, Tokens};
+use semanticist::model::{TokenizerModel, Work};
+use semanticist::{Noise, Pixels, Purpose, Seed, Tokens};
 use semanticist_eval::quality::{self, Quality};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin;
@@ -56,7 +56,7 @@ struct Job {
 
 /// What every image is painted with.
 struct Painter<'a> {
-    model: &'a Model,
+    model: &'a TokenizerModel,
     device: &'a Device,
     counts: Vec<usize>,
     options: SampleOptions,

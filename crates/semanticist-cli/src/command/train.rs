@@ -32,6 +32,9 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &request.run.settings)?;
     let device = request.machine.start()?;
     let (training, validation) = sources(&request.run.data)?;
+    if request.place.resume && check_fresh(&request.place.out).is_err() {
+        config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
+    }
     let given = match &request.autoencoder {
         Some(path) => {
             let path = autoencoder_file(path)?;

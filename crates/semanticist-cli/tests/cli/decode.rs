@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use semanticist::Model;
+use semanticist::ModelFile;
 use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 use super::{Folder, near, size};
@@ -19,8 +19,15 @@ fn encoded() -> Folder {
 /// A file of random tokens of the model, with these paths.
 fn write_tokens(folder: &Folder, name: &str, paths: &[&str], value: f32) {
     let device = burn::tensor::Device::flex();
-    let model_hash =
-        Model::load(&folder.path("model.safetensors"), None, &device).unwrap().hash().unwrap().to_string();
+    let model_hash = ModelFile::open(&folder.path("model.safetensors"))
+        .unwrap()
+        .into_tokenizer()
+        .unwrap()
+        .load(&device)
+        .unwrap()
+        .hash()
+        .unwrap()
+        .to_string();
     let info = TokenFileInfo { model_hash, tokens: 4, token_dim: 4 };
     let mut writer = TokenWriter::create(&folder.path(name), info).unwrap();
     for path in paths {

@@ -2,9 +2,9 @@
 
 use burn::tensor::Device;
 use semanticist::generator::{Generator, GeneratorConfig, GeneratorNetworks};
-use semanticist::model::generator::GeneratorModel;
+use semanticist::model::GeneratorModel;
 use semanticist::weights::{self, HostTensor, Precision};
-use semanticist::{Model, Noise};
+use semanticist::{ModelFile, Noise};
 
 use super::{Folder, size};
 
@@ -34,7 +34,12 @@ fn write(folder: &Folder, name: &str, config: &str) {
         drawn.insert(name, HostTensor::from_f32(tensor.shape(), &values));
     }
     let networks = weights::apply(networks, "", &mut drawn);
-    let tokenizer = Model::load(&folder.path("model.safetensors"), None, &device).unwrap();
+    let tokenizer = ModelFile::open(&folder.path("model.safetensors"))
+        .unwrap()
+        .into_tokenizer()
+        .unwrap()
+        .load(&device)
+        .unwrap();
     let model = GeneratorModel {
         generator: Generator { config, networks },
         classes: ["goldfish, Carassius auratus", "tabby cat", "wok"].map(String::from).to_vec(),

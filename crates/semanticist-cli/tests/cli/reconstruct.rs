@@ -107,7 +107,7 @@ fn what_cannot_be_asked_for_is_said() {
     let folder = Folder::new();
     folder.photo("cat.png", 3);
     let cases = [
-        ("--tokens 0", "whole number from 1"),
+        ("--tokens 9", "use 0 to"),
         ("--tokens 5", "the model has 4 tokens per image; use 1 to 4"),
         ("--tokens two", "whole number from 1"),
         ("--tokens 1,,2", "whole number from 1"),

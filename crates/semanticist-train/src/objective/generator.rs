@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::generator::{
     GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, TokenGuidance,
 };
-use semanticist::model::generator::GeneratorModel;
+use semanticist::model::GeneratorModel;
 use semanticist::weights::{self, Metadata, Precision, Weights};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@ use semanticist::files::write_atomically;
 use semanticist::model::{shapes, tokenizer_metadata};
 use semanticist::weights::Dtype;
 use semanticist::weights::header::{self, Entry};
-use semanticist::{Model, Noise, Result, TokenizerConfig};
+use semanticist::{ModelFile, Noise, Result, TokenizerConfig};
 
 use super::Measured;
 use super::jobs::{Scratch, median, seconds_of};
@@ -33,7 +33,7 @@ pub fn load(
         write(&path, config, &shapes)?;
     }
     let mut outcome = Ok(());
-    let mut job = || match Model::load(&path, None, device) {
+    let mut job = || match ModelFile::open(&path).and_then(|file| file.into_tokenizer()?.load(device)) {
         Ok(model) => drop(black_box(model)),
         Err(error) => outcome = Err(error),
     };

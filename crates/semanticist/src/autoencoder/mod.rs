@@ -42,6 +42,14 @@ pub enum AutoencoderConfig {
 }
 
 impl AutoencoderConfig {
+    /// Whether this differs from `other` in the scale and shift of KL latents at most.
+    pub fn has_networks_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Kl(a), Self::Kl(b)) => *a == KlConfig { scale: a.scale, shift: a.shift, ..b.clone() },
+            _ => self == other,
+        }
+    }
+
     /// A published autoencoder by name: see [`KlConfig::preset_names`].
     ///
     /// # Errors

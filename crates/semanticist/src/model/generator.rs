@@ -5,15 +5,71 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{CONFIG, KIND, TRAINING, config_of, entry, json, published_weights};
+use super::{CONFIG, ModelFile, ModelKind, Origin, TRAINING, json, metadata, published_weights};
 use crate::error::{Error, Result};
 use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use crate::noise::Noise;
 use crate::weights::{self, Metadata, Precision, Weights, published};
 
-const GENERATOR: &str = "generator";
 const CLASSES: &str = "classes";
 const TOKENIZER: &str = "tokenizer";
+
+/// A file on its way to become a [`GeneratorModel`].
+#[derive(Debug, Clone)]
+pub struct GeneratorFile {
+    origin: Origin,
+    config: GeneratorConfig,
+    classes: Vec<String>,
+}
+
+impl GeneratorFile {
+    pub(super) fn of(origin: Origin) -> Result<Self> {
+        let config: GeneratorConfig = origin.config()?;
+        config.validate().map_err(|error| origin.error(error.to_string()))?;
+        let classes: Vec<String> = origin.entry(CLASSES)?.unwrap_or_default();
+        if !classes.is_empty() && classes.len() != config.classes {
+            let (found, expected) = (classes.len(), config.classes);
+            return Err(origin.error(format!("names {found} classes, expected {expected} or none")));
+        }
+        Ok(Self { origin, config, classes })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The file, unless it is compiled into the program.
+    pub fn path(&self) -> Option<&Path> {
+        self.origin.on_disk.then_some(&self.origin.path)
+    }
+
+    /// The configuration that the model was trained with.
+    pub fn config(&self) -> &GeneratorConfig {
+        &self.config
+    }
+
+    /// Places the weights on `device`.
+    ///
+    /// # Errors
+    /// If missing, unused or misshapen weights are found.
+    pub fn load(self, device: &Device) -> Result<GeneratorModel> {
+        let Self { origin, config, classes } = self;
+        let tokenizer = origin.metadata.get(TOKENIZER).cloned();
+        let training = origin.entry(TRAINING)?;
+        let generator = placed(&origin.path, &config, origin.weights, device)?;
+        Ok(GeneratorModel { generator, classes, tokenizer, training })
+    }
+}
+
+impl Generator {
+    /// Loads a generator's file.
+    ///
+    /// # Errors
+    /// If it is not one of ours, or missing, unused or misshapen weights are found.
+    pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Ok(ModelFile::open(path.as_ref())?.into_generator()?.load(device)?.generator)
+    }
+}
 
 /// A generator with what is known of its classes and tokens.
 #[derive(Debug, Clone)]
@@ -28,44 +84,14 @@ pub struct GeneratorModel {
 }
 
 impl GeneratorModel {
-    /// Loads one of our files, or a published checkpoint if `published` says what it holds.
+    /// Loads a published checkpoint, which does not say what it holds.
     ///
     /// # Errors
     /// If the file holds something else, or missing, unused or misshapen weights are found.
-    pub fn load(path: &Path, published: Option<&GeneratorConfig>, device: &Device) -> Result<Self> {
-        match published {
-            Some(config) => {
-                let weights = published::load(path)?.weights;
-                let generator = placed(path, config, weights, device)?;
-                Ok(Self { generator, classes: Vec::new(), tokenizer: None, training: None })
-            }
-            None => {
-                let (weights, metadata) = weights::load(path)?;
-                Self::build(path, weights, &metadata, device)
-            }
-        }
-    }
-
-    /// Loads a file that is compiled into the program; `name` is what errors call it.
-    ///
-    /// # Errors
-    /// As [`GeneratorModel::load`].
-    pub fn from_bytes(name: &str, bytes: &'static [u8], device: &Device) -> Result<Self> {
-        let (weights, metadata) = weights::from_bytes(name, bytes)?;
-        Self::build(Path::new(name), weights, &metadata, device)
-    }
-
-    fn build(path: &Path, weights: Weights, metadata: &Metadata, device: &Device) -> Result<Self> {
-        let config: GeneratorConfig = config_of(path, metadata, GENERATOR)?;
-        let classes: Vec<String> = entry(path, metadata, CLASSES)?.unwrap_or_default();
-        if !classes.is_empty() && classes.len() != config.classes {
-            let (found, expected) = (classes.len(), config.classes);
-            return Err(Error::file(path, format!("names {found} classes, expected {expected} or none")));
-        }
-        let tokenizer = metadata.get(TOKENIZER).cloned();
-        let training = entry(path, metadata, TRAINING)?;
-        let generator = placed(path, &config, weights, device)?;
-        Ok(Self { generator, classes, tokenizer, training })
+    pub fn published(path: &Path, config: &GeneratorConfig, device: &Device) -> Result<Self> {
+        let weights = published::load(path)?.weights;
+        let generator = placed(path, config, weights, device)?;
+        Ok(Self { generator, classes: Vec::new(), tokenizer: None, training: None })
     }
 
     /// The class of a name or number. A name may be one of several that a class has, between commas, in
@@ -113,11 +139,8 @@ impl GeneratorModel {
     /// # Errors
     /// If it cannot be written; nothing is left under its name then.
     pub fn save(&self, path: &Path, precision: Precision) -> Result<()> {
-        let mut metadata = Metadata::from([
-            (KIND.to_string(), GENERATOR.to_string()),
-            (CONFIG.to_string(), json(&self.generator.config)),
-            (CLASSES.to_string(), json(&self.classes)),
-        ]);
+        let mut metadata = metadata(ModelKind::Generator, &self.generator.config);
+        metadata.insert(CLASSES.to_string(), json(&self.classes));
         metadata.extend(self.tokenizer.clone().map(|hash| (TOKENIZER.to_string(), hash)));
         metadata.extend(self.training.as_ref().map(|training| (TRAINING.to_string(), json(training))));
         weights::save(path, &weights::deferred(&self.generator.networks, ""), &metadata, precision)
@@ -131,11 +154,6 @@ impl GeneratorModel {
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.generator.config))]);
         weights::save(path, &published_weights(&self.generator.networks), &metadata, precision)
     }
-}
-
-/// Whether a file is a generator's, by its metadata.
-pub fn is_one(path: &Path) -> bool {
-    weights::load(path).is_ok_and(|(_, metadata)| metadata.get(KIND).is_some_and(|kind| kind == GENERATOR))
 }
 
 fn placed(path: &Path, config: &GeneratorConfig, mut weights: Weights, device: &Device) -> Result<Generator> {
