@@ -228,12 +228,19 @@ fn with_width(mut shape: Shape, width: usize) -> Shape {
     shape
 }
 
-pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+pub fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
     let outputs = weight.shape()[0];
     let shape = with_width(x.shape(), outputs);
     let product = B::float_matmul(as_rows::<B>(x), B::float_transpose(weight));
-    let bias = B::float_reshape(bias, Shape::new([1, outputs]));
-    B::float_reshape(B::float_add(product, bias), shape)
+    let y = match bias {
+        Some(bias) => B::float_add(product, B::float_reshape(bias, Shape::new([1, outputs]))),
+        None => product,
+    };
+    B::float_reshape(y, shape)
 }
 
 pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
@@ -241,14 +248,15 @@ pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTens
     B::float_reshape(B::float_matmul(as_rows::<B>(grad), weight), shape)
 }
 
-pub fn linear_backward_parameters<B: Backend>(
-    x: FloatTensor<B>,
-    grad: FloatTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+pub fn linear_backward_weight<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_matmul(B::float_transpose(as_rows::<B>(grad)), as_rows::<B>(x))
+}
+
+/// The gradient of a bias over the last axis: the sum over all others, `[.., O]` -> `[O]`.
+pub fn backward_bias<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
     let grad = as_rows::<B>(grad);
     let outputs = grad.shape()[1];
-    let d_weight = B::float_matmul(B::float_transpose(grad.clone()), as_rows::<B>(x));
-    (d_weight, B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs])))
+    B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs]))
 }
 
 pub fn adamw<B: Backend>(

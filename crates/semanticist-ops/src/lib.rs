@@ -98,16 +98,19 @@ pub fn attention(qkv: Tensor<3>, heads: usize, visibility: Visibility) -> Tensor
     Tensor::from_dispatch(<Dispatch as Operators>::fused_attention(qkv.into_dispatch(), heads, open).0)
 }
 
-/// `x weightᵀ + bias` over the last axis.
+/// `x weightᵀ + bias` over the last axis; without a bias, the product alone.
 ///
 /// # Shapes
 /// - `x`: `[.., I]`
 /// - `weight`: `[O, I]`
 /// - `bias`: `[O]`
 /// - result: `[.., O]`
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Operators>::fused_linear(x, weight, bias))
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => <Dispatch as Operators>::fused_linear_biased(x, weight, bias.into_dispatch()),
+        None => <Dispatch as Operators>::fused_linear(x, weight),
+    })
 }
 
 /// One step of AdamW: the new parameter, first and second moment. Not differentiable.
@@ -133,5 +136,7 @@ pub fn blend<const D: usize>(a: Tensor<D>, b: Tensor<D>, weight: f64) -> Tensor<
     Tensor::from_dispatch(<Dispatch as Operators>::fused_blend(a.into_dispatch(), b.into_dispatch(), weight))
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -109,23 +109,23 @@ fn linear_layers_match_their_compositions() {
     let (weight, bias) = (primitive(&noise([150, 19], 3)), primitive(&noise([150], 4)));
     for rows in [1, 3, 600] {
         let x = primitive(&noise([2, rows, 19], 1));
-        let native = Flex::fused_linear(x.clone(), weight.clone(), bias.clone());
-        assert_close(native, composed::linear::<Flex>(x, weight.clone(), bias.clone()), 2e-6);
+        let native = Flex::fused_linear_biased(x.clone(), weight.clone(), bias.clone());
+        assert_close(native, composed::linear::<Flex>(x, weight.clone(), Some(bias.clone())), 2e-6);
     }
     // Long rows, which are taken in parts, beside whole and cut tiles.
     let (weight_long, bias_long) = (primitive(&noise([100, 2500], 3)), primitive(&noise([100], 4)));
     for rows in [9, 16, 61] {
         let x = primitive(&noise([1, rows, 2500], 1));
-        let native = Flex::fused_linear(x.clone(), weight_long.clone(), bias_long.clone());
-        assert_close(native, composed::linear::<Flex>(x, weight_long.clone(), bias_long.clone()), 5e-6);
+        let native = Flex::fused_linear_biased(x.clone(), weight_long.clone(), bias_long.clone());
+        let reference = composed::linear::<Flex>(x, weight_long.clone(), Some(bias_long.clone()));
+        assert_close(native, reference, 5e-6);
     }
     let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 150], 2)));
     let native = Flex::fused_linear_backward_input(weight.clone(), g.clone());
     assert_close(native, composed::linear_backward_input::<Flex>(weight, g.clone()), 2e-6);
-    let native = Flex::fused_linear_backward_parameters(x.clone(), g.clone());
-    let reference = composed::linear_backward_parameters::<Flex>(x, g);
-    assert_close(native.0, reference.0, 1e-5);
-    assert_close(native.1, reference.1, 1e-5);
+    let native = Flex::fused_linear_backward_weight(x.clone(), g.clone());
+    assert_close(native, composed::linear_backward_weight::<Flex>(x, g.clone()), 1e-5);
+    assert_close(Flex::fused_linear_backward_bias(g.clone()), composed::backward_bias::<Flex>(g), 1e-5);
 }
 
 #[test]
@@ -244,13 +244,13 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
     let flat = |x| reshaped::<Flex>(x, Shape::new([5]));
     check_gradient(
         x.clone(),
-        |x| linear(x, lifted(&weight), lifted(&bias).reshape([5])),
-        |x| composed::linear::<Flex>(x, exact(&weight), flat(exact(&bias))),
+        |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5]))),
+        |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias)))),
     );
     check_gradient(
         weight.clone(),
-        |weight| linear(Tensor::from_inner(x.clone()), weight, lifted(&bias).reshape([5])),
-        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, flat(exact(&bias))),
+        |weight| linear(Tensor::from_inner(x.clone()), weight, None),
+        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, None),
     );
 }
 

@@ -127,14 +127,12 @@ impl Operators for Flex {
         })
     }
 
-    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let rows = x.layout().num_elements() / last(x.layout().shape());
-        timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
-            let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-            let outputs = weight.layout().shape()[0];
-            let y = linear::forward(x.storage(), weight.storage(), bias.storage());
-            tensor(y, with_width(x.layout().shape(), outputs))
-        })
+    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        linear(x, weight, None)
+    }
+
+    fn fused_linear_biased(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        linear(x, weight, Some(bias))
     }
 
     fn fused_linear_backward_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -146,13 +144,20 @@ impl Operators for Flex {
         })
     }
 
-    fn fused_linear_backward_parameters(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
+    fn fused_linear_backward_weight(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
         timed("linear, backward to weights", || {
             let (x, grad) = (contiguous(x), contiguous(grad));
             let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
-            let (d_weight, d_bias) =
-                linear::backward_parameters(x.storage(), grad.storage(), inputs, outputs);
-            (tensor(d_weight, Shape::new([outputs, inputs])), tensor(d_bias, Shape::new([outputs])))
+            let d_weight = linear::backward_weight(x.storage(), grad.storage(), inputs, outputs);
+            tensor(d_weight, Shape::new([outputs, inputs]))
+        })
+    }
+
+    fn fused_linear_backward_bias(grad: FlexTensor) -> FlexTensor {
+        timed("linear, backward to bias", || {
+            let grad = contiguous(grad);
+            let outputs = last(grad.layout().shape());
+            tensor(linear::backward_bias(grad.storage(), outputs), Shape::new([outputs]))
         })
     }
 
@@ -176,9 +181,20 @@ impl Operators for Flex {
     fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
         timed("moving average", || {
             let (a, b) = (contiguous(a), contiguous(b));
-            tensor(update::blend(a.storage(), b.storage(), weight as f32), a.layout().shape().clone())
+            tensor(update::blend(a.storage(), b.storage(), weight), a.layout().shape().clone())
         })
     }
+}
+
+fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
+    let rows = x.layout().num_elements() / last(x.layout().shape());
+    timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+        let [outputs, inputs] = weight.layout().shape().dims();
+        let bias = bias.as_ref().map(|bias| bias.storage());
+        let y = linear::forward(x.storage(), weight.storage(), bias, inputs);
+        tensor(y, with_width(x.layout().shape(), outputs))
+    })
 }
 
 /// A pointer that threads may share because each task writes a region of its own.

@@ -30,9 +30,7 @@ impl Projection {
     /// # Shapes
     /// `[.., inputs]` -> `[.., outputs]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = self.weight.val();
-        let bias = Tensor::zeros([weight.dims()[0]], &weight.device());
-        ops::linear(x, weight, bias)
+        ops::linear(x, self.weight.val(), None)
     }
 }
 
