@@ -25,6 +25,7 @@ pub unsafe fn product(
     factor: f32,
     parallelism: gemm::Parallelism,
 ) {
+    // SAFETY: the caller vouches for the three matrices, and nothing else is touched.
     unsafe {
         gemm::gemm(
             m,
@@ -84,6 +85,7 @@ const STRIP: usize = 128;
 /// x `[rows, inputs]`, weight `[outputs, inputs]`, bias `[outputs]` -> `[rows, outputs]`.
 pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -> Vec<f32> {
     let [rows, outputs] = [x, weight].map(|matrix| matrix.len() / inputs);
+    assert_eq!(x.len(), rows * inputs, "weights for {inputs} inputs");
     if rows <= FEW {
         return forward_few(x, weight, bias, inputs);
     }
@@ -94,16 +96,20 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -
     let mut y = repeated(bias, rows, outputs);
     let (left, right) = (by_rows(x.as_ptr(), inputs), transposed(weight.as_ptr(), inputs));
     let out = by_rows(y.as_mut_ptr(), outputs);
-    // SAFETY: y was filled to [rows, outputs]; x and weight hold whole rows by the divisions above.
+    // SAFETY: y holds [rows, outputs]; x and weight hold whole rows by the divisions above.
     unsafe { product(sizes, out, bias.map(|_| 1.0), left, right, 1.0, parallelism(sizes)) };
     y
 }
 
 /// The bias in each of so many rows, to which a product is added; without one, zeros.
+///
+/// # Panics
+/// If there is not one bias for each output.
 pub fn repeated(bias: Option<&[f32]>, rows: usize, outputs: usize) -> Vec<f32> {
     let Some(bias) = bias else {
         return vec![0.0; rows * outputs];
     };
+    assert_eq!(bias.len(), outputs, "one bias for each output");
     let mut y = Vec::with_capacity(rows * outputs);
     for _ in 0..rows {
         y.extend_from_slice(bias);
@@ -142,18 +148,20 @@ fn forward_few(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -
 
 pub fn backward_input(weight: &[f32], grad: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let sizes = [grad.len() / outputs, inputs, outputs];
+    assert_eq!(weight.len(), outputs * inputs, "weights [{outputs}, {inputs}]");
     let mut d_x = vec![0.0; sizes[0] * inputs];
     let (left, right) = (by_rows(grad.as_ptr(), outputs), by_rows(weight.as_ptr(), inputs));
-    // SAFETY: as in `forward`.
+    // SAFETY: d_x holds [rows, inputs], the gradient whole rows and the weight all it should.
     unsafe { product(sizes, by_rows(d_x.as_mut_ptr(), inputs), None, left, right, 1.0, parallelism(sizes)) };
     d_x
 }
 
 pub fn backward_weight(x: &[f32], grad: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     let sizes = [outputs, inputs, x.len() / inputs];
+    assert_eq!(grad.len(), sizes[2] * outputs, "a row of gradients for each row of x");
     let mut d_weight = vec![0.0; outputs * inputs];
     let (left, right) = (transposed(grad.as_ptr(), outputs), by_rows(x.as_ptr(), inputs));
-    // SAFETY: as in `forward`.
+    // SAFETY: d_weight holds [outputs, inputs]; x and gradient have as many whole rows.
     unsafe {
         product(sizes, by_rows(d_weight.as_mut_ptr(), inputs), None, left, right, 1.0, parallelism(sizes))
     };

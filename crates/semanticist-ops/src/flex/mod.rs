@@ -204,6 +204,7 @@ struct Shared(*mut f32);
 // SAFETY: attention's tasks are the heads of samples, the blocked product's are panels of outputs; no
 // two write the same place, and nobody else touches the buffer meanwhile.
 unsafe impl Send for Shared {}
+// SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {

@@ -52,6 +52,8 @@ impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) -> Vec<f32> {
         let packed = self.packed_rows::<R>();
+        let lengths = [self.x.len(), self.weight.len()];
+        assert_eq!(lengths, [self.rows, self.outputs].map(|count| count * self.inputs), "whole rows");
         // Not zeroed: that would be one more pass over memory, by one thread.
         let mut y = Vec::with_capacity(self.rows * self.outputs);
         let out = Shared(y.as_mut_ptr());
