@@ -3,7 +3,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::backend::tensor::{Device, FloatTensor};
+use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
 use crate::backend::{Activation, AdamWStep, Norm};
@@ -164,10 +165,22 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, open: usize) -> Floa
     if open == n {
         return scores;
     }
-    let blocked = (0..n * n).map(|i| i % n >= (i / n + 1).max(open)).collect::<Vec<_>>();
-    let blocked = B::bool_from_data(TensorData::new(blocked, [1, 1, n, n]), &device);
-    let shape = scores.shape();
-    B::float_mask_fill(scores, B::bool_expand(blocked, shape), f32::NEG_INFINITY.into())
+    let dtype = scores.dtype();
+    B::float_add(scores, B::float_cast(penalty::<B>(n, open, &device), dtype.into()))
+}
+
+/// What is added to scores, `[1, 1, N, N]`: 0 where a key is seen, and else what no exponential
+/// survives. Two rows go to the device, not a square for every layer; and it is finite, because shaders
+/// need not know infinity.
+fn penalty<B: Backend>(n: usize, open: usize, device: &Device<B>) -> FloatTensor<B> {
+    const BLOCKED: f64 = -1e30;
+    let tensor =
+        |values: Vec<f32>, shape: [usize; 4]| B::float_from_data(TensorData::new(values, shape), device);
+    let keys = tensor((0..n).map(|key| key as f32).collect(), [1, 1, 1, n]);
+    let last_seen = |query: usize| query.max(open.saturating_sub(1)) as f32;
+    let last_seen = tensor((0..n).map(last_seen).collect(), [1, 1, n, 1]);
+    let beyond = B::float_clamp(B::float_sub(keys, last_seen), 0.0.into(), 1.0.into());
+    B::float_mul_scalar(beyond, BLOCKED.into())
 }
 
 pub fn attention<B: Backend>(
