@@ -94,7 +94,17 @@ pub(crate) trait Operators: Backend {
         norm: Norm,
         eps: f64,
     ) -> FloatTensor<Self> {
-        composed::norm::<Self>(x, scale, shift, norm, eps)
+        composed::norm::<Self>(x, scale, Some(shift), norm, eps)
+    }
+
+    /// [`Operators::fused_norm`] without a shift.
+    fn fused_norm_unshifted(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        composed::norm::<Self>(x, scale, None, norm, eps)
     }
 
     /// The gradients of x, scale and shift.
@@ -106,6 +116,17 @@ pub(crate) trait Operators: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::norm_backward::<Self>(x, scale, grad, norm, eps)
+    }
+
+    /// The gradients of x and scale.
+    fn fused_norm_unshifted_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::norm_unshifted_backward::<Self>(x, scale, grad, norm, eps)
     }
 
     /// x and y `[B, N, D]`, gate `[1 or B, D]`.

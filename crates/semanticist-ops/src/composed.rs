@@ -97,12 +97,16 @@ fn normalise<B: Backend>(x: FloatTensor<B>, norm: Norm, eps: f64) -> (FloatTenso
 pub fn norm<B: Backend>(
     x: FloatTensor<B>,
     scale: FloatTensor<B>,
-    shift: FloatTensor<B>,
+    shift: Option<FloatTensor<B>>,
     norm: Norm,
     eps: f64,
 ) -> FloatTensor<B> {
     let (normal, _) = normalise::<B>(x, norm, eps);
-    B::float_add(B::float_mul(normal, over_positions::<B>(scale)), over_positions::<B>(shift))
+    let scaled = B::float_mul(normal, over_positions::<B>(scale));
+    match shift {
+        Some(shift) => B::float_add(scaled, over_positions::<B>(shift)),
+        None => scaled,
+    }
 }
 
 pub fn norm_backward<B: Backend>(
@@ -112,10 +116,20 @@ pub fn norm_backward<B: Backend>(
     norm: Norm,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let shape = scale.shape();
+    let d_shift = per_group::<B>(grad.clone(), scale.shape());
+    let (d_x, d_scale) = norm_unshifted_backward::<B>(x, scale, grad, norm, eps);
+    (d_x, d_scale, d_shift)
+}
+
+pub fn norm_unshifted_backward<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    norm: Norm,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let (normal, inverse) = normalise::<B>(x, norm, eps);
-    let d_scale = per_group::<B>(B::float_mul(grad.clone(), normal.clone()), shape.clone());
-    let d_shift = per_group::<B>(grad.clone(), shape);
+    let d_scale = per_group::<B>(B::float_mul(grad.clone(), normal.clone()), scale.shape());
     let scaled = B::float_mul(grad, over_positions::<B>(scale));
     let along = B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), 2);
     let across = match norm {
@@ -123,7 +137,7 @@ pub fn norm_backward<B: Backend>(
         Norm::Rms => scaled,
     };
     let rest = B::float_sub(across, B::float_mul(normal, along));
-    (B::float_mul(rest, inverse), d_scale, d_shift)
+    (B::float_mul(rest, inverse), d_scale)
 }
 
 /// `[B, N, D]` summed over the positions, and over the samples if all share one row: `[1 or B, D]`.

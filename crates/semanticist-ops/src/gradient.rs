@@ -63,6 +63,24 @@ impl<B: Operators> Backward<B, 3> for Normalise {
 }
 
 #[derive(Debug)]
+struct NormaliseUnshifted;
+
+impl<B: Operators> Backward<B, 2> for NormaliseUnshifted {
+    type State = (FloatTensor<B>, FloatTensor<B>, Norm, f64);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, scale, norm, eps) = ops.state;
+        let (d_x, d_scale) = B::fused_norm_unshifted_backward(x, scale, grad, norm, eps);
+        for (node, gradient) in ops.parents.into_iter().zip([d_x, d_scale]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct GatedAdd;
 
 impl<B: Operators> Backward<B, 3> for GatedAdd {
@@ -186,6 +204,23 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
                 prep.finish((x.clone(), scale.clone(), norm, eps), B::fused_norm(x, scale, shift, norm, eps))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::fused_norm(x, scale, shift, norm, eps)),
+        }
+    }
+
+    fn fused_norm_unshifted(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), scale.node()];
+        let (x, scale) = (x.into_primitive(), scale.into_primitive());
+        match NormaliseUnshifted.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::fused_norm_unshifted(x.clone(), scale.clone(), norm, eps);
+                prep.finish((x, scale, norm, eps), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_norm_unshifted(x, scale, norm, eps)),
         }
     }
 

@@ -53,20 +53,17 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
 /// - `x`: `[B, N, D]`
 /// - `scale`, `shift`: `[1, D]` (a layer's own parameters) or `[B, D]` (one pair per sample)
 pub fn layer_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
-    norm(x, scale, shift, Norm::Layer, eps)
+    let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm(x, scale, shift, Norm::Layer, eps))
 }
 
-/// Normalises the last axis to mean square 1, then scales and shifts it.
+/// Normalises the last axis to mean square 1, then scales it.
 ///
 /// # Shapes
 /// As [`layer_norm`].
-pub fn rms_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
-    norm(x, scale, shift, Norm::Rms, eps)
-}
-
-fn norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, norm: Norm, eps: f64) -> Tensor<3> {
-    let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm(x, scale, shift, norm, eps))
+pub fn rms_norm(x: Tensor<3>, scale: Tensor<2>, eps: f64) -> Tensor<3> {
+    let (x, scale) = (x.into_dispatch(), scale.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm_unshifted(x, scale, Norm::Rms, eps))
 }
 
 /// The gated residual connection `x + gate · y`.

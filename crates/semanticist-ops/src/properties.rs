@@ -157,12 +157,18 @@ fn norms() {
     // Rows of equal values are multiplied by no more than 10, and so is what rounding leaves of them.
     const EPS: f64 = 1e-2;
     let kinds = select(&[Norm::Layer, Norm::Rms][..]);
-    let inputs = (shape(), kinds, any::<bool>(), uniform4(view()), any::<u32>());
-    for_all(96, inputs, |(shape, kind, shared, views, seed)| {
+    let inputs = (shape(), kinds, any::<[bool; 2]>(), uniform4(view()), any::<u32>());
+    for_all(96, inputs, |(shape, kind, [shared, shifted], views, seed)| {
         let parameter = [groups(shared, shape[0]), shape[2]];
         let [x, g, scale, shift] = drawn([&shape, &shape, &parameter, &parameter], views, seed);
-        let native = Flex::fused_norm(x.view.clone(), scale.view.clone(), shift.view, kind, EPS);
-        let reference = composed::norm::<Flex>(x.copy.clone(), scale.copy.clone(), shift.copy, kind, EPS);
+        let (native, shift) = match shifted {
+            true => {
+                let native = Flex::fused_norm(x.view.clone(), scale.view.clone(), shift.view, kind, EPS);
+                (native, Some(shift.copy))
+            }
+            false => (Flex::fused_norm_unshifted(x.view.clone(), scale.view.clone(), kind, EPS), None),
+        };
+        let reference = composed::norm::<Flex>(x.copy.clone(), scale.copy.clone(), shift, kind, EPS);
         close(native, reference, 3e-6, 4.0)?;
         let native = Flex::fused_norm_backward(x.view, scale.view, g.view, kind, EPS);
         let reference = composed::norm_backward::<Flex>(x.copy, scale.copy, g.copy, kind, EPS);

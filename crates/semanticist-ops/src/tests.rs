@@ -64,7 +64,7 @@ fn norms_match_their_compositions_for_shared_and_own_parameters() {
     for (groups, norm) in [(1, Norm::Layer), (3, Norm::Layer), (1, Norm::Rms), (3, Norm::Rms)] {
         let (scale, shift) = (primitive(&noise([groups, 33], 3)), primitive(&noise([groups, 33], 4)));
         let native = Flex::fused_norm(x.clone(), scale.clone(), shift.clone(), norm, 1e-6);
-        assert_close(native, composed::norm::<Flex>(x.clone(), scale.clone(), shift, norm, 1e-6), 2e-6);
+        assert_close(native, composed::norm::<Flex>(x.clone(), scale.clone(), Some(shift), norm, 1e-6), 2e-6);
         let native = Flex::fused_norm_backward(x.clone(), scale.clone(), g.clone(), norm, 1e-6);
         let reference = composed::norm_backward::<Flex>(x.clone(), scale, g.clone(), norm, 1e-6);
         assert_close(native.0, reference.0, 1e-5);
@@ -198,19 +198,28 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
     }
     for groups in [1, 2] {
         let (a, b) = (constant([groups, 24], 2), constant([groups, 24], 3));
-        for kind in [Norm::Layer, Norm::Rms] {
-            check_gradient(
-                x.clone(),
-                |x| norm(x, lifted(&a), lifted(&b), kind, 1e-6),
-                |x| composed::norm::<Flex>(x, exact(&a), exact(&b), kind, 1e-6),
-            );
-            // With respect to the scale.
-            check_gradient(
-                a.clone(),
-                |scale| norm(Tensor::from_inner(x.clone()), scale, lifted(&b), kind, 1e-6),
-                |scale| composed::norm::<Flex>(double::<Flex>(primitive(&x)), scale, exact(&b), kind, 1e-6),
-            );
-        }
+        check_gradient(
+            x.clone(),
+            |x| layer_norm(x, lifted(&a), lifted(&b), 1e-6),
+            |x| composed::norm::<Flex>(x, exact(&a), Some(exact(&b)), Norm::Layer, 1e-6),
+        );
+        check_gradient(
+            x.clone(),
+            |x| rms_norm(x, lifted(&a), 1e-6),
+            |x| composed::norm::<Flex>(x, exact(&a), None, Norm::Rms, 1e-6),
+        );
+        // With respect to the scale.
+        let (lifted_x, exact_x) = (Tensor::from_inner(x.clone()), double::<Flex>(primitive(&x)));
+        check_gradient(
+            a.clone(),
+            |scale| layer_norm(lifted_x.clone(), scale, lifted(&b), 1e-6),
+            |scale| composed::norm::<Flex>(exact_x.clone(), scale, Some(exact(&b)), Norm::Layer, 1e-6),
+        );
+        check_gradient(
+            a.clone(),
+            |scale| rms_norm(lifted_x.clone(), scale, 1e-6),
+            |scale| composed::norm::<Flex>(exact_x.clone(), scale, None, Norm::Rms, 1e-6),
+        );
         check_gradient(
             x.clone(),
             |x| gated_add(x.clone(), x, lifted(&a)),

@@ -51,12 +51,11 @@ impl Operators for Flex {
     }
 
     fn fused_norm(x: FlexTensor, scale: FlexTensor, shift: FlexTensor, norm: Norm, eps: f64) -> FlexTensor {
-        timed("norm", || {
-            let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
-            let rows = rows_of(&x, &scale);
-            let y = norm::norm(x.storage(), scale.storage(), shift.storage(), rows, norm, eps as f32);
-            tensor(y, x.layout().shape().clone())
-        })
+        normalise(x, scale, Some(shift), norm, eps)
+    }
+
+    fn fused_norm_unshifted(x: FlexTensor, scale: FlexTensor, norm: Norm, eps: f64) -> FlexTensor {
+        normalise(x, scale, None, norm, eps)
     }
 
     fn fused_norm_backward(
@@ -74,6 +73,18 @@ impl Operators for Flex {
             let shape = scale.layout().shape().clone();
             (tensor(d_x, x.layout().shape().clone()), tensor(d_scale, shape.clone()), tensor(d_shift, shape))
         })
+    }
+
+    fn fused_norm_unshifted_backward(
+        x: FlexTensor,
+        scale: FlexTensor,
+        grad: FlexTensor,
+        norm: Norm,
+        eps: f64,
+    ) -> (FlexTensor, FlexTensor) {
+        // The sums for a shift cost nothing beside the pass over memory.
+        let (d_x, d_scale, _) = Self::fused_norm_backward(x, scale, grad, norm, eps);
+        (d_x, d_scale)
     }
 
     fn fused_gated_add(x: FlexTensor, y: FlexTensor, gate: FlexTensor) -> FlexTensor {
@@ -184,6 +195,22 @@ impl Operators for Flex {
             tensor(update::blend(a.storage(), b.storage(), weight), a.layout().shape().clone())
         })
     }
+}
+
+fn normalise(
+    x: FlexTensor,
+    scale: FlexTensor,
+    shift: Option<FlexTensor>,
+    norm: Norm,
+    eps: f64,
+) -> FlexTensor {
+    timed("norm", || {
+        let (x, scale, shift) = (contiguous(x), contiguous(scale), shift.map(contiguous));
+        let rows = rows_of(&x, &scale);
+        let shift = shift.as_ref().map(|shift| shift.storage());
+        let y = norm::norm(x.storage(), (scale.storage(), shift), rows, norm, eps as f32);
+        tensor(y, x.layout().shape().clone())
+    })
 }
 
 fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
