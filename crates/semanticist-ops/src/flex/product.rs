@@ -144,13 +144,11 @@ impl<const R: usize, const V: usize> WithSimd for Wide<'_, R, V> {
         let Panel { product, packed, out, panel, first, count } = self.0;
         let Product { rows, inputs, outputs, bias, .. } = *product;
         let part = |v: usize| v * S::F32_LANES..count.min((v + 1) * S::F32_LANES);
-        let bias = match bias {
-            Some(bias) => {
-                let bias = &bias[first..first + count];
-                std::array::from_fn(|v| simd.partial_load_f32s(&bias[part(v)]))
-            }
-            None => [simd.splat_f32s(0.0); V],
-        };
+        let bias = bias.map(|bias| &bias[first..first + count]);
+        let bias: [S::f32s; V] = std::array::from_fn(|v| match bias {
+            Some(bias) => simd.partial_load_f32s(&bias[part(v)]),
+            None => simd.splat_f32s(0.0),
+        });
         for from in (0..inputs).step_by(DEPTH) {
             let depth = DEPTH.min(inputs - from);
             let panel = &mut panel[..depth * V * S::F32_LANES];
