@@ -83,7 +83,7 @@ impl PerceptualLoss {
                 x = halved(x);
             }
             for (weight, bias) in &depth.convolutions {
-                x = activation::relu(ops::convolve(x, weight.clone(), bias.clone(), Stride::One));
+                x = activation::relu(ops::convolve(x, weight.clone(), Some(bias.clone()), Stride::One));
             }
             let length = x.clone().square().sum_dim(3).sqrt() + EPSILON;
             let unit = x.clone() / length;

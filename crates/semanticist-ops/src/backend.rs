@@ -58,7 +58,7 @@ pub struct AdamWStep {
     pub decay: f64,
 }
 
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait Operators: Backend {
     fn fused_activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         composed::activate::<Self>(x, activation)
@@ -94,7 +94,17 @@ pub(crate) trait Operators: Backend {
         norm: Norm,
         eps: f64,
     ) -> FloatTensor<Self> {
-        composed::norm::<Self>(x, scale, shift, norm, eps)
+        composed::norm::<Self>(x, scale, Some(shift), norm, eps)
+    }
+
+    /// [`Operators::fused_norm`] without a shift.
+    fn fused_norm_unshifted(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        composed::norm::<Self>(x, scale, None, norm, eps)
     }
 
     /// The gradients of x, scale and shift.
@@ -106,6 +116,17 @@ pub(crate) trait Operators: Backend {
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         composed::norm_backward::<Self>(x, scale, grad, norm, eps)
+    }
+
+    /// The gradients of x and scale.
+    fn fused_norm_unshifted_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::norm_unshifted_backward::<Self>(x, scale, grad, norm, eps)
     }
 
     /// x and y `[B, N, D]`, gate `[1 or B, D]`.
@@ -147,13 +168,19 @@ pub(crate) trait Operators: Backend {
         composed::attention_backward::<Self>(qkv, out, log_sum, grad, heads, open)
     }
 
+    /// x `[.., I]`, weight `[O, I]` -> `[.., O]`. Two methods instead of an optional bias, because the
+    /// extension's routing knows no optional tensors.
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear::<Self>(x, weight, None)
+    }
+
     /// x `[.., I]`, weight `[O, I]`, bias `[O]` -> `[.., O]`.
-    fn fused_linear(
+    fn fused_linear_biased(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        composed::linear::<Self>(x, weight, bias)
+        composed::linear::<Self>(x, weight, Some(bias))
     }
 
     /// The gradient of x.
@@ -161,12 +188,14 @@ pub(crate) trait Operators: Backend {
         composed::linear_backward_input::<Self>(weight, grad)
     }
 
-    /// The gradients of weight and bias.
-    fn fused_linear_backward_parameters(
-        x: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        composed::linear_backward_parameters::<Self>(x, grad)
+    /// The gradient of the weight.
+    fn fused_linear_backward_weight(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::linear_backward_weight::<Self>(x, grad)
+    }
+
+    /// The gradient of the bias.
+    fn fused_linear_backward_bias(grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::backward_bias::<Self>(grad)
     }
 
     /// The updated parameter, first and second moment; all of one shape. Not differentiable.
@@ -185,3 +214,7 @@ pub(crate) trait Operators: Backend {
         composed::blend::<Self>(a, b, weight)
     }
 }
+
+// `Cube` is every GPU runtime of Burn, behind its fusion of element-wise chains.
+#[cfg(feature = "cube")]
+impl Operators for burn::backend::Cube {}

@@ -3,7 +3,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use burn::backend::{Backend, TensorMetadata, tensor::FloatTensor};
+use burn::backend::tensor::{Device, FloatTensor};
+use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
 use crate::backend::{Activation, AdamWStep, Norm};
@@ -96,12 +97,16 @@ fn normalise<B: Backend>(x: FloatTensor<B>, norm: Norm, eps: f64) -> (FloatTenso
 pub fn norm<B: Backend>(
     x: FloatTensor<B>,
     scale: FloatTensor<B>,
-    shift: FloatTensor<B>,
+    shift: Option<FloatTensor<B>>,
     norm: Norm,
     eps: f64,
 ) -> FloatTensor<B> {
     let (normal, _) = normalise::<B>(x, norm, eps);
-    B::float_add(B::float_mul(normal, over_positions::<B>(scale)), over_positions::<B>(shift))
+    let scaled = B::float_mul(normal, over_positions::<B>(scale));
+    match shift {
+        Some(shift) => B::float_add(scaled, over_positions::<B>(shift)),
+        None => scaled,
+    }
 }
 
 pub fn norm_backward<B: Backend>(
@@ -111,10 +116,20 @@ pub fn norm_backward<B: Backend>(
     norm: Norm,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let shape = scale.shape();
+    let d_shift = per_group::<B>(grad.clone(), scale.shape());
+    let (d_x, d_scale) = norm_unshifted_backward::<B>(x, scale, grad, norm, eps);
+    (d_x, d_scale, d_shift)
+}
+
+pub fn norm_unshifted_backward<B: Backend>(
+    x: FloatTensor<B>,
+    scale: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    norm: Norm,
+    eps: f64,
+) -> (FloatTensor<B>, FloatTensor<B>) {
     let (normal, inverse) = normalise::<B>(x, norm, eps);
-    let d_scale = per_group::<B>(B::float_mul(grad.clone(), normal.clone()), shape.clone());
-    let d_shift = per_group::<B>(grad.clone(), shape);
+    let d_scale = per_group::<B>(B::float_mul(grad.clone(), normal.clone()), scale.shape());
     let scaled = B::float_mul(grad, over_positions::<B>(scale));
     let along = B::float_mean_dim(B::float_mul(scaled.clone(), normal.clone()), 2);
     let across = match norm {
@@ -122,7 +137,7 @@ pub fn norm_backward<B: Backend>(
         Norm::Rms => scaled,
     };
     let rest = B::float_sub(across, B::float_mul(normal, along));
-    (B::float_mul(rest, inverse), d_scale, d_shift)
+    (B::float_mul(rest, inverse), d_scale)
 }
 
 /// `[B, N, D]` summed over the positions, and over the samples if all share one row: `[1 or B, D]`.
@@ -164,10 +179,22 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, open: usize) -> Floa
     if open == n {
         return scores;
     }
-    let blocked = (0..n * n).map(|i| i % n >= (i / n + 1).max(open)).collect::<Vec<_>>();
-    let blocked = B::bool_from_data(TensorData::new(blocked, [1, 1, n, n]), &device);
-    let shape = scores.shape();
-    B::float_mask_fill(scores, B::bool_expand(blocked, shape), f32::NEG_INFINITY.into())
+    let dtype = scores.dtype();
+    B::float_add(scores, B::float_cast(penalty::<B>(n, open, &device), dtype.into()))
+}
+
+/// What is added to scores, `[1, 1, N, N]`: 0 where a key is seen, and else what no exponential
+/// survives. Two rows go to the device, not a square for every layer; and it is finite, because shaders
+/// need not know infinity.
+fn penalty<B: Backend>(n: usize, open: usize, device: &Device<B>) -> FloatTensor<B> {
+    const BLOCKED: f64 = -1e30;
+    let tensor =
+        |values: Vec<f32>, shape: [usize; 4]| B::float_from_data(TensorData::new(values, shape), device);
+    let keys = tensor((0..n).map(|key| key as f32).collect(), [1, 1, 1, n]);
+    let last_seen = |query: usize| query.max(open.saturating_sub(1)) as f32;
+    let last_seen = tensor((0..n).map(last_seen).collect(), [1, 1, n, 1]);
+    let beyond = B::float_clamp(B::float_sub(keys, last_seen), 0.0.into(), 1.0.into());
+    B::float_mul_scalar(beyond, BLOCKED.into())
 }
 
 pub fn attention<B: Backend>(
@@ -228,12 +255,19 @@ fn with_width(mut shape: Shape, width: usize) -> Shape {
     shape
 }
 
-pub fn linear<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+pub fn linear<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
+) -> FloatTensor<B> {
     let outputs = weight.shape()[0];
     let shape = with_width(x.shape(), outputs);
     let product = B::float_matmul(as_rows::<B>(x), B::float_transpose(weight));
-    let bias = B::float_reshape(bias, Shape::new([1, outputs]));
-    B::float_reshape(B::float_add(product, bias), shape)
+    let y = match bias {
+        Some(bias) => B::float_add(product, B::float_reshape(bias, Shape::new([1, outputs]))),
+        None => product,
+    };
+    B::float_reshape(y, shape)
 }
 
 pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
@@ -241,14 +275,15 @@ pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTens
     B::float_reshape(B::float_matmul(as_rows::<B>(grad), weight), shape)
 }
 
-pub fn linear_backward_parameters<B: Backend>(
-    x: FloatTensor<B>,
-    grad: FloatTensor<B>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+pub fn linear_backward_weight<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_matmul(B::float_transpose(as_rows::<B>(grad)), as_rows::<B>(x))
+}
+
+/// The gradient of a bias over the last axis: the sum over all others, `[.., O]` -> `[O]`.
+pub fn backward_bias<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
     let grad = as_rows::<B>(grad);
     let outputs = grad.shape()[1];
-    let d_weight = B::float_matmul(B::float_transpose(grad.clone()), as_rows::<B>(x));
-    (d_weight, B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs])))
+    B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs]))
 }
 
 pub fn adamw<B: Backend>(

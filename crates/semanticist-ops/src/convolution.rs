@@ -10,8 +10,10 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Shape, Tensor, ops::ConvOptions};
+use burn::backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::tensor::{Tensor, ops::ConvOptions};
+
+use crate::composed::backward_bias;
 
 /// Which positions a convolution looks at, and what lies beyond the edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,7 @@ impl Stride {
     }
 }
 
-/// Convolves with kernels of 3×3 positions.
+/// Convolves with kernels of 3×3 positions, and adds the bias if there is one.
 ///
 /// # Shapes
 /// - `x`: `[B, H, W, I]`
@@ -55,7 +57,7 @@ impl Stride {
 ///
 /// # Panics
 /// If the shapes do not fit, or the stride does not divide height and width.
-pub fn convolve(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: Stride) -> Tensor<4> {
+pub fn convolve(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: Stride) -> Tensor<4> {
     let [_, height, width, inputs] = x.dims();
     let s = stride.positions();
     assert!(
@@ -63,19 +65,26 @@ pub fn convolve(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, stride: Stride
         "a stride of {s} does not divide {height}×{width} positions"
     );
     assert_eq!(weight.dims()[1..], [inputs, 3, 3], "kernels for {inputs} channels");
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Convolution>::convolve(x, weight, bias, stride))
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => <Dispatch as Convolution>::convolve_biased(x, weight, bias.into_dispatch(), stride),
+        None => <Dispatch as Convolution>::convolve(x, weight, stride),
+    })
 }
 
-#[backend_extension(Autodiff, Flex)]
+#[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait Convolution: Backend {
-    fn convolve(
+    fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: Stride) -> FloatTensor<Self> {
+        composed::<Self>(x, weight, None, stride)
+    }
+
+    fn convolve_biased(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         stride: Stride,
     ) -> FloatTensor<Self> {
-        composed::<Self>(x, weight, bias, stride)
+        composed::<Self>(x, weight, Some(bias), stride)
     }
 
     /// The gradient of x.
@@ -99,6 +108,9 @@ pub(crate) trait Convolution: Backend {
     }
 }
 
+#[cfg(feature = "cube")]
+impl Convolution for burn::backend::Cube {}
+
 fn channels_first<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_permute(x, &[0, 3, 1, 2])
 }
@@ -110,10 +122,10 @@ fn channels_last<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 pub(crate) fn composed<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
+    bias: Option<FloatTensor<B>>,
     stride: Stride,
 ) -> FloatTensor<B> {
-    channels_last::<B>(B::conv2d(channels_first::<B>(x), weight, Some(bias), stride.options()))
+    channels_last::<B>(B::conv2d(channels_first::<B>(x), weight, bias, stride.options()))
 }
 
 pub(crate) fn composed_backward_input<B: Backend>(
@@ -135,38 +147,69 @@ pub(crate) fn composed_backward_weight<B: Backend>(
     B::conv2d_weight_backward(channels_first::<B>(x), weight, channels_first::<B>(grad), stride.options())
 }
 
-/// The gradient of the bias: the sum over all positions.
-fn backward_bias<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
-    let [b, h, w, outputs] = grad.shape().dims();
-    let rows = B::float_reshape(grad, Shape::new([b * h * w, outputs]));
-    B::float_reshape(B::float_sum_dim(rows, 0), Shape::new([outputs]))
-}
-
 #[derive(Debug)]
 struct Convolve;
 
-impl<B: Convolution> Backward<B, 3> for Convolve {
+impl<B: Convolution> Backward<B, 2> for Convolve {
     type State = (FloatTensor<B>, FloatTensor<B>, Stride);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, stride) = ops.state;
-        let [input, weights, bias] = ops.parents;
-        if let Some(node) = weights {
-            let d_weight = B::convolve_backward_weight(x.clone(), weight.clone(), grad.clone(), stride);
-            grads.register::<B>(node.id, d_weight);
-        }
-        if let Some(node) = bias {
-            grads.register::<B>(node.id, backward_bias::<B>(grad.clone()));
-        }
-        if let Some(node) = input {
-            grads.register::<B>(node.id, B::convolve_backward_input(x, weight, grad, stride));
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = convolve_gradients::<B>(wanted, ops.state, grad);
+        for pair in ops.parents.into_iter().zip(gradients) {
+            if let (Some(node), Some(gradient)) = pair {
+                grads.register::<B>(node.id, gradient);
+            }
         }
     }
 }
 
+#[derive(Debug)]
+struct ConvolveBiased;
+
+impl<B: Convolution> Backward<B, 3> for ConvolveBiased {
+    type State = (FloatTensor<B>, FloatTensor<B>, Stride);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [input, weights, bias] = ops.parents;
+        let d_bias = bias.is_some().then(|| backward_bias::<B>(grad.clone()));
+        let wanted = [input.is_some(), weights.is_some()];
+        let [d_x, d_weight] = convolve_gradients::<B>(wanted, ops.state, grad);
+        for pair in [(input, d_x), (weights, d_weight), (bias, d_bias)] {
+            if let (Some(node), Some(gradient)) = pair {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+/// The gradients of x and weight, those that are wanted.
+fn convolve_gradients<B: Convolution>(
+    [input, weights]: [bool; 2],
+    (x, weight, stride): (FloatTensor<B>, FloatTensor<B>, Stride),
+    grad: FloatTensor<B>,
+) -> [Option<FloatTensor<B>>; 2] {
+    let d_weight =
+        weights.then(|| B::convolve_backward_weight(x.clone(), weight.clone(), grad.clone(), stride));
+    let d_x = input.then(|| B::convolve_backward_input(x, weight, grad, stride));
+    [d_x, d_weight]
+}
+
 impl<B: Convolution, C: CheckpointStrategy> Convolution for Autodiff<B, C> {
-    fn convolve(
+    fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: Stride) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        match Convolve.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish((x.clone(), weight.clone(), stride), B::convolve(x, weight, stride))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, stride)),
+        }
+    }
+
+    fn convolve_biased(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
@@ -174,18 +217,18 @@ impl<B: Convolution, C: CheckpointStrategy> Convolution for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        match Convolve.prepare::<C>(nodes).compute_bound().stateful() {
+        match ConvolveBiased.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                prep.finish((x.clone(), weight.clone(), stride), B::convolve(x, weight, bias, stride))
+                prep.finish((x.clone(), weight.clone(), stride), B::convolve_biased(x, weight, bias, stride))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, bias, stride)),
+            OpsKind::UnTracked(prep) => prep.finish(B::convolve_biased(x, weight, bias, stride)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Flex, flex::FlexTensor};
+    use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
     use burn::tensor::{Device, TensorData};
 
     use super::*;
@@ -228,8 +271,8 @@ mod tests {
             let s = stride.positions();
             let grad = primitive(&noise([b, h / s, w / s, outputs], 4));
             assert_close(
-                Flex::convolve(x.clone(), weight.clone(), bias.clone(), stride),
-                composed::<Flex>(x.clone(), weight.clone(), bias, stride),
+                Flex::convolve_biased(x.clone(), weight.clone(), bias.clone(), stride),
+                composed::<Flex>(x.clone(), weight.clone(), Some(bias), stride),
             );
             let arguments = || (x.clone(), weight.clone(), grad.clone());
             let (a, b, c) = arguments();
@@ -250,7 +293,7 @@ mod tests {
             let arguments = [noise([2, 4, 6, 3], 1).reshape([144]), noise([5, 3, 3, 3], 2).reshape([135])];
             let bias = noise([5], 3);
             let objective = |x: Tensor<1>, weight: Tensor<1>, bias: Tensor<1>| {
-                let y = convolve(x.reshape([2, 4, 6, 3]), weight.reshape([5, 3, 3, 3]), bias, stride);
+                let y = convolve(x.reshape([2, 4, 6, 3]), weight.reshape([5, 3, 3, 3]), Some(bias), stride);
                 let weights = noise(y.dims(), 4);
                 let weights = if y.is_autodiff() { Tensor::from_inner(weights) } else { weights };
                 (y * weights).sum()

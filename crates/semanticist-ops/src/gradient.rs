@@ -63,6 +63,24 @@ impl<B: Operators> Backward<B, 3> for Normalise {
 }
 
 #[derive(Debug)]
+struct NormaliseUnshifted;
+
+impl<B: Operators> Backward<B, 2> for NormaliseUnshifted {
+    type State = (FloatTensor<B>, FloatTensor<B>, Norm, f64);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, scale, norm, eps) = ops.state;
+        let (d_x, d_scale) = B::fused_norm_unshifted_backward(x, scale, grad, norm, eps);
+        for (node, gradient) in ops.parents.into_iter().zip([d_x, d_scale]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct GatedAdd;
 
 impl<B: Operators> Backward<B, 3> for GatedAdd {
@@ -107,26 +125,50 @@ impl<B: Operators> Backward<B, 1> for Attention {
 #[derive(Debug)]
 struct Linear;
 
-impl<B: Operators> Backward<B, 3> for Linear {
+impl<B: Operators> Backward<B, 2> for Linear {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = linear_gradients::<B>(wanted, ops.state, grad);
+        for pair in ops.parents.into_iter().zip(gradients) {
+            if let (Some(node), Some(gradient)) = pair {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearBiased;
+
+impl<B: Operators> Backward<B, 3> for LinearBiased {
     type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (x, weight) = ops.state;
         let [input, weights, bias] = ops.parents;
-        if weights.is_some() || bias.is_some() {
-            let (d_weight, d_bias) = B::fused_linear_backward_parameters(x, grad.clone());
-            if let Some(node) = weights {
-                grads.register::<B>(node.id, d_weight);
+        let d_bias = bias.is_some().then(|| B::fused_linear_backward_bias(grad.clone()));
+        let wanted = [input.is_some(), weights.is_some()];
+        let [d_x, d_weight] = linear_gradients::<B>(wanted, ops.state, grad);
+        for pair in [(input, d_x), (weights, d_weight), (bias, d_bias)] {
+            if let (Some(node), Some(gradient)) = pair {
+                grads.register::<B>(node.id, gradient);
             }
-            if let Some(node) = bias {
-                grads.register::<B>(node.id, d_bias);
-            }
-        }
-        if let Some(node) = input {
-            grads.register::<B>(node.id, B::fused_linear_backward_input(weight, grad));
         }
     }
+}
+
+/// The gradients of x and weight, those that are wanted.
+fn linear_gradients<B: Operators>(
+    [input, weights]: [bool; 2],
+    (x, weight): (FloatTensor<B>, FloatTensor<B>),
+    grad: FloatTensor<B>,
+) -> [Option<FloatTensor<B>>; 2] {
+    let d_weight = weights.then(|| B::fused_linear_backward_weight(x, grad.clone()));
+    let d_x = input.then(|| B::fused_linear_backward_input(weight, grad));
+    [d_x, d_weight]
 }
 
 impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
@@ -165,6 +207,23 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         }
     }
 
+    fn fused_norm_unshifted(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        norm: Norm,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), scale.node()];
+        let (x, scale) = (x.into_primitive(), scale.into_primitive());
+        match NormaliseUnshifted.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::fused_norm_unshifted(x.clone(), scale.clone(), norm, eps);
+                prep.finish((x, scale, norm, eps), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_norm_unshifted(x, scale, norm, eps)),
+        }
+    }
+
     fn fused_gated_add(
         x: FloatTensor<Self>,
         y: FloatTensor<Self>,
@@ -197,18 +256,27 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         (out, constant)
     }
 
-    fn fused_linear(
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        match Linear.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x.clone(), weight.clone()), B::fused_linear(x, weight)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight)),
+        }
+    }
+
+    fn fused_linear_biased(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        match Linear.prepare::<C>(nodes).compute_bound().stateful() {
+        match LinearBiased.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                prep.finish((x.clone(), weight.clone()), B::fused_linear(x, weight, bias))
+                prep.finish((x.clone(), weight.clone()), B::fused_linear_biased(x, weight, bias))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, bias)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_biased(x, weight, bias)),
         }
     }
 }

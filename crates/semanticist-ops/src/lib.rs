@@ -53,20 +53,17 @@ pub fn swiglu<const D: usize>(gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
 /// - `x`: `[B, N, D]`
 /// - `scale`, `shift`: `[1, D]` (a layer's own parameters) or `[B, D]` (one pair per sample)
 pub fn layer_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
-    norm(x, scale, shift, Norm::Layer, eps)
+    let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm(x, scale, shift, Norm::Layer, eps))
 }
 
-/// Normalises the last axis to mean square 1, then scales and shifts it.
+/// Normalises the last axis to mean square 1, then scales it.
 ///
 /// # Shapes
 /// As [`layer_norm`].
-pub fn rms_norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, eps: f64) -> Tensor<3> {
-    norm(x, scale, shift, Norm::Rms, eps)
-}
-
-fn norm(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>, norm: Norm, eps: f64) -> Tensor<3> {
-    let (x, scale, shift) = (x.into_dispatch(), scale.into_dispatch(), shift.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm(x, scale, shift, norm, eps))
+pub fn rms_norm(x: Tensor<3>, scale: Tensor<2>, eps: f64) -> Tensor<3> {
+    let (x, scale) = (x.into_dispatch(), scale.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_norm_unshifted(x, scale, Norm::Rms, eps))
 }
 
 /// The gated residual connection `x + gate · y`.
@@ -98,16 +95,19 @@ pub fn attention(qkv: Tensor<3>, heads: usize, visibility: Visibility) -> Tensor
     Tensor::from_dispatch(<Dispatch as Operators>::fused_attention(qkv.into_dispatch(), heads, open).0)
 }
 
-/// `x weightᵀ + bias` over the last axis.
+/// `x weightᵀ + bias` over the last axis; without a bias, the product alone.
 ///
 /// # Shapes
 /// - `x`: `[.., I]`
 /// - `weight`: `[O, I]`
 /// - `bias`: `[O]`
 /// - result: `[.., O]`
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<D> {
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Operators>::fused_linear(x, weight, bias))
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => <Dispatch as Operators>::fused_linear_biased(x, weight, bias.into_dispatch()),
+        None => <Dispatch as Operators>::fused_linear(x, weight),
+    })
 }
 
 /// One step of AdamW: the new parameter, first and second moment. Not differentiable.
@@ -133,5 +133,7 @@ pub fn blend<const D: usize>(a: Tensor<D>, b: Tensor<D>, weight: f64) -> Tensor<
     Tensor::from_dispatch(<Dispatch as Operators>::fused_blend(a.into_dispatch(), b.into_dispatch(), weight))
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ fn norms_match_their_compositions_for_shared_and_own_parameters() {
     for (groups, norm) in [(1, Norm::Layer), (3, Norm::Layer), (1, Norm::Rms), (3, Norm::Rms)] {
         let (scale, shift) = (primitive(&noise([groups, 33], 3)), primitive(&noise([groups, 33], 4)));
         let native = Flex::fused_norm(x.clone(), scale.clone(), shift.clone(), norm, 1e-6);
-        assert_close(native, composed::norm::<Flex>(x.clone(), scale.clone(), shift, norm, 1e-6), 2e-6);
+        assert_close(native, composed::norm::<Flex>(x.clone(), scale.clone(), Some(shift), norm, 1e-6), 2e-6);
         let native = Flex::fused_norm_backward(x.clone(), scale.clone(), g.clone(), norm, 1e-6);
         let reference = composed::norm_backward::<Flex>(x.clone(), scale, g.clone(), norm, 1e-6);
         assert_close(native.0, reference.0, 1e-5);
@@ -109,23 +109,23 @@ fn linear_layers_match_their_compositions() {
     let (weight, bias) = (primitive(&noise([150, 19], 3)), primitive(&noise([150], 4)));
     for rows in [1, 3, 600] {
         let x = primitive(&noise([2, rows, 19], 1));
-        let native = Flex::fused_linear(x.clone(), weight.clone(), bias.clone());
-        assert_close(native, composed::linear::<Flex>(x, weight.clone(), bias.clone()), 2e-6);
+        let native = Flex::fused_linear_biased(x.clone(), weight.clone(), bias.clone());
+        assert_close(native, composed::linear::<Flex>(x, weight.clone(), Some(bias.clone())), 2e-6);
     }
     // Long rows, which are taken in parts, beside whole and cut tiles.
     let (weight_long, bias_long) = (primitive(&noise([100, 2500], 3)), primitive(&noise([100], 4)));
     for rows in [9, 16, 61] {
         let x = primitive(&noise([1, rows, 2500], 1));
-        let native = Flex::fused_linear(x.clone(), weight_long.clone(), bias_long.clone());
-        assert_close(native, composed::linear::<Flex>(x, weight_long.clone(), bias_long.clone()), 5e-6);
+        let native = Flex::fused_linear_biased(x.clone(), weight_long.clone(), bias_long.clone());
+        let reference = composed::linear::<Flex>(x, weight_long.clone(), Some(bias_long.clone()));
+        assert_close(native, reference, 5e-6);
     }
     let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 150], 2)));
     let native = Flex::fused_linear_backward_input(weight.clone(), g.clone());
     assert_close(native, composed::linear_backward_input::<Flex>(weight, g.clone()), 2e-6);
-    let native = Flex::fused_linear_backward_parameters(x.clone(), g.clone());
-    let reference = composed::linear_backward_parameters::<Flex>(x, g);
-    assert_close(native.0, reference.0, 1e-5);
-    assert_close(native.1, reference.1, 1e-5);
+    let native = Flex::fused_linear_backward_weight(x.clone(), g.clone());
+    assert_close(native, composed::linear_backward_weight::<Flex>(x, g.clone()), 1e-5);
+    assert_close(Flex::fused_linear_backward_bias(g.clone()), composed::backward_bias::<Flex>(g), 1e-5);
 }
 
 #[test]
@@ -198,19 +198,28 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
     }
     for groups in [1, 2] {
         let (a, b) = (constant([groups, 24], 2), constant([groups, 24], 3));
-        for kind in [Norm::Layer, Norm::Rms] {
-            check_gradient(
-                x.clone(),
-                |x| norm(x, lifted(&a), lifted(&b), kind, 1e-6),
-                |x| composed::norm::<Flex>(x, exact(&a), exact(&b), kind, 1e-6),
-            );
-            // With respect to the scale.
-            check_gradient(
-                a.clone(),
-                |scale| norm(Tensor::from_inner(x.clone()), scale, lifted(&b), kind, 1e-6),
-                |scale| composed::norm::<Flex>(double::<Flex>(primitive(&x)), scale, exact(&b), kind, 1e-6),
-            );
-        }
+        check_gradient(
+            x.clone(),
+            |x| layer_norm(x, lifted(&a), lifted(&b), 1e-6),
+            |x| composed::norm::<Flex>(x, exact(&a), Some(exact(&b)), Norm::Layer, 1e-6),
+        );
+        check_gradient(
+            x.clone(),
+            |x| rms_norm(x, lifted(&a), 1e-6),
+            |x| composed::norm::<Flex>(x, exact(&a), None, Norm::Rms, 1e-6),
+        );
+        // With respect to the scale.
+        let (lifted_x, exact_x) = (Tensor::from_inner(x.clone()), double::<Flex>(primitive(&x)));
+        check_gradient(
+            a.clone(),
+            |scale| layer_norm(lifted_x.clone(), scale, lifted(&b), 1e-6),
+            |scale| composed::norm::<Flex>(exact_x.clone(), scale, Some(exact(&b)), Norm::Layer, 1e-6),
+        );
+        check_gradient(
+            a.clone(),
+            |scale| rms_norm(lifted_x.clone(), scale, 1e-6),
+            |scale| composed::norm::<Flex>(exact_x.clone(), scale, None, Norm::Rms, 1e-6),
+        );
         check_gradient(
             x.clone(),
             |x| gated_add(x.clone(), x, lifted(&a)),
@@ -244,13 +253,13 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
     let flat = |x| reshaped::<Flex>(x, Shape::new([5]));
     check_gradient(
         x.clone(),
-        |x| linear(x, lifted(&weight), lifted(&bias).reshape([5])),
-        |x| composed::linear::<Flex>(x, exact(&weight), flat(exact(&bias))),
+        |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5]))),
+        |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias)))),
     );
     check_gradient(
         weight.clone(),
-        |weight| linear(Tensor::from_inner(x.clone()), weight, lifted(&bias).reshape([5])),
-        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, flat(exact(&bias))),
+        |weight| linear(Tensor::from_inner(x.clone()), weight, None),
+        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, None),
     );
 }
 

@@ -219,13 +219,15 @@ impl<'a, O: Objective> Trainer<'a, O> {
             let mut noise = Noise::per_sample(places);
             let found = self.objective.loss(&self.model, examples, step, &mut noise);
             let total = found.total / count as f64;
-            let value = f64::from(total.clone().into_scalar::<f32>());
+            // Asked for after the backward pass, so that a device need not wait in between.
+            let graph = total.backward();
+            let value = f64::from(total.into_scalar::<f32>());
             loss += value;
             for (name, value) in found.parts {
                 *parts.entry(name).or_default() += value / count as f64;
             }
             self.check_finite("loss", value, step)?;
-            gradients.add(Gradients::collect(self.model.parameters(), &total.backward()));
+            gradients.add(Gradients::collect(self.model.parameters(), &graph));
         }
         let norms = self.norms(&gradients, step)?;
         let learning_rate = self.config.learning_rate.at(step, self.config.steps);

@@ -6,6 +6,7 @@
 //! [`tokenizer`] puts them together. [`generator`] draws new tokens of a class. [`weights`] reads and writes
 //! model files.
 
+pub mod device;
 pub mod error;
 pub mod files;
 pub mod noise;
@@ -26,7 +27,7 @@ pub mod presets;
 pub mod tokenizer;
 pub mod weights;
 
-pub use burn::tensor::Device;
+pub use device::{Device, DeviceSpec};
 pub use error::{Error, Result};
 pub use generator::Generator;
 pub use model::ModelFile;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the library and those they may use besides `error`.
 const LIBRARY: &[(&str, &[&str])] = &[
+    ("device", &[]),
     ("error", &[]),
     ("files", &[]),
     ("noise", &[]),
@@ -21,7 +22,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("generator", &["nn", "diffusion", "noise", "spaces"]),
     ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
-    ("lib", &["generator", "model", "noise", "spaces", "tokenizer"]),
+    ("lib", &["device", "generator", "model", "noise", "spaces", "tokenizer"]),
 ];
 
 /// Crates and the ones they may use.
@@ -51,6 +52,8 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// What `crate::Name` re-exports, and where it comes from.
 const EXPORTS: &[(&str, &str)] = &[
+    ("Device", "device"),
+    ("DeviceSpec", "device"),
     ("Noise", "noise"),
     ("Purpose", "noise"),
     ("Seed", "noise"),

@@ -26,6 +26,7 @@ pub struct Sizes {
 impl Sizes {
     pub fn new(qkv: &Shape, heads: usize, open: usize) -> Self {
         let [batch, positions, packed] = qkv.dims();
+        assert!(packed.is_multiple_of(3 * heads) && open <= positions, "{heads} heads of {qkv:?}");
         Self { batch, positions, heads, head: packed / 3 / heads, open }
     }
 
@@ -77,9 +78,8 @@ pub fn forward(qkv: &[f32], sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
         |scores, (task, log_sum)| {
             let (sample, h) = (task / heads, task % heads);
             let part =
-                |part: usize, row: usize| &qkv[(sample * n + row) * 3 * width + part * width + h * head];
-            let at =
-                |p, row| Strided { start: part(p, row) as *const f32, rows: 3 * width as isize, columns: 1 };
+                |part: usize, row: usize| &qkv[(sample * n + row) * 3 * width + part * width + h * head..];
+            let at = |p, row| Strided { start: part(p, row).as_ptr(), rows: 3 * width as isize, columns: 1 };
             for tile in sizes.tiles() {
                 let scores = &mut scores[..tile.rows * tile.keys];
                 score_tile(scores, at(0, tile.start), at(1, 0), tile, head);
@@ -139,6 +139,8 @@ fn softmax_tile(scores: &mut [f32], log_sum: &mut [f32], tile: Tile, scale: f32)
 
 pub fn backward(qkv: &[f32], out: &[f32], log_sum: &[f32], grad: &[f32], sizes: Sizes) -> Vec<f32> {
     let Sizes { batch, positions: n, heads, .. } = sizes;
+    let whole = batch * n * sizes.width();
+    assert_eq!([qkv.len(), out.len(), grad.len()], [3 * whole, whole, whole], "one row for each position");
     let mut d_qkv = vec![0.0; qkv.len()];
     let shared = Shared(d_qkv.as_mut_ptr());
     (0..batch * heads).into_par_iter().for_each_init(
@@ -173,7 +175,7 @@ impl Head<'_> {
 
     /// Part 0, 1 or 2 (queries, keys, values) from `row` on.
     fn read(&self, part: usize, row: usize) -> Strided<*const f32> {
-        let start = &self.qkv[self.packed(part, row)] as *const f32;
+        let start = self.qkv[self.packed(part, row)..].as_ptr();
         Strided { start, rows: 3 * self.sizes.width() as isize, columns: 1 }
     }
 
@@ -182,11 +184,14 @@ impl Head<'_> {
         Strided { start, rows: 3 * self.sizes.width() as isize, columns: 1 }
     }
 
+    /// Where this head's columns of row `row` start in `[B, N, W]`.
+    fn place(&self, row: usize) -> usize {
+        (self.sample * self.sizes.positions + row) * self.sizes.width() + self.head * self.sizes.head
+    }
+
     /// This head's columns of row `row` in `[B, N, W]`.
     fn row<'a>(&self, x: &'a [f32], row: usize) -> &'a [f32] {
-        let start =
-            (self.sample * self.sizes.positions + row) * self.sizes.width() + self.head * self.sizes.head;
-        &x[start..start + self.sizes.head]
+        &x[self.place(row)..][..self.sizes.head]
     }
 
     fn backward_tile(
@@ -199,7 +204,7 @@ impl Head<'_> {
     ) {
         let head = self.sizes.head;
         let grad = Strided {
-            start: self.row(self.grad, tile.start).as_ptr(),
+            start: self.grad[self.place(tile.start)..].as_ptr(),
             rows: self.sizes.width() as isize,
             columns: 1,
         };

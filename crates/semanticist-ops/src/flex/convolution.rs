@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::linear::{Strided, product};
+use super::linear::{Strided, product, repeated};
 use super::{contiguous, tensor};
 use crate::convolution::{Convolution, Stride};
 use crate::profile::timed;
@@ -21,22 +21,12 @@ const BLOCK: usize = 2048;
 const TASK: usize = 64;
 
 impl Convolution for Flex {
-    fn convolve(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, stride: Stride) -> FlexTensor {
-        timed("convolution", || {
-            let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-            let [b, h, w, inputs] = x.layout().shape().dims();
-            let outputs = bias.layout().shape().num_elements();
-            let s = stride.positions();
-            let window = Window {
-                source: [h, w, inputs],
-                target: [h / s, w / s],
-                stride: s,
-                before: stride.before(),
-                spread: 1,
-            };
-            let y = forward(x.storage(), &by_tap(weight.storage(), inputs), bias.storage(), window);
-            tensor(y, Shape::new([b, h / s, w / s, outputs]))
-        })
+    fn convolve(x: FlexTensor, weight: FlexTensor, stride: Stride) -> FlexTensor {
+        convolve(x, weight, None, stride)
+    }
+
+    fn convolve_biased(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, stride: Stride) -> FlexTensor {
+        convolve(x, weight, Some(bias), stride)
     }
 
     fn convolve_backward_input(
@@ -59,7 +49,7 @@ impl Convolution for Flex {
                 spread: stride.positions(),
             };
             let turned = turned(weight.storage(), inputs);
-            let d_x = forward(grad.storage(), &turned, &vec![0.0; inputs], window);
+            let d_x = forward(grad.storage(), &turned, None, window);
             tensor(d_x, Shape::new([b, h, w, inputs]))
         })
     }
@@ -85,6 +75,25 @@ impl Convolution for Flex {
             tensor(d_weight, weight.layout().shape().clone())
         })
     }
+}
+
+fn convolve(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, stride: Stride) -> FlexTensor {
+    timed("convolution", || {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+        let [b, h, w, inputs] = x.layout().shape().dims();
+        let outputs = weight.layout().shape()[0];
+        let s = stride.positions();
+        let window = Window {
+            source: [h, w, inputs],
+            target: [h / s, w / s],
+            stride: s,
+            before: stride.before(),
+            spread: 1,
+        };
+        let bias = bias.as_ref().map(|bias| bias.storage());
+        let y = forward(x.storage(), &by_tap(weight.storage(), inputs), bias, window);
+        tensor(y, Shape::new([b, h / s, w / s, outputs]))
+    })
 }
 
 /// How a position of the target meets its neighbourhood in the source.
@@ -190,15 +199,13 @@ fn turned(weight: &[f32], inputs: usize) -> Vec<f32> {
 }
 
 /// `weight` is `[outputs, 9, channels of the source]`.
-fn forward(x: &[f32], weight: &[f32], bias: &[f32], window: Window) -> Vec<f32> {
-    let (width, outputs) = (window.width(), bias.len());
+fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, window: Window) -> Vec<f32> {
+    let width = window.width();
+    let outputs = weight.len() / width;
     let [rows, columns, channels] = window.source;
     let images = x.len() / (rows * columns * channels);
     let positions = images * window.target[0] * window.target[1];
-    let mut y = Vec::with_capacity(positions * outputs);
-    for _ in 0..positions {
-        y.extend_from_slice(bias);
-    }
+    let mut y = repeated(bias, positions, outputs);
     let mut patches = vec![0.0f32; BLOCK.min(positions) * width];
     for (block, y) in y.chunks_mut(BLOCK * outputs).enumerate() {
         let count = y.len() / outputs;
@@ -209,7 +216,7 @@ fn forward(x: &[f32], weight: &[f32], bias: &[f32], window: Window) -> Vec<f32> 
         let out = Strided { start: y.as_mut_ptr(), rows: outputs as isize, columns: 1 };
         let sizes = [count, outputs, width];
         // SAFETY: y holds [count, outputs], patches [count, width] and weight [outputs, width].
-        unsafe { product(sizes, out, Some(1.0), left, right, 1.0, gemm::Parallelism::Rayon(0)) };
+        unsafe { product(sizes, out, bias.map(|_| 1.0), left, right, 1.0, gemm::Parallelism::Rayon(0)) };
     }
     y
 }

@@ -25,6 +25,7 @@ pub unsafe fn product(
     factor: f32,
     parallelism: gemm::Parallelism,
 ) {
+    // SAFETY: the caller vouches for the three matrices, and nothing else is touched.
     unsafe {
         gemm::gemm(
             m,
@@ -81,32 +82,44 @@ const LONG: usize = 768;
 /// Outputs per task of a product of few rows.
 const STRIP: usize = 128;
 
-pub fn forward(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-    let outputs = bias.len();
-    let inputs = weight.len() / outputs;
-    let sizes = [x.len() / inputs, outputs, inputs];
-    if sizes[0] <= FEW {
-        return forward_few(x, weight, bias);
+/// x `[rows, inputs]`, weight `[outputs, inputs]`, bias `[outputs]` -> `[rows, outputs]`.
+pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -> Vec<f32> {
+    let [rows, outputs] = [x, weight].map(|matrix| matrix.len() / inputs);
+    assert_eq!(x.len(), rows * inputs, "weights for {inputs} inputs");
+    if rows <= FEW {
+        return forward_few(x, weight, bias, inputs);
     }
     if inputs >= LONG {
-        return super::product::with_bias(x, weight, bias);
+        return super::product::product(x, weight, bias, inputs);
     }
-    let mut y = Vec::with_capacity(sizes[0] * outputs);
-    for _ in 0..sizes[0] {
-        y.extend_from_slice(bias);
-    }
+    let sizes = [rows, outputs, inputs];
+    let mut y = repeated(bias, rows, outputs);
     let (left, right) = (by_rows(x.as_ptr(), inputs), transposed(weight.as_ptr(), inputs));
     let out = by_rows(y.as_mut_ptr(), outputs);
-    // SAFETY: y was filled to [rows, outputs]; x and weight hold whole rows by the divisions above.
-    unsafe { product(sizes, out, Some(1.0), left, right, 1.0, parallelism(sizes)) };
+    // SAFETY: y holds [rows, outputs]; x and weight hold whole rows by the divisions above.
+    unsafe { product(sizes, out, bias.map(|_| 1.0), left, right, 1.0, parallelism(sizes)) };
+    y
+}
+
+/// The bias in each of so many rows, to which a product is added; without one, zeros.
+///
+/// # Panics
+/// If there is not one bias for each output.
+pub fn repeated(bias: Option<&[f32]>, rows: usize, outputs: usize) -> Vec<f32> {
+    let Some(bias) = bias else {
+        return vec![0.0; rows * outputs];
+    };
+    assert_eq!(bias.len(), outputs, "one bias for each output");
+    let mut y = Vec::with_capacity(rows * outputs);
+    for _ in 0..rows {
+        y.extend_from_slice(bias);
+    }
     y
 }
 
 /// Each weight is read once, and meets all rows then.
-fn forward_few(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-    let outputs = bias.len();
-    let inputs = weight.len() / outputs;
-    let rows = x.len() / inputs;
+fn forward_few(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -> Vec<f32> {
+    let [rows, outputs] = [x, weight].map(|matrix| matrix.len() / inputs);
     // [outputs, rows], so that a task writes in one place.
     let mut by_output = vec![0.0; rows * outputs];
     by_output.par_chunks_mut(STRIP * rows).enumerate().for_each(|(strip, out)| {
@@ -116,8 +129,9 @@ fn forward_few(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
                 for (i, out) in out.chunks_exact_mut(rows).enumerate() {
                     let output = strip * STRIP + i;
                     let weights = &weight[output * inputs..][..inputs];
+                    let bias = bias.map_or(0.0, |bias| bias[output]);
                     for (out, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
-                        *out = bias[output] + numeric::dot(x, weights);
+                        *out = bias + numeric::dot(x, weights);
                     }
                 }
             },
@@ -134,35 +148,37 @@ fn forward_few(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
 
 pub fn backward_input(weight: &[f32], grad: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let sizes = [grad.len() / outputs, inputs, outputs];
+    assert_eq!(weight.len(), outputs * inputs, "weights [{outputs}, {inputs}]");
     let mut d_x = vec![0.0; sizes[0] * inputs];
     let (left, right) = (by_rows(grad.as_ptr(), outputs), by_rows(weight.as_ptr(), inputs));
-    // SAFETY: as in `forward`.
+    // SAFETY: d_x holds [rows, inputs], the gradient whole rows and the weight all it should.
     unsafe { product(sizes, by_rows(d_x.as_mut_ptr(), inputs), None, left, right, 1.0, parallelism(sizes)) };
     d_x
 }
 
-pub fn backward_parameters(x: &[f32], grad: &[f32], inputs: usize, outputs: usize) -> (Vec<f32>, Vec<f32>) {
+pub fn backward_weight(x: &[f32], grad: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
     let sizes = [outputs, inputs, x.len() / inputs];
+    assert_eq!(grad.len(), sizes[2] * outputs, "a row of gradients for each row of x");
     let mut d_weight = vec![0.0; outputs * inputs];
     let (left, right) = (transposed(grad.as_ptr(), outputs), by_rows(x.as_ptr(), inputs));
-    // SAFETY: as in `forward`.
+    // SAFETY: d_weight holds [outputs, inputs]; x and gradient have as many whole rows.
     unsafe {
         product(sizes, by_rows(d_weight.as_mut_ptr(), inputs), None, left, right, 1.0, parallelism(sizes))
     };
-    (d_weight, column_sums(grad, outputs))
+    d_weight
 }
 
 /// Sums over rows, in parts of fixed size so that the result does not depend on the threads.
-fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
+pub fn backward_bias(grad: &[f32], outputs: usize) -> Vec<f32> {
     const ROWS: usize = 512;
-    let partial: Vec<Vec<f32>> = x
-        .par_chunks(ROWS * width)
+    let partial: Vec<Vec<f32>> = grad
+        .par_chunks(ROWS * outputs)
         .map(|rows| {
-            let mut sums = vec![0.0f32; width];
+            let mut sums = vec![0.0f32; outputs];
             vectorised(
                 #[inline(always)]
                 || {
-                    for row in rows.chunks_exact(width) {
+                    for row in rows.chunks_exact(outputs) {
                         for (sum, &v) in sums.iter_mut().zip(row) {
                             *sum += v;
                         }
@@ -172,7 +188,7 @@ fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
             sums
         })
         .collect();
-    let mut sums = vec![0.0; width];
+    let mut sums = vec![0.0; outputs];
     for part in partial {
         for (sum, v) in sums.iter_mut().zip(part) {
             *sum += v;

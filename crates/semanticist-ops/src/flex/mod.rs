@@ -51,12 +51,11 @@ impl Operators for Flex {
     }
 
     fn fused_norm(x: FlexTensor, scale: FlexTensor, shift: FlexTensor, norm: Norm, eps: f64) -> FlexTensor {
-        timed("norm", || {
-            let (x, scale, shift) = (contiguous(x), contiguous(scale), contiguous(shift));
-            let rows = rows_of(&x, &scale);
-            let y = norm::norm(x.storage(), scale.storage(), shift.storage(), rows, norm, eps as f32);
-            tensor(y, x.layout().shape().clone())
-        })
+        normalise(x, scale, Some(shift), norm, eps)
+    }
+
+    fn fused_norm_unshifted(x: FlexTensor, scale: FlexTensor, norm: Norm, eps: f64) -> FlexTensor {
+        normalise(x, scale, None, norm, eps)
     }
 
     fn fused_norm_backward(
@@ -74,6 +73,18 @@ impl Operators for Flex {
             let shape = scale.layout().shape().clone();
             (tensor(d_x, x.layout().shape().clone()), tensor(d_scale, shape.clone()), tensor(d_shift, shape))
         })
+    }
+
+    fn fused_norm_unshifted_backward(
+        x: FlexTensor,
+        scale: FlexTensor,
+        grad: FlexTensor,
+        norm: Norm,
+        eps: f64,
+    ) -> (FlexTensor, FlexTensor) {
+        // The sums for a shift cost nothing beside the pass over memory.
+        let (d_x, d_scale, _) = Self::fused_norm_backward(x, scale, grad, norm, eps);
+        (d_x, d_scale)
     }
 
     fn fused_gated_add(x: FlexTensor, y: FlexTensor, gate: FlexTensor) -> FlexTensor {
@@ -127,14 +138,12 @@ impl Operators for Flex {
         })
     }
 
-    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let rows = x.layout().num_elements() / last(x.layout().shape());
-        timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
-            let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-            let outputs = weight.layout().shape()[0];
-            let y = linear::forward(x.storage(), weight.storage(), bias.storage());
-            tensor(y, with_width(x.layout().shape(), outputs))
-        })
+    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        linear(x, weight, None)
+    }
+
+    fn fused_linear_biased(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        linear(x, weight, Some(bias))
     }
 
     fn fused_linear_backward_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -146,13 +155,20 @@ impl Operators for Flex {
         })
     }
 
-    fn fused_linear_backward_parameters(x: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
+    fn fused_linear_backward_weight(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
         timed("linear, backward to weights", || {
             let (x, grad) = (contiguous(x), contiguous(grad));
             let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
-            let (d_weight, d_bias) =
-                linear::backward_parameters(x.storage(), grad.storage(), inputs, outputs);
-            (tensor(d_weight, Shape::new([outputs, inputs])), tensor(d_bias, Shape::new([outputs])))
+            let d_weight = linear::backward_weight(x.storage(), grad.storage(), inputs, outputs);
+            tensor(d_weight, Shape::new([outputs, inputs]))
+        })
+    }
+
+    fn fused_linear_backward_bias(grad: FlexTensor) -> FlexTensor {
+        timed("linear, backward to bias", || {
+            let grad = contiguous(grad);
+            let outputs = last(grad.layout().shape());
+            tensor(linear::backward_bias(grad.storage(), outputs), Shape::new([outputs]))
         })
     }
 
@@ -176,9 +192,36 @@ impl Operators for Flex {
     fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
         timed("moving average", || {
             let (a, b) = (contiguous(a), contiguous(b));
-            tensor(update::blend(a.storage(), b.storage(), weight as f32), a.layout().shape().clone())
+            tensor(update::blend(a.storage(), b.storage(), weight), a.layout().shape().clone())
         })
     }
+}
+
+fn normalise(
+    x: FlexTensor,
+    scale: FlexTensor,
+    shift: Option<FlexTensor>,
+    norm: Norm,
+    eps: f64,
+) -> FlexTensor {
+    timed("norm", || {
+        let (x, scale, shift) = (contiguous(x), contiguous(scale), shift.map(contiguous));
+        let rows = rows_of(&x, &scale);
+        let shift = shift.as_ref().map(|shift| shift.storage());
+        let y = norm::norm(x.storage(), (scale.storage(), shift), rows, norm, eps as f32);
+        tensor(y, x.layout().shape().clone())
+    })
+}
+
+fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
+    let rows = x.layout().num_elements() / last(x.layout().shape());
+    timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+        let [outputs, inputs] = weight.layout().shape().dims();
+        let bias = bias.as_ref().map(|bias| bias.storage());
+        let y = linear::forward(x.storage(), weight.storage(), bias, inputs);
+        tensor(y, with_width(x.layout().shape(), outputs))
+    })
 }
 
 /// A pointer that threads may share because each task writes a region of its own.
@@ -188,6 +231,7 @@ struct Shared(*mut f32);
 // SAFETY: attention's tasks are the heads of samples, the blocked product's are panels of outputs; no
 // two write the same place, and nobody else touches the buffer meanwhile.
 unsafe impl Send for Shared {}
+// SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {

@@ -9,7 +9,14 @@ use crate::backend::Norm;
 /// Rows per task.
 const BLOCK: usize = 32;
 
-pub fn norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, norm: Norm, eps: f32) -> Vec<f32> {
+/// Scale and shift have as many rows as each other; where there is no shift, nothing is added.
+pub fn norm(
+    x: &[f32],
+    (scale, shift): (&[f32], Option<&[f32]>),
+    rows: Rows,
+    norm: Norm,
+    eps: f32,
+) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
     let block = BLOCK * rows.width;
     y.par_chunks_mut(block).zip(x.par_chunks(block)).enumerate().for_each(|(index, (y, x))| {
@@ -20,10 +27,18 @@ pub fn norm(x: &[f32], scale: &[f32], shift: &[f32], rows: Rows, norm: Norm, eps
                 for (line, (y, x)) in lines.enumerate() {
                     let start = rows.parameter(index * BLOCK + line);
                     let scale = &scale[start..start + rows.width];
-                    let shift = &shift[start..start + rows.width];
                     let (mean, inverse) = moments(x, norm, eps);
-                    for i in 0..y.len() {
-                        y[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+                    match shift.map(|shift| &shift[start..start + rows.width]) {
+                        Some(shift) => {
+                            for i in 0..y.len() {
+                                y[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+                            }
+                        }
+                        None => {
+                            for i in 0..y.len() {
+                                y[i] = (x[i] - mean) * inverse * scale[i];
+                            }
+                        }
                     }
                 }
             },

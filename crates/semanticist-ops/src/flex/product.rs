@@ -22,16 +22,15 @@ const fn tile_rows(lanes: usize) -> usize {
 const DEPTH: usize = 2048;
 
 /// x `[rows, inputs]`, weight `[outputs, inputs]`, bias `[outputs]` -> `[rows, outputs]`.
-pub fn with_bias(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-    let outputs = bias.len();
-    let inputs = weight.len() / outputs;
-    Arch::new().dispatch(Product { x, weight, bias, rows: x.len() / inputs, inputs, outputs })
+pub fn product(x: &[f32], weight: &[f32], bias: Option<&[f32]>, inputs: usize) -> Vec<f32> {
+    let [rows, outputs] = [x, weight].map(|matrix| matrix.len() / inputs);
+    Arch::new().dispatch(Product { x, weight, bias, rows, inputs, outputs })
 }
 
 struct Product<'a> {
     x: &'a [f32],
     weight: &'a [f32],
-    bias: &'a [f32],
+    bias: Option<&'a [f32]>,
     rows: usize,
     inputs: usize,
     outputs: usize,
@@ -53,6 +52,8 @@ impl Product<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) -> Vec<f32> {
         let packed = self.packed_rows::<R>();
+        let lengths = [self.x.len(), self.weight.len()];
+        assert_eq!(lengths, [self.rows, self.outputs].map(|count| count * self.inputs), "whole rows");
         // Not zeroed: that would be one more pass over memory, by one thread.
         let mut y = Vec::with_capacity(self.rows * self.outputs);
         let out = Shared(y.as_mut_ptr());
@@ -143,8 +144,11 @@ impl<const R: usize, const V: usize> WithSimd for Wide<'_, R, V> {
         let Panel { product, packed, out, panel, first, count } = self.0;
         let Product { rows, inputs, outputs, bias, .. } = *product;
         let part = |v: usize| v * S::F32_LANES..count.min((v + 1) * S::F32_LANES);
-        let bias = &bias[first..first + count];
-        let bias: [S::f32s; V] = std::array::from_fn(|v| simd.partial_load_f32s(&bias[part(v)]));
+        let bias = bias.map(|bias| &bias[first..first + count]);
+        let bias: [S::f32s; V] = std::array::from_fn(|v| match bias {
+            Some(bias) => simd.partial_load_f32s(&bias[part(v)]),
+            None => simd.splat_f32s(0.0),
+        });
         for from in (0..inputs).step_by(DEPTH) {
             let depth = DEPTH.min(inputs - from);
             let panel = &mut panel[..depth * V * S::F32_LANES];
@@ -214,7 +218,7 @@ mod tests {
         };
         let (x, weight, bias) =
             (values(rows * inputs, 1.0), values(outputs * inputs, 2.0), values(outputs, 3.0));
-        let product = || Product { x: &x, weight: &weight, bias: &bias, rows, inputs, outputs };
+        let product = || Product { x: &x, weight: &weight, bias: Some(&bias), rows, inputs, outputs };
         let mut found =
             vec![Simd::vectorize(pulp::Scalar::new(), product()), Arch::new().dispatch(product())];
         #[cfg(target_arch = "x86_64")]

@@ -26,6 +26,10 @@ use semanticist_train::optimizer::{AdamW, AdamWConfig};
 
 /// Runs `job` once for nothing, then `repeats` times, and the machine's peak before and after.
 fn timed(repeats: usize, device: &Device, mut job: impl FnMut()) -> Measured {
+    let mut job = || {
+        job();
+        peak::finish(device);
+    };
     job();
     let before = peak::gflops(device);
     profile::start();

@@ -87,7 +87,7 @@ impl Head {
     pub fn plan(&self, times: &[f32]) -> HeadPlan<'_> {
         let modulations = self.joined.then(|| self.modulations(self.time.continuous(times)).rows());
         // Products read a copy in one piece faster than columns of a wider matrix.
-        let fronts = self.fronts().map(|(weight, bias)| (weight * 1.0, bias));
+        let fronts = self.fronts().map(|front| Front { weight: front.weight * 1.0, ..front });
         HeadPlan { head: self, times: times.to_vec(), modulations, fronts }
     }
 
@@ -116,16 +116,16 @@ impl Head {
         let width = condition.dims()[1];
         self.layers().map(|layer| {
             let weight = layer.weight.val().narrow(1, width, width);
-            ops::linear(condition.clone(), weight, layer.bias.val())
+            ops::linear(condition.clone(), weight, Some(layer.bias.val()))
         })
     }
 
-    /// The weights and biases that noisy tokens meet; without what is given already.
-    fn fronts(&self) -> PerLayer<(Tensor<2>, Tensor<1>)> {
+    /// What noisy tokens meet of every layer, without what is given already.
+    fn fronts(&self) -> PerLayer<Front> {
         let width = self.input.weight.dims()[0];
         self.layers().map(|layer| match self.joined {
-            true => (layer.weight.val().narrow(1, 0, width), layer.bias.val() * 0.0),
-            false => (layer.weight.val(), layer.bias.val()),
+            true => Front { weight: layer.weight.val().narrow(1, 0, width), bias: None },
+            false => Front { weight: layer.weight.val(), bias: Some(layer.bias.val()) },
         })
     }
 
@@ -138,12 +138,12 @@ impl Head {
     fn denoise(
         &self,
         noisy: Tensor<2>,
-        fronts: &PerLayer<(Tensor<2>, Tensor<1>)>,
+        fronts: &PerLayer<Front>,
         modulations: &Modulations,
         given: Option<&PerLayer<Tensor<2>>>,
     ) -> Tensor<2> {
-        let enter = |y: Tensor<2>, (weight, bias): &(Tensor<2>, Tensor<1>), given: Option<&Tensor<2>>| {
-            let y = ops::linear(y, weight.clone(), bias.clone());
+        let enter = |y: Tensor<2>, front: &Front, given: Option<&Tensor<2>>| {
+            let y = ops::linear(y, front.weight.clone(), front.bias.clone());
             match given {
                 Some(given) => y + given.clone(),
                 None => y,
@@ -159,6 +159,15 @@ impl Head {
         let [scale, shift] = &modulations.output;
         enter(normalised(x, scale, shift), &fronts.output, given.map(|given| &given.output))
     }
+}
+
+/// What a layer makes of noisy tokens.
+#[derive(Debug, Clone)]
+struct Front {
+    /// `[outputs, width]`
+    weight: Tensor<2>,
+    /// `[outputs]`; none where it is part of what the layer makes of the condition
+    bias: Option<Tensor<1>>,
 }
 
 /// Something for each layer that a condition can enter.
@@ -201,7 +210,7 @@ pub struct HeadPlan<'a> {
     head: &'a Head,
     times: Vec<f32>,
     modulations: Option<Vec<Modulations>>,
-    fronts: PerLayer<(Tensor<2>, Tensor<1>)>,
+    fronts: PerLayer<Front>,
 }
 
 /// What is known of some tokens, prepared once for all steps of drawing them.

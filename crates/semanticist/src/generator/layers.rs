@@ -30,9 +30,7 @@ impl Projection {
     /// # Shapes
     /// `[.., inputs]` -> `[.., outputs]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = self.weight.val();
-        let bias = Tensor::zeros([weight.dims()[0]], &weight.device());
-        ops::linear(x, weight, bias)
+        ops::linear(x, self.weight.val(), None)
     }
 }
 
@@ -51,9 +49,7 @@ impl RmsNorm {
     /// # Shapes
     /// `[B, N, width]` -> the same
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let scale: Tensor<2> = self.weight.val().unsqueeze();
-        let shift = Tensor::zeros(scale.dims(), &scale.device());
-        ops::rms_norm(x, scale, shift, EPSILON)
+        ops::rms_norm(x, self.weight.val().unsqueeze(), EPSILON)
     }
 }
 

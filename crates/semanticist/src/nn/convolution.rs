@@ -34,7 +34,7 @@ impl Convolution {
     /// # Shapes
     /// `[B, H, W, inputs]` -> `[B, H / s, W / s, outputs]` with stride s
     pub fn forward(&self, x: Tensor<4>, stride: Stride) -> Tensor<4> {
-        ops::convolve(x, self.weight.val(), self.bias.val(), stride)
+        ops::convolve(x, self.weight.val(), Some(self.bias.val()), stride)
     }
 }
 

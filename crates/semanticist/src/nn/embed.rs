@@ -36,7 +36,8 @@ impl PatchEmbed {
             .reshape([b, channels, rows, patch, columns, patch])
             .permute([0, 2, 4, 1, 3, 5]) // [B, rows, columns, C, patch, patch]
             .reshape([b, rows * columns, channels * patch * patch]);
-        ops::linear(patches, self.weight.val().reshape([width, channels * patch * patch]), self.bias.val())
+        let weight = self.weight.val().reshape([width, channels * patch * patch]);
+        ops::linear(patches, weight, Some(self.bias.val()))
     }
 }
 

@@ -40,6 +40,6 @@ impl Linear {
     /// # Shapes
     /// `[.., inputs]` -> `[.., outputs]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.val())
+        ops::linear(x, self.weight.val(), Some(self.bias.val()))
     }
 }
