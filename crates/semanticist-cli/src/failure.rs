@@ -38,8 +38,31 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// The chain of causes, without those that the message before them has already quoted.
+/// Which option of the command line helps, where the library only says what was found.
+fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use semanticist::Error;
+    Some(match error.downcast_ref::<Error>()? {
+        Error::Undescribed { .. } => "--config FILE.toml or --preset NAME says what it holds",
+        Error::Described { .. } => "leave --config, --preset and --autoencoder out",
+        Error::RunExists { .. } => "go on with --resume, or give another --out",
+        Error::NoCheckpoint { .. } => "start without --resume",
+        Error::RunChanged { .. } => "--force goes on all the same, another --out starts another run",
+        Error::AutoencoderNeeded => "give it with --autoencoder FILE",
+        _ => return None,
+    })
+}
+
+/// The chain of causes, without those that the message before them has already quoted, and advice.
 fn message(error: &anyhow::Error) -> String {
+    let message = causes(error);
+    match error.chain().find_map(advice) {
+        Some(advice) if message.contains('\n') => format!("{message}\n{advice}"),
+        Some(advice) => format!("{message}; {advice}"),
+        None => message,
+    }
+}
+
+fn causes(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |message, cause| {
         if message.is_empty() {
             cause
@@ -76,6 +99,15 @@ impl std::error::Error for Interrupted {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_named_where_they_help() {
+        let error = anyhow::Error::from(semanticist::Error::RunExists { path: "runs/1".into() });
+        assert_eq!(
+            message(&error),
+            "runs/1: already holds a run; go on with --resume, or give another --out"
+        );
+    }
 
     #[test]
     fn a_cause_is_told_once() {

@@ -33,7 +33,10 @@ pub enum Kind {
         preset: &'static str,
     },
     /// A generator of tokens.
-    Generator,
+    Generator {
+        /// The name of its configuration.
+        preset: &'static str,
+    },
 }
 
 /// The code of Semanticist is under the MIT licence; what its weights are under is not stated.
@@ -56,7 +59,7 @@ pub const KNOWN: [Known; 5] = [
     },
     Known {
         name: "semanticist-generator-l",
-        kind: Kind::Generator,
+        kind: Kind::Generator { preset: "gpt-l" },
         location: ["tennant", "semanticist", "semanticist_ar_gen_L.pkl"],
         licence: UNSTATED,
         about: "the paper's generator of 32 tokens",
@@ -112,7 +115,7 @@ mod tests {
                     assert_eq!(tokenizer.autoencoder, AutoencoderConfig::preset(preset).unwrap());
                 }
                 Kind::Autoencoder { preset } => drop(AutoencoderConfig::preset(preset).unwrap()),
-                Kind::Generator => {}
+                Kind::Generator { preset } => drop(presets::generator(preset).unwrap()),
             }
         }
         assert!(Known::find("semanticist").is_none());

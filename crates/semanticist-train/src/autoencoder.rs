@@ -35,10 +35,7 @@ pub fn fit(
         AutoencoderConfig::Pixel {} => return Ok(Autoencoder::Pixel),
         AutoencoderConfig::Linear { patch_size, channels, whitening } => (patch_size, channels, whitening),
         AutoencoderConfig::Kl(_) => {
-            return Err(Error::Config(
-                "a KL autoencoder cannot be fitted on the way; give its weights with --autoencoder FILE"
-                    .into(),
-            ));
+            return Err(Error::AutoencoderNeeded);
         }
     };
     const BATCH: usize = 100;

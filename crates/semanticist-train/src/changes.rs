@@ -88,11 +88,7 @@ pub fn allowed(changes: Vec<Change>, on_change: OnChange) -> Result<Vec<Change>>
         )));
     }
     if on_change == OnChange::Refuse && !told.is_empty() {
-        return Err(Error::Config(format!(
-            "the run was started in another way, so that its end would be that of neither; give the same \
-             configuration and data, start another run, or accept the changes:{}",
-            list(&told)
-        )));
+        return Err(Error::RunChanged { changes: list(&told) });
     }
     Ok(told)
 }

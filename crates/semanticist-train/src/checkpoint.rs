@@ -111,7 +111,7 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
     /// If there is none, or it cannot be read.
     pub fn load_last(folder: &Path, device: &Device) -> Result<Self> {
         let Some((_, path)) = steps(folder)?.pop() else {
-            return Err(Error::file(folder, "holds no checkpoint to resume from; start without --resume"));
+            return Err(Error::NoCheckpoint { path: folder.to_path_buf() });
         };
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(|error| Error::io(&state_path, "read", error))?;

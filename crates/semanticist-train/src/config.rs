@@ -193,7 +193,7 @@ pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
 /// Sets `a.b.c=value`; the value is TOML, or else text.
 fn apply_setting(table: &mut Table, setting: &str) -> Result<()> {
     let (key, value) = setting.split_once('=').ok_or_else(|| {
-        Error::Config(format!("--set {setting}: expected KEY=VALUE, such as learning_rate.peak=1e-3"))
+        Error::Config(format!("setting {setting}: expected KEY=VALUE, such as learning_rate.peak=1e-3"))
     })?;
     let value = format!("value = {value}")
         .parse::<Table>()
@@ -207,7 +207,7 @@ fn apply_setting(table: &mut Table, setting: &str) -> Result<()> {
         let next = place.entry(name).or_insert_with(|| Value::Table(Table::new()));
         place = next
             .as_table_mut()
-            .ok_or_else(|| Error::Config(format!("--set {setting}: {name} is a value, not a table")))?;
+            .ok_or_else(|| Error::Config(format!("setting {setting}: {name} is a value, not a table")))?;
     }
     place.insert(last.to_string(), value);
     Ok(())

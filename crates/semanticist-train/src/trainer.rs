@@ -71,7 +71,7 @@ pub fn check_fresh(out: &Path) -> Result<()> {
     if crate::checkpoint::steps(&checkpoints(out))?.is_empty() {
         return Ok(());
     }
-    Err(Error::file(out, "already holds a run; go on with --resume, or give another --out"))
+    Err(Error::RunExists { path: out.to_path_buf() })
 }
 
 impl<'a, O: Objective> Trainer<'a, O> {

@@ -148,7 +148,7 @@ fn a_run_is_not_overwritten_and_not_resumed_as_another() {
     photos(&data);
     run(&data, &out, &["steps=1", "log.validate_every=0"], false).unwrap();
     let again = run(&data, &out, &[], false).unwrap_err().to_string();
-    assert!(again.contains("--resume"), "{again}");
+    assert!(again.contains("already holds a run"), "{again}");
     let other = run(&data, &out, &["seed=5"], true).unwrap_err().to_string();
     assert!(other.contains("seed: was 0, is 5"), "{other}");
     let none = run(&data, &temp.path().join("nothing"), &[], true).unwrap_err().to_string();

@@ -30,6 +30,31 @@ pub enum Error {
     /// A configuration contradicts itself or asks for something impossible.
     #[error("{0}")]
     Config(String),
+    /// A folder already holds a training run.
+    #[error("{}: already holds a run", path.display())]
+    RunExists {
+        /// The run's folder.
+        path: PathBuf,
+    },
+    /// A folder holds no checkpoint that a run could go on from.
+    #[error("{}: holds no checkpoint to resume from", path.display())]
+    NoCheckpoint {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+    },
+    /// A run is to go on under other conditions than it was started with.
+    #[error("the run was started in another way, so that its end would be that of neither:{changes}")]
+    RunChanged {
+        /// A line per change, each after a line break.
+        changes: String,
+    },
+    /// A configuration asks for an autoencoder that can only be had from a file.
+    #[error("a KL autoencoder cannot be fitted on the way; it needs the file of a trained one")]
+    AutoencoderNeeded,
+    /// A model could not be found or fetched by its name.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] semanticist_hub::Error),
     /// Training cannot go on.
     #[error("{0}")]
     Training(String),

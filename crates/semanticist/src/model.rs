@@ -5,6 +5,8 @@
 pub mod autoencoder;
 pub mod generator;
 mod memory;
+#[cfg(feature = "hub")]
+mod pretrained;
 pub mod tokenizer;
 
 use std::fmt;

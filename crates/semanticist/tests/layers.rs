@@ -20,7 +20,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("weights", &["files"]),
     ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
     ("generator", &["nn", "diffusion", "noise", "spaces"]),
-    ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise"]),
+    ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise", "presets"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
     ("lib", &["device", "generator", "model", "noise", "spaces", "tokenizer"]),
 ];
@@ -29,7 +29,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("semanticist-ops", &[]),
     ("semanticist-hub", &[]),
-    ("semanticist", &["semanticist_ops"]),
+    ("semanticist", &["semanticist_hub", "semanticist_ops"]),
     ("semanticist-data", &["semanticist"]),
     ("semanticist-eval", &["semanticist_ops", "semanticist", "semanticist_data"]),
     ("semanticist-train", &["semanticist_ops", "semanticist", "semanticist_data", "semanticist_eval"]),

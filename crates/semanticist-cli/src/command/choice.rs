@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
-use semanticist::{Error, ModelFile, TokenizerConfig, presets};
+use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
 use semanticist_eval::generation::powers;
 use semanticist_hub::builtin::{self, Builtin};
@@ -75,7 +75,7 @@ impl ModelChoice {
         let Some(config) = config else { return ours(&path) };
         let autoencoder = autoencoder.as_deref().map(autoencoder_file).transpose()?;
         let published = PublishedTokenizer { config: &config, autoencoder: autoencoder.as_deref() };
-        published_tokenizer(&path, published)
+        Ok(TokenizerFile::published(&path, published)?)
     }
 
     /// The chosen file, whatever kind of model it holds.
@@ -83,10 +83,7 @@ impl ModelChoice {
         let described = self.published.config.is_some() || self.published.preset.is_some();
         match self.model.as_deref().map(Location::of).transpose()? {
             Some(Location::Builtin(builtin)) => Ok(ModelFile::from_bytes(builtin.name, builtin.bytes)?),
-            Some(Location::File(path)) if !described => match ModelFile::open(&path) {
-                Ok(file) => Ok(file),
-                Err(error) => Err(undescribed(error)),
-            },
+            Some(Location::File(path)) if !described => Ok(ModelFile::open(&path)?),
             _ => Ok(ModelFile::Tokenizer(self.open()?)),
         }
     }
@@ -94,7 +91,8 @@ impl ModelChoice {
     /// What is published under a known name needs no more to be said of it.
     fn open_known(&self, known: &Known) -> Result<TokenizerFile> {
         let Kind::Tokenizer { preset, autoencoder } = known.kind else {
-            let kind = if known.kind == Kind::Generator { "a generator" } else { "an autoencoder" };
+            let kind =
+                if matches!(known.kind, Kind::Generator { .. }) { "a generator" } else { "an autoencoder" };
             return Err(failure::usage(format!("--model {}: is {kind}, not a tokenizer", known.name)));
         };
         let config = match self.published.config()? {
@@ -103,28 +101,14 @@ impl ModelChoice {
         };
         let autoencoder = self.published.autoencoder.as_deref().unwrap_or(Path::new(autoencoder));
         let (path, autoencoder) = (fetch::find(&known.remote())?, autoencoder_file(autoencoder)?);
-        published_tokenizer(&path, PublishedTokenizer { config: &config, autoencoder: Some(&autoencoder) })
+        let published = PublishedTokenizer { config: &config, autoencoder: Some(&autoencoder) };
+        Ok(TokenizerFile::published(&path, published)?)
     }
 }
 
 /// One of our files.
 fn ours(path: &Path) -> Result<TokenizerFile> {
-    Ok(ModelFile::open(path).map_err(undescribed)?.into_tokenizer()?)
-}
-
-/// What does not say what it holds may be published.
-fn undescribed(error: Error) -> anyhow::Error {
-    match error {
-        Error::Undescribed { .. } => anyhow!("{error}: use --config FILE.toml or --preset NAME"),
-        error => error.into(),
-    }
-}
-
-fn published_tokenizer(path: &Path, published: PublishedTokenizer) -> Result<TokenizerFile> {
-    TokenizerFile::published(path, published).map_err(|error| match error {
-        Error::Described { .. } => anyhow!("{error}; leave --config, --preset and --autoencoder out"),
-        error => error.into(),
-    })
+    Ok(ModelFile::open(path)?.into_tokenizer()?)
 }
 
 /// What messages call the built-in tokenizer.

@@ -26,9 +26,6 @@ const TOGETHER: usize = 32;
 /// Images in all, unless it is said how many of each class.
 const IMAGES: usize = 16;
 
-/// The size of the published generator.
-const PUBLISHED: &str = "gpt-l";
-
 /// Classes shown if none is named.
 const SHOWN: usize = 8;
 
@@ -73,12 +70,10 @@ fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
         Some(Location::Builtin(builtin)) => return builtin_generator(builtin, device),
         Some(Location::File(path)) => (path, named),
         Some(Location::Remote(remote)) => (fetch::find(&remote)?, named),
-        Some(Location::Known(known)) if known.kind == Kind::Generator => {
-            (fetch::find(&known.remote())?, named.or(Some(PUBLISHED)))
-        }
-        Some(Location::Known(known)) => {
-            return Err(failure::usage(format!("--generator {}: is not a generator", known.name)));
-        }
+        Some(Location::Known(known)) => match known.kind {
+            Kind::Generator { preset } => (fetch::find(&known.remote())?, named.or(Some(preset))),
+            _ => return Err(failure::usage(format!("--generator {}: is not a generator", known.name))),
+        },
     };
     let config = preset.map(presets::generator).transpose().map_err(failure::usage)?;
     Ok(match config {

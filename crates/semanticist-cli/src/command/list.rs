@@ -77,7 +77,7 @@ fn published(hub: &Hub, known: &Known) -> Result<Entry> {
     let (kind, expected) = match known.kind {
         Kind::Tokenizer { preset, .. } => ("tokenizer", Some(networks(preset)?)),
         Kind::Autoencoder { preset } => ("autoencoder", Some(autoencoder(preset)?)),
-        Kind::Generator => ("generator", None),
+        Kind::Generator { .. } => ("generator", None),
     };
     Ok(Entry {
         name: known.name.into(),

@@ -31,7 +31,7 @@ fn files(name: &str) -> Result<Vec<Remote>> {
     };
     let autoencoder = match known.kind {
         Kind::Tokenizer { autoencoder, .. } => Known::find(autoencoder).map(Known::remote),
-        Kind::Autoencoder { .. } | Kind::Generator => None,
+        Kind::Autoencoder { .. } | Kind::Generator { .. } => None,
     };
     Ok([known.remote()].into_iter().chain(autoencoder).collect())
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{load_autoencoder, save_autoencoder};
@@ -136,14 +136,7 @@ fn run<O: Objective>(
     let progress = TrainingProgress::new(config.steps, config.log.every);
     let trainer = if place.resume {
         let on_change = if place.force { OnChange::Accept } else { OnChange::Refuse };
-        let resumed =
-            Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event));
-        resumed.map_err(|error| match place.force {
-            false if matches!(error, semanticist::Error::Config(_)) => {
-                anyhow!("{error}\n--force accepts changes of anything but the model")
-            }
-            _ => error.into(),
-        })?
+        Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event))?
     } else {
         check_fresh(&place.out)?;
         Trainer::start(config, objective, fresh()?, context)?

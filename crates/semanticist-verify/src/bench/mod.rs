@@ -91,7 +91,7 @@ impl BenchOptions {
     pub fn validate(&self) -> Result<()> {
         if self.file.is_some() && self.job != Job::Load {
             return Err(Error::Config(format!(
-                "--file: only load reads a model file, not {}",
+                "only the job load reads a model file, not {}",
                 self.job.name()
             )));
         }
