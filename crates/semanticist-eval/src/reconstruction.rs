@@ -139,13 +139,21 @@ pub struct ReconstructionMetrics {
     pub diffusion_loss: f64,
 }
 
+/// What is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationOptions {
+    /// From how many tokens images are reconstructed; 0 is from none.
+    pub counts: Vec<usize>,
+    pub sampling: SampleOptions,
+    /// Image i starts from the noise of seed `seed + i`, whatever the count.
+    pub seed: u64,
+}
+
 /// A measurement while images go through it, in memory for one batch of them.
 pub struct Evaluation<'a> {
     tokenizer: &'a Tokenizer,
     process: Process,
-    options: &'a SampleOptions,
-    seed: u64,
-    counts: &'a [usize],
+    options: &'a EvaluationOptions,
     images: usize,
     sums: Vec<Sum>,
 }
@@ -159,19 +167,14 @@ struct Sum {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Of reconstructions from so many tokens. Image i starts from the noise of seed `seed + i`, whatever the
-    /// count.
+    /// Of no image yet.
     ///
     /// # Errors
     /// If the diffusion process cannot be built.
-    pub fn new(
-        tokenizer: &'a Tokenizer,
-        (options, seed): (&'a SampleOptions, u64),
-        counts: &'a [usize],
-    ) -> Result<Self> {
+    pub fn new(tokenizer: &'a Tokenizer, options: &'a EvaluationOptions) -> Result<Self> {
         let process = Process::new(&tokenizer.config.diffusion)?;
-        let sums = counts.iter().map(|_| Sum { ssim: Some(0.0), ..Sum::default() }).collect();
-        Ok(Self { tokenizer, process, options, seed, counts, images: 0, sums })
+        let sums = options.counts.iter().map(|_| Sum { ssim: Some(0.0), ..Sum::default() }).collect();
+        Ok(Self { tokenizer, process, options, images: 0, sums })
     }
 
     /// Measures some more images. `after_step` is called for every batch of reconstructions in every sampling
@@ -187,9 +190,9 @@ impl<'a> Evaluation<'a> {
     ) -> Result<()> {
         for images in images.chunks(BATCH) {
             let batch = Batch::new(self.tokenizer, images, self.images, device);
-            let losses = batch.losses(self.tokenizer, &self.process, self.counts);
+            let losses = batch.losses(self.tokenizer, &self.process, &self.options.counts);
             for (at, loss) in losses.into_iter().enumerate() {
-                let qualities = self.qualities(&batch, self.counts[at], &mut after_step)?;
+                let qualities = self.qualities(&batch, self.options.counts[at], &mut after_step)?;
                 self.sums[at].add(&qualities, loss);
             }
             self.images += images.len();
@@ -204,11 +207,16 @@ impl<'a> Evaluation<'a> {
         mut after_step: impl FnMut(usize),
     ) -> Result<Vec<Quality>> {
         let images = batch.tokens.batch();
-        let seeds = (0..images).map(|i| Seed::new(self.seed + (batch.first + i) as u64));
+        let seeds = (0..images).map(|i| Seed::new(self.options.seed + (batch.first + i) as u64));
         let mut noise = Noise::per_sample(seeds.map(|seed| seed.of(Purpose::Latents)));
         let (keep, observe) = (vec![count; images], || after_step(images));
-        let decoded =
-            self.tokenizer.decode_observed(&batch.tokens, &keep, self.options, &mut noise, observe)?;
+        let decoded = self.tokenizer.decode_observed(
+            &batch.tokens,
+            &keep,
+            &self.options.sampling,
+            &mut noise,
+            observe,
+        )?;
         Ok(quality::compare(&batch.pixels, &decoded))
     }
 
@@ -227,7 +235,7 @@ impl<'a> Evaluation<'a> {
             ssim: sum.ssim.map(|ssim| ssim / images),
             diffusion_loss: sum.diffusion_loss / images,
         };
-        Ok(self.counts.iter().zip(self.sums).map(mean).collect())
+        Ok(self.options.counts.iter().zip(self.sums).map(mean).collect())
     }
 
     /// How many images went through.

@@ -1,5 +1,6 @@
 //! `semanticist cache-tokens`: images to the tokens that a generator learns from.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
@@ -46,10 +47,9 @@ pub fn run(request: &CacheTokens) -> Result<()> {
     let progress = Progress::new(plan.images, "encoding");
     let mut go_on = |images: usize| {
         progress.advance(images);
-        !interrupted.load(Ordering::Relaxed)
+        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let broken =
-        plan.fill(&request.output, &source, (&model.tokenizer, &device), request.batch, &mut go_on)?;
+    let broken = plan.fill(&request.output, &source, &model.tokenizer, &device, request.batch, &mut go_on)?;
     drop(progress);
     for (name, problem) in broken.items() {
         note(&format!("skipped {name}: {problem}"));

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use semanticist::model::Work;
-use semanticist_eval::reconstruction::{self, Evaluation, ReconstructionMetrics};
+use semanticist_eval::reconstruction::{self, Evaluation, EvaluationOptions, ReconstructionMetrics};
 use serde::Serialize;
 
 use super::choice::{counts, validation_source};
@@ -27,7 +27,8 @@ pub fn run(request: &Evaluate) -> Result<()> {
     let source = validation_source(&request.data)?;
     let expected = request.images.min(source.len());
     let progress = Progress::new(expected * counts.len() * steps, "decoding");
-    let mut evaluation = Evaluation::new(&tokenizer, (&options, request.sampling.seed), &counts)?;
+    let options = EvaluationOptions { counts, sampling: options, seed: request.sampling.seed };
+    let mut evaluation = Evaluation::new(&tokenizer, &options)?;
     let mut images = reconstruction::images(&source, request.images, tokenizer.config.image_size);
     loop {
         let batch = images.by_ref().take(reconstruction::BATCH).collect::<semanticist::Result<Vec<_>>>()?;

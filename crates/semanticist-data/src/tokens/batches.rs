@@ -16,41 +16,49 @@ pub struct TokenExample {
     pub label: usize,
 }
 
+/// What the batches are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBatchOptions {
+    /// The seed of order and views.
+    pub seed: Seed,
+    /// Examples in a batch.
+    pub batch: usize,
+    /// Tokens of each example.
+    pub tokens: usize,
+}
+
 /// Every image once per epoch, each time in a view of its own.
 pub struct TokenBatches {
     cache: Arc<TokenCache>,
-    seed: Seed,
-    batch: usize,
-    /// Tokens of each example.
-    count: usize,
+    options: TokenBatchOptions,
     order: Vec<usize>,
     next: Position,
 }
 
 impl TokenBatches {
-    /// Batches of `batch` examples of `count` tokens from `start` on. All images must have labels.
-    pub fn new(cache: Arc<TokenCache>, seed: Seed, (batch, count): (usize, usize), start: Position) -> Self {
-        let order = permutation(cache.len(), seed.of(Purpose::Order).at(start.epoch));
-        Self { cache, seed, batch, count, order, next: start }
+    /// The batches from `start` on. All images must have labels.
+    pub fn new(cache: Arc<TokenCache>, options: TokenBatchOptions, start: Position) -> Self {
+        let order = permutation(cache.len(), options.seed.of(Purpose::Order).at(start.epoch));
+        Self { cache, options, order, next: start }
     }
 
     /// The next batch, and where to go on after it.
     pub fn next_batch(&mut self) -> (Vec<TokenExample>, Position) {
-        let examples = (0..self.batch).map(|_| self.example()).collect();
+        let examples = (0..self.options.batch).map(|_| self.example()).collect();
         (examples, self.next)
     }
 
     fn example(&mut self) -> TokenExample {
         let Position { epoch, index } = self.next;
         let image = self.order[index];
-        let mut noise = self.seed.of(Purpose::Augmentation).at(epoch).at(index as u64).noise();
+        let mut noise = self.options.seed.of(Purpose::Augmentation).at(epoch).at(index as u64).noise();
         let view = noise.below(1, self.cache.views(image))[0];
         let label = self.cache.label(image).expect("every image has a label");
-        let tokens = self.cache.tokens(image, view, self.count);
+        let tokens = self.cache.tokens(image, view, self.options.tokens);
         self.next = if index + 1 < self.order.len() {
             Position { epoch, index: index + 1 }
         } else {
-            self.order = permutation(self.cache.len(), self.seed.of(Purpose::Order).at(epoch + 1));
+            self.order = permutation(self.cache.len(), self.options.seed.of(Purpose::Order).at(epoch + 1));
             Position { epoch: epoch + 1, index: 0 }
         };
         TokenExample { tokens, label: label as usize }
@@ -61,6 +69,10 @@ impl TokenBatches {
 mod tests {
     use super::*;
     use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
+
+    fn options(batch: usize, tokens: usize) -> TokenBatchOptions {
+        TokenBatchOptions { seed: Seed::new(5), batch, tokens }
+    }
 
     /// Image i has the tokens i, i + 0.5.
     fn cache(folder: &std::path::Path, images: usize) -> Arc<TokenCache> {
@@ -80,7 +92,7 @@ mod tests {
     fn an_epoch_has_every_image_once_with_its_label_in_an_order_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 12);
-        let mut batches = TokenBatches::new(cache, Seed::new(5), (4, 2), Position::default());
+        let mut batches = TokenBatches::new(cache, options(4, 2), Position::default());
         let mut epoch = || -> Vec<TokenExample> { (0..3).flat_map(|_| batches.next_batch().0).collect() };
         let (first, second) = (epoch(), epoch());
         for epoch in [&first, &second] {
@@ -96,11 +108,11 @@ mod tests {
     fn any_position_leads_to_the_same_batches() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 10);
-        let mut whole = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), Position::default());
+        let mut whole = TokenBatches::new(cache.clone(), options(3, 1), Position::default());
         for _ in 0..8 {
             let (_, position) = whole.next_batch();
-            let next = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), position).next_batch();
-            let mut same = TokenBatches::new(cache.clone(), Seed::new(5), (3, 1), position);
+            let next = TokenBatches::new(cache.clone(), options(3, 1), position).next_batch();
+            let mut same = TokenBatches::new(cache.clone(), options(3, 1), position);
             assert_eq!(same.next_batch(), next);
             assert_eq!(whole.example(), next.0[0]);
             for _ in 0..2 {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use semanticist::{Error, Result};
 
-pub use batches::{TokenBatches, TokenExample};
+pub use batches::{TokenBatchOptions, TokenBatches, TokenExample};
 
 /// What the tokens of a file have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]

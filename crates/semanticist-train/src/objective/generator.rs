@@ -17,7 +17,7 @@ use super::tokenizer::{CONFIG, frozen_config};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{Kind, RunConfig};
 use semanticist_data::tokens::cache::TokenCache;
-use semanticist_data::tokens::{TokenBatches, TokenExample};
+use semanticist_data::tokens::{TokenBatchOptions, TokenBatches, TokenExample};
 use semanticist_data::{Position, spread};
 use semanticist_eval::{generation, sheet};
 
@@ -178,32 +178,23 @@ impl GeneratorObjective {
         Ok(Self { training, validation, tokenizer, config: config.clone() })
     }
 
-    /// The mean loss of some images; `training` says whether something is dropped.
+    /// The mean loss of some images, given their classes.
     fn loss_of(
         &self,
         generator: &Generator,
         examples: &[TokenExample],
-        training: bool,
+        labels: &[usize],
+        dropout: f64,
         noise: &mut Noise,
     ) -> Tensor<1> {
-        let GeneratorLoss { draws, dropout, class_dropout } = self.config.objective;
+        let GeneratorLoss { draws, .. } = self.config.objective;
         let GeneratorConfig { tokens: k, token_dim: d, width, .. } = generator.config;
         let device = generator.networks.transformer.classes.device();
         let batch = examples.len();
         let values: Vec<f32> = examples.iter().flat_map(|example| example.tokens.iter().copied()).collect();
         let tokens: Tensor<3> = Tensor::from_data(TensorData::new(values, [batch, k, d]), &device);
-        let labels = examples.iter().map(|example| example.label);
-        let (labels, dropout): (Vec<usize>, f64) = match training {
-            false => (labels.collect(), 0.0),
-            true => {
-                let none = generator.config.no_class();
-                let kept = labels.zip(noise.uniform(batch));
-                let drop = |(label, u): (usize, f32)| if f64::from(u) < class_dropout { none } else { label };
-                (kept.map(drop).collect(), dropout)
-            }
-        };
         let answers =
-            generator.networks.transformer.forward(tokens.clone(), &labels, |x| dropped(x, dropout, noise));
+            generator.networks.transformer.forward(tokens.clone(), labels, |x| dropped(x, dropout, noise));
         // What belongs to an image lies together: [batch, draws, k].
         let repeated = |x: Tensor<3>, last: usize| {
             let all = x.reshape([batch, 1, k * last]).repeat_dim(1, draws); // [batch, draws, k * last]
@@ -250,12 +241,19 @@ impl Objective for GeneratorObjective {
     }
 
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = TokenExample>> {
-        let sizes = (self.config.batch, self.config.model.tokens);
-        Box::new(TokenBatches::new(self.training.clone(), Seed::new(self.config.seed), sizes, start))
+        let (seed, batch) = (Seed::new(self.config.seed), self.config.batch);
+        let options = TokenBatchOptions { seed, batch, tokens: self.config.model.tokens };
+        Box::new(TokenBatches::new(self.training.clone(), options, start))
     }
 
     fn loss(&self, model: &GeneratorModel, examples: &[TokenExample], _: u64, noise: &mut Noise) -> Loss {
-        Loss { total: self.loss_of(&model.generator, examples, true, noise), parts: Vec::new() }
+        let GeneratorLoss { dropout, class_dropout, .. } = self.config.objective;
+        let none = model.generator.config.no_class();
+        let lost = noise.uniform(examples.len()).into_iter().map(|u| f64::from(u) < class_dropout);
+        let class = |(example, lost): (&TokenExample, bool)| if lost { none } else { example.label };
+        let classes: Vec<usize> = examples.iter().zip(lost).map(class).collect();
+        let total = self.loss_of(&model.generator, examples, &classes, dropout, noise);
+        Loss { total, parts: Vec::new() }
     }
 
     fn validate(&self, average: &GeneratorModel, sheet: &Path) -> Result<Validation> {
@@ -273,7 +271,8 @@ impl Objective for GeneratorObjective {
             let examples: Vec<TokenExample> = images.iter().map(example).collect();
             // The same draws in every validation.
             let mut noise = Noise::per_sample(images.iter().map(|&image| seed.at(image as u64)));
-            let loss = self.loss_of(&average.generator, &examples, false, &mut noise);
+            let classes: Vec<usize> = examples.iter().map(|example| example.label).collect();
+            let loss = self.loss_of(&average.generator, &examples, &classes, 0.0, &mut noise);
             total += f64::from(loss.into_scalar::<f32>()) * images.len() as f64;
         }
         if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| self.config.validation.samples > 0) {

@@ -1,5 +1,6 @@
 //! How a cache is made: what is in it, how it is cut into shards, and how those are filled.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -102,9 +103,10 @@ impl CachePlan {
         &self,
         folder: &Path,
         source: &Source,
-        (tokenizer, device): (&Tokenizer, &Device),
+        tokenizer: &Tokenizer,
+        device: &Device,
         batch: usize,
-        observe: &mut dyn FnMut(usize) -> bool,
+        observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Broken> {
         let mut broken = Broken::new(source.len());
         let mut records = source.records();
@@ -113,7 +115,7 @@ impl CachePlan {
             let mut left = self.shard_images.min(self.images - number * self.shard_images);
             if self.holds(folder, number)? {
                 records.by_ref().take(left).for_each(drop);
-                if !observe(left) {
+                if observe(left).is_break() {
                     return Ok(broken);
                 }
                 continue;
@@ -132,7 +134,7 @@ impl CachePlan {
                     values.extend(tokens.0.into_data().iter::<f32>());
                     labels.extend(found);
                 }
-                if !observe(done) {
+                if observe(done).is_break() {
                     return Ok(broken);
                 }
             }

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use burn::tensor::Device;
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
@@ -58,9 +60,9 @@ impl Bench {
         let cache = self.folder.path().join("cache");
         std::fs::create_dir_all(&cache).unwrap();
         let mut calls = 0;
-        plan.fill(&cache, &self.source, (&self.tokenizer, &self.device), 2, &mut |_| {
+        plan.fill(&cache, &self.source, &self.tokenizer, &self.device, 2, &mut |_| {
             calls += 1;
-            calls < limit
+            if calls < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         Ok(cache)
     }
