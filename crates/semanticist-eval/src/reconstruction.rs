@@ -7,7 +7,7 @@ use semanticist::noise::derive_seed;
 use semanticist::{Error, Noise, Result, Tokenizer};
 use serde::Serialize;
 
-use crate::generation::{self, Painting};
+use crate::generation::Painting;
 use crate::quality::{self, Quality};
 use semanticist_data::{Source, transform};
 
@@ -37,8 +37,8 @@ pub fn images(source: &Source, count: usize, size: usize) -> Result<Vec<RgbImage
     Ok(images)
 }
 
-/// The mean squared error of the prediction when the decoder sees 1, 2, … tokens: one number per
-/// entry of `counts`. The same noise and timesteps serve every count and every call.
+/// The mean squared error of the prediction, of a flow the velocity, when the decoder sees 1, 2, … tokens: one number per
+/// entry of `counts`. The same noise and times serve every count and every call.
 ///
 /// # Errors
 /// If the diffusion process cannot be built.
@@ -55,16 +55,15 @@ pub fn losses(
         let latents = tokenizer.autoencoder.encode(&pixels);
         let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
         let mut noise = Noise::seeded(derive_seed(1, &[index as u64]));
-        let steps = process.steps();
-        // Timesteps spread evenly over the process, so that few images measure all of it.
-        let timesteps: Vec<usize> = (0..images.len()).map(|i| (i * 619 + index * 97) % steps).collect();
+        // Spread evenly over the process, so that few images measure all of it.
+        let time = |i: usize| process.time_of_place((i * 619 + index * 97) % process.places());
+        let times: Vec<f32> = (0..images.len()).map(time).collect();
         let drawn = noise.normal(latents.0.dims(), device);
-        let example = process.add_noise(latents.0, drawn, &timesteps);
+        let example = process.corrupt(latents.0, drawn, &times);
         for (total, &count) in totals.iter_mut().zip(counts) {
             let keep = vec![count; images.len()];
-            let output =
-                tokenizer.networks.decoder.forward(example.noisy.clone(), &timesteps, &tokens, &keep);
-            let mse: Tensor<1> = process.training_loss(output, &example).mse;
+            let output = tokenizer.networks.decoder.forward(example.noisy.clone(), &times, &tokens, &keep);
+            let mse: Tensor<1> = process.loss(output, &example).mse;
             *total += f64::from(mse.sum().into_scalar::<f32>());
         }
     }
@@ -85,7 +84,7 @@ pub fn samples(
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
     let seeds = (0..images.len() as u64).collect();
-    let painting = Painting { options: generation::default_painting(), seeds };
+    let painting = Painting { options: SampleOptions::default(), seeds };
     for &count in counts {
         for (row, picture) in rows.iter_mut().zip(painting.paint(tokenizer, &tokens, count, |_| ())?) {
             row.push(picture);

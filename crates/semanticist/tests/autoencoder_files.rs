@@ -33,7 +33,7 @@ fn config() -> KlConfig {
 
 /// The recorded weights, under the names of latent diffusion.
 fn published() -> Weights {
-    let file = "../semanticist-train/tests/data/reference/autoencoder_ldm.safetensors";
+    let file = "../semanticist-verify/tests/data/reference/autoencoder_ldm.safetensors";
     let (mut tensors, _) = weights::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
     tensors.split_prefix("weights.")
 }
