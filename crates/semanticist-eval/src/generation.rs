@@ -1,6 +1,6 @@
 //! Pictures of tokens that an encoder gave or a generator drew.
 
-use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
+use semanticist::diffusion::SampleOptions;
 use semanticist::image::{RgbImage, from_pixels};
 use semanticist::model::GeneratorModel;
 use semanticist::{Noise, Purpose, Result, Seed, Tokenizer, Tokens};
@@ -16,11 +16,6 @@ pub struct Painting {
     pub options: SampleOptions,
     /// The seed of the noise that each image's pictures start from.
     pub seeds: Vec<u64>,
-}
-
-/// As samples are painted in training.
-pub fn default_painting() -> SampleOptions {
-    SampleOptions { steps: 25, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::constant(1.5) }
 }
 
 impl Painting {

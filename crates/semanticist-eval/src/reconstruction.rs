@@ -7,7 +7,7 @@ use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, transform};
 use serde::Serialize;
 
-use crate::generation::{self, Painting};
+use crate::generation::Painting;
 use crate::quality::{self, Quality};
 
 /// Images that go through the network together.
@@ -45,8 +45,8 @@ fn no_image() -> Error {
     Error::Data("no image to evaluate on could be decoded".into())
 }
 
-/// The mean squared error of the prediction when the decoder sees so many tokens: one number per entry of
-/// `counts`. The same noise and timesteps serve every count and every call.
+/// The mean squared error of the prediction, of a flow the velocity, when the decoder sees so many tokens: one number per entry of
+/// `counts`. The same noise and times serve every count and every call.
 ///
 /// # Errors
 /// If the diffusion process cannot be built.
@@ -88,15 +88,16 @@ impl Batch {
         let latents = tokenizer.autoencoder.encode(&self.pixels).0;
         let seed = Seed::new(LOSS_SEED).of(Purpose::Validation);
         let mut noise = Noise::per_sample(numbers.clone().map(|number| seed.at(number as u64)));
-        // Timesteps spread evenly over the process, so that few images measure all of it.
-        let timesteps: Vec<usize> = numbers.map(|number| number * 619 % process.steps()).collect();
+        // Spread evenly over the process, so that few images measure all of it.
+        let time = |number: usize| process.time_of_place(number * 619 % process.places());
+        let times: Vec<f32> = numbers.map(time).collect();
         let drawn = noise.normal(latents.dims(), &latents.device());
-        let example = process.add_noise(latents, drawn, &timesteps);
+        let example = process.corrupt(latents, drawn, &times);
         let loss = |&count: &usize| {
             let keep = vec![count; self.tokens.batch()];
             let decoder = &tokenizer.networks.decoder;
-            let output = decoder.forward(example.noisy.clone(), &timesteps, &self.tokens, &keep);
-            let mse: Tensor<1> = process.training_loss(output, &example).mse;
+            let output = decoder.forward(example.noisy.clone(), &times, &self.tokens, &keep);
+            let mse: Tensor<1> = process.loss(output, &example).mse;
             f64::from(mse.sum().into_scalar::<f32>())
         };
         counts.iter().map(loss).collect()
@@ -117,7 +118,7 @@ pub fn samples(
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
     let seeds = (0..images.len() as u64).collect();
-    let painting = Painting { options: generation::default_painting(), seeds };
+    let painting = Painting { options: SampleOptions::default(), seeds };
     for &count in counts {
         for (row, picture) in rows.iter_mut().zip(painting.paint(tokenizer, &tokens, count, |_| ())?) {
             row.push(picture);

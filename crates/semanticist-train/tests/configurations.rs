@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use semanticist::presets;
+use semanticist::diffusion::{DiffusionConfig, FlowConfig};
+use semanticist::{TokenizerConfig, presets};
 use semanticist_train::config::{RunConfig, read_tokenizer_config};
 use semanticist_train::objective::tokenizer::TokenizerRun;
 
@@ -19,11 +20,19 @@ fn every_tokenizer_can_be_read() {
     let names = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name());
     let names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
     let tokenizers: Vec<&String> = names.iter().filter(|name| name.starts_with("tokenizer-")).collect();
-    assert!(tokenizers.len() >= 5, "{names:?}");
+    assert!(tokenizers.len() >= 6, "{names:?}");
     for name in tokenizers {
         let run = read(name);
         assert_eq!(run.model, read_tokenizer_config(&folder().join(name)).unwrap(), "{name}");
     }
+}
+
+#[test]
+fn the_run_of_a_flow_differs_in_its_process_alone() {
+    let (gaussian, flow) = (read("tokenizer-tiny.toml"), read("tokenizer-tiny-flow.toml"));
+    assert_eq!(flow.model.diffusion, DiffusionConfig::Flow(FlowConfig::default()));
+    let model = TokenizerConfig { diffusion: gaussian.model.diffusion.clone(), ..flow.model.clone() };
+    assert_eq!(RunConfig { model, ..flow }, gaussian);
 }
 
 #[test]

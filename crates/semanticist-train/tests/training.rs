@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{Guidance, Process, SampleOptions, Sampler};
+use semanticist::diffusion::{DiffusionConfig, Guidance, Process, SampleOptions};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::tokenizer::Networks;
 use semanticist::{Latents, Noise, Pixels, Seed, Tokenizer};
@@ -247,10 +247,10 @@ fn alignment_without_a_teacher_is_refused() {
     run(&data, &out, &[repa, "model.decoder.repa=off", "steps=1", "log.validate_every=0"], false).unwrap();
 }
 
-#[test]
-fn one_image_can_be_learnt_by_heart() {
+/// The distance in dB between a picture and what is painted of it after training on nothing else.
+fn learnt_by_heart(settings: &[&str], options: &SampleOptions) -> f64 {
     let device = Device::flex();
-    let settings = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"].map(String::from);
+    let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let config = RunConfig::parse(CONFIG, &settings).unwrap().model;
     let picture = picture(3, 16);
     let pixels = to_pixels(std::slice::from_ref(&picture), &device);
@@ -264,26 +264,73 @@ fn one_image_can_be_learnt_by_heart() {
         let latents = lift(&(pixels.0.clone() * 2.0 - 1.0));
         let draws = Draws {
             keep: vec![4; batch],
-            timesteps: noise.below(batch, 1000),
+            times: process.draw_times(batch, &mut noise),
             noise: Tensor::from_inner(noise.normal(latents.dims(), &device)),
         };
-        let total =
-            loss(&networks, &process, (&Pixels(lift(&pixels.0)), Latents(latents)), draws, None).total;
+        let batch = (&Pixels(lift(&pixels.0)), Latents(latents));
+        let total = loss(&networks, &process, batch, draws, None).total.mean();
         let gradients = Gradients::collect(&networks, &total.backward());
         let norm = gradients.norm();
         networks = optimizer.step(networks, &gradients, norm, 3e-3);
     }
     let autoencoder = semanticist::autoencoder::Autoencoder::Pixel;
     let tokenizer = Tokenizer { config, networks: networks.valid(), autoencoder };
-    let options = SampleOptions { steps: 50, sampler: Sampler::Ddim { eta: 0.0 }, guidance: Guidance::NONE };
     let tokens = tokenizer.encode(&pixels, 4);
-    let painted = tokenizer.decode(&tokens, &[4], &options, &mut Noise::seeded(5)).unwrap();
+    let painted = tokenizer.decode(&tokens, &[4], options, &mut Noise::seeded(5)).unwrap();
     let error: f64 = from_pixels(&painted)[0]
         .iter()
         .zip(picture.iter())
         .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
         .sum::<f64>()
         / (3.0 * 256.0);
-    let psnr = 10.0 * (255.0f64.powi(2) / error).log10();
+    10.0 * (255.0f64.powi(2) / error).log10()
+}
+
+const PIXELS: [&str; 2] = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"];
+
+#[test]
+fn one_image_can_be_learnt_by_heart() {
+    let options = SampleOptions { steps: 50, sampler: None, guidance: Guidance::NONE };
+    let psnr = learnt_by_heart(&PIXELS, &options);
     assert!(psnr > 20.0, "{psnr} dB");
+}
+
+#[test]
+fn a_flow_learns_as_well_whatever_it_predicts() {
+    let options = SampleOptions { guidance: Guidance::NONE, ..SampleOptions::default() };
+    for flow in [
+        r#"model.diffusion={ kind="flow" }"#,
+        r#"model.diffusion={ kind="flow", prediction="clean", times={ kind="logit-normal", mean=-0.8, deviation=0.8 } }"#,
+    ] {
+        let psnr = learnt_by_heart(&[PIXELS[0], PIXELS[1], flow], &options);
+        assert!(psnr > 20.0, "{flow}: {psnr} dB");
+    }
+}
+
+#[test]
+fn a_rectified_flow_tokenizer_is_a_configuration() {
+    let temp = tempfile::tempdir().unwrap();
+    let (data, out) = (temp.path().join("data"), temp.path().join("run"));
+    photos(&data);
+    let flow = r#"model.diffusion={ kind="flow" }"#;
+    run(&data, &out, &[flow, "log.checkpoint_every=0", "steps=3"], false).unwrap();
+    assert!(out.join("samples/step-00000003.png").is_file());
+
+    let device = Device::flex();
+    let tokenizer = Tokenizer::open(out.join("model.safetensors"), &device).unwrap();
+    assert!(matches!(tokenizer.config.diffusion, DiffusionConfig::Flow(_)));
+    let [outputs, _] = tokenizer.networks.decoder.output.linear.weight.dims();
+    assert_eq!(outputs, 8, "one number per latent channel, as there is no variance");
+    let pixels = to_pixels(&[picture(1, 16), picture(2, 16)], &device);
+    let paint = |sampler: &str| {
+        let options = SampleOptions { sampler: Some(sampler.parse().unwrap()), ..SampleOptions::default() };
+        tokenizer.decode(&tokenizer.encode(&pixels, 4), &[1, 4], &options, &mut Noise::seeded(0))
+    };
+    for sampler in ["sde", "euler", "heun"] {
+        let painted = paint(sampler).unwrap().0;
+        assert_eq!(painted.dims(), [2, 3, 16, 16]);
+        let painted = painted.into_data().try_to_vec::<f32>().unwrap();
+        assert!(painted.iter().all(|value| value.is_finite()), "{sampler}");
+    }
+    assert!(paint("ddim").unwrap_err().to_string().contains("\"heun\""));
 }

@@ -77,6 +77,8 @@ pub struct LatentShape {
     pub channels: usize,
     /// Height and width.
     pub side: usize,
+    /// How many numbers the decoder gives for each that it gets, as its process has it.
+    pub outputs_per_channel: usize,
 }
 
 impl DecoderConfig {
@@ -126,7 +128,7 @@ pub struct Decoder {
 /// The tokens of a batch, projected to the transformer's width, null tokens in their places:
 /// `[B, K, W]`.
 #[derive(Debug, Clone)]
-pub struct Condition(Tensor<3>);
+pub struct DecoderCondition(Tensor<3>);
 
 /// How latents are cut into patches, and after which block the projector looks.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +149,7 @@ impl Decoder {
     ) -> Self {
         let width = config.blocks.width;
         let side = latent.side / config.patch_size;
-        let outputs = config.patch_size.pow(2) * 2 * latent.channels;
+        let outputs = config.patch_size.pow(2) * latent.outputs_per_channel * latent.channels;
         Self {
             patches: PatchEmbed::init(latent.channels, config.patch_size, width, noise, device),
             time: TimestepEmbed::init(width, noise, device),
@@ -179,27 +181,22 @@ impl Decoder {
         self
     }
 
-    /// What the network makes of noisy latents: the prediction and the variance logits.
+    /// What the network makes of noisy latents: the prediction and, if its process learns a variance, the
+    /// logits of that.
     ///
     /// Sample i sees its first `keep[i]` tokens; null tokens stand in for the others. `tokens` may
     /// hold fewer than K per image.
     ///
     /// # Shapes
     /// - `noisy`: `[B, C, h, w]`
-    /// - `timesteps`, `keep`: B numbers
+    /// - `times`, `keep`: B numbers
     /// - `tokens`: `[B, k, D]` with k <= K
-    /// - result: `[B, 2 C, h, w]`
+    /// - result: `[B, outputs C, h, w]`
     ///
     /// # Panics
     /// If the sizes do not agree.
-    pub fn forward(
-        &self,
-        noisy: Tensor<4>,
-        timesteps: &[usize],
-        tokens: &Tokens,
-        keep: &[usize],
-    ) -> Tensor<4> {
-        self.run(noisy, timesteps, &self.condition(tokens, keep), |_, _| ())
+    pub fn forward(&self, noisy: Tensor<4>, times: &[f32], tokens: &Tokens, keep: &[usize]) -> Tensor<4> {
+        self.run(noisy, times, &self.condition(tokens, keep), |_, _| ())
     }
 
     /// The tokens of a batch as every denoising step sees them.
@@ -209,23 +206,23 @@ impl Decoder {
     ///
     /// # Panics
     /// If the sizes do not agree.
-    pub fn condition(&self, tokens: &Tokens, keep: &[usize]) -> Condition {
-        Condition(self.tokens.forward(self.visible_tokens(tokens, keep)))
+    pub fn condition(&self, tokens: &Tokens, keep: &[usize]) -> DecoderCondition {
+        DecoderCondition(self.tokens.forward(self.visible_tokens(tokens, keep)))
     }
 
-    /// [`Decoder::forward`] with one timestep for all samples: what depends on it alone is computed
+    /// [`Decoder::forward`] with one time for all samples: what depends on it alone is computed
     /// once.
     ///
     /// `condition` may be of several times as many samples as `noisy`, which are then the same
     /// latents under other tokens, such as the halves of guidance.
     ///
     /// # Shapes
-    /// `noisy`: `[B, C, h, w]`, result: `[n B, 2 C, h, w]` for a condition of n B samples
+    /// `noisy`: `[B, C, h, w]`, result: `[n B, outputs C, h, w]` for a condition of n B samples
     ///
     /// # Panics
     /// If the condition's samples are not a multiple of B.
-    pub fn step(&self, noisy: Tensor<4>, timestep: usize, condition: &Condition) -> Tensor<4> {
-        self.run(noisy, &[timestep], condition, |_, _| ())
+    pub fn step(&self, noisy: Tensor<4>, time: f32, condition: &DecoderCondition) -> Tensor<4> {
+        self.run(noisy, &[time], condition, |_, _| ())
     }
 
     /// [`Decoder::forward`] with the hidden states projected onto the teacher's space,
@@ -236,14 +233,14 @@ impl Decoder {
     pub fn forward_projected(
         &self,
         noisy: Tensor<4>,
-        timesteps: &[usize],
+        times: &[f32],
         tokens: &Tokens,
         keep: &[usize],
     ) -> (Tensor<4>, Tensor<3>) {
         let projector = self.projector.as_ref().expect("the decoder was built without a projector");
         let patches = self.grid.side.pow(2);
         let mut projection = None;
-        let output = self.run(noisy, timesteps, &self.condition(tokens, keep), |block, x| {
+        let output = self.run(noisy, times, &self.condition(tokens, keep), |block, x| {
             if block == self.grid.projected_block {
                 projection = Some(projector.forward(x.clone().narrow(1, 0, patches)));
             }
@@ -251,13 +248,13 @@ impl Decoder {
         (output, projection.expect("validate() keeps the layer within the blocks"))
     }
 
-    /// The forward pass; one timestep is that of all samples. `observe` sees the hidden states after
+    /// The forward pass; one time is that of all samples. `observe` sees the hidden states after
     /// each block, counted from 1.
     fn run(
         &self,
         noisy: Tensor<4>,
-        timesteps: &[usize],
-        condition: &Condition,
+        times: &[f32],
+        condition: &DecoderCondition,
         mut observe: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<4> {
         let patches = self.patches.forward(noisy) + self.positions.clone(); // [B, N, W]
@@ -266,12 +263,12 @@ impl Decoder {
         assert!(samples.is_multiple_of(batch), "{batch} latents for {samples} samples");
         let patches = if samples == batch { patches } else { patches.repeat_dim(0, samples / batch) };
         let mut x = Tensor::cat(vec![patches, condition.0.clone()], 1); // [n B, N + K, W]
-        let time = ops::silu(self.time.forward(timesteps)); // [1 or n B, W]
+        let time = ops::silu(self.time.forward(times)); // [1 or n B, W]
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, time.clone());
             observe(index + 1, &x);
         }
-        let out = self.output.forward(x.narrow(1, 0, count), time); // [n B, N, p² 2 C]
+        let out = self.output.forward(x.narrow(1, 0, count), time); // [n B, N, p² outputs C]
         unpatchify(out, self.grid.side, self.grid.patch)
     }
 
@@ -299,7 +296,7 @@ impl Decoder {
     }
 }
 
-/// A transformer block steered by the timestep (adaLN-Zero; Peebles and Xie, 2023).
+/// A transformer block steered by the time (adaLN-Zero; Peebles and Xie, 2023).
 #[derive(Module, Debug)]
 pub struct DecoderBlock {
     /// `[6 W, W]`: shift, scale and gate of the attention, then of the MLP
@@ -343,7 +340,7 @@ fn modulated_norm(x: Tensor<3>, shift: Tensor<2>, scale: Tensor<2>) -> Tensor<3>
 pub struct OutputLayer {
     /// `[2 W, W]`: shift and scale
     pub modulation: Linear,
-    /// `[p² 2 C, W]`
+    /// `[p² outputs C, W]`
     pub linear: Linear,
 }
 

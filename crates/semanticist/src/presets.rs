@@ -5,7 +5,7 @@ use crate::decoder::{DecoderConfig, RepaConfig};
 use crate::diffusion::DiffusionConfig;
 use crate::encoder::EncoderConfig;
 use crate::error::{Error, Result};
-use crate::generator::{Condition, GeneratorConfig, HeadConfig, HeadProcess};
+use crate::generator::{GeneratorConfig, HeadConditioning, HeadConfig, HeadProcess};
 use crate::nn::BlockSize;
 use crate::tokenizer::TokenizerConfig;
 
@@ -105,6 +105,11 @@ pub fn generator(name: &str) -> Result<GeneratorConfig> {
         width: *width,
         depth: *depth,
         heads: *heads,
-        head: HeadConfig { width: 1536, depth: 12, condition: Condition::Concat, process: HeadProcess::Flow },
+        head: HeadConfig {
+            width: 1536,
+            depth: 12,
+            condition: HeadConditioning::Concat,
+            process: HeadProcess::Flow,
+        },
     })
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::decoder::{Decoder, DecoderConfig, LatentShape};
-use crate::diffusion::{DiffusionConfig, SampleOptions, SamplingPlan};
+use crate::diffusion::guidance::guide_halves;
+use crate::diffusion::{DiffusionConfig, Process, SampleOptions};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -51,6 +52,7 @@ impl TokenizerConfig {
         }
         self.encoder.validate(self.image_size)?;
         self.autoencoder.validate()?;
+        self.diffusion.validate()?;
         self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
     }
 
@@ -59,13 +61,14 @@ impl TokenizerConfig {
         TokenShape { count: self.tokens, dim: self.token_dim }
     }
 
-    /// The shape of one image's latents.
+    /// The shape of one image's latents, and what the decoder makes of them.
     ///
     /// # Errors
     /// If the autoencoder's stride does not divide the image size.
     pub fn latent_shape(&self) -> Result<LatentShape> {
         let side = self.autoencoder.latent_size(self.image_size)?;
-        Ok(LatentShape { channels: self.autoencoder.channels(), side })
+        let outputs_per_channel = self.diffusion.outputs_per_channel();
+        Ok(LatentShape { channels: self.autoencoder.channels(), side, outputs_per_channel })
     }
 }
 
@@ -150,8 +153,8 @@ impl Tokenizer {
         noise: &mut Noise,
         mut after_step: impl FnMut(),
     ) -> Result<Pixels> {
-        let plan = SamplingPlan::new(&self.config.diffusion, options)?;
-        let LatentShape { channels, side } = self.config.latent_shape()?;
+        let plan = options.plan(&Process::new(&self.config.diffusion)?)?;
+        let LatentShape { channels, side, .. } = self.config.latent_shape()?;
         let b = tokens.batch();
         let start = noise.normal([b, channels, side, side], &tokens.0.device());
         let decoder = &self.networks.decoder;
@@ -161,13 +164,13 @@ impl Tokenizer {
             let twice = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
             decoder.condition(&twice, &[vec![0; b], keep.to_vec()].concat())
         });
-        let latents = plan.run(start, noise, |x, timestep| {
+        let latents = plan.run(start, noise, |x, index| {
+            let time = plan.times()[index];
             let output = match &both {
-                Some(both) if options.guidance.is_active(timestep) => {
-                    let output = decoder.step(x, timestep, both);
-                    options.guidance.apply(output.clone().narrow(0, 0, b), output.narrow(0, b, b))
+                Some(both) if options.guidance.is_active(time) => {
+                    guide_halves(decoder.step(x, time, both), options.guidance.scale, channels)
                 }
-                _ => decoder.step(x, timestep, &with_tokens),
+                _ => decoder.step(x, time, &with_tokens),
             };
             after_step();
             output

@@ -1,15 +1,15 @@
 //! What must hold of any generator, whatever its weights.
 
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::flow::FlowSampler;
+use semanticist::diffusion::Sampler;
 use semanticist::generator::{
-    Condition, GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConfig,
-    HeadProcess, TokenGuidance,
+    GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
+    HeadConfig, HeadProcess, TokenGuidance,
 };
 use semanticist::weights::{self, HostTensor, Weights};
 use semanticist::{Noise, Seed, Tokens};
 
-fn config(condition: Condition, process: HeadProcess) -> GeneratorConfig {
+fn config(condition: HeadConditioning, process: HeadProcess) -> GeneratorConfig {
     let head = HeadConfig { width: 24, depth: 2, condition, process };
     GeneratorConfig { tokens: 5, token_dim: 6, classes: 3, width: 32, depth: 2, heads: 4, head }
 }
@@ -28,7 +28,7 @@ fn generator(config: GeneratorConfig) -> Generator {
 }
 
 fn flow() -> Generator {
-    generator(config(Condition::Concat, HeadProcess::Flow))
+    generator(config(HeadConditioning::Concat, HeadProcess::Flow))
 }
 
 fn options(tokens: usize, scale: f64) -> GenerateOptions {
@@ -36,7 +36,7 @@ fn options(tokens: usize, scale: f64) -> GenerateOptions {
         tokens,
         guidance: TokenGuidance { scale, schedule: GuidanceSchedule::Linear },
         steps: 4,
-        sampler: FlowSampler::EulerMaruyama,
+        sampler: None,
         temperature: 1.0,
     }
 }
@@ -92,10 +92,10 @@ fn guidance_one_is_no_guidance_bit_for_bit() {
 #[test]
 fn fewer_tokens_are_the_first_of_more_and_neighbours_do_not_matter() {
     for (condition, process) in [
-        (Condition::Concat, HeadProcess::Flow),
-        (Condition::Add, HeadProcess::Flow),
-        (Condition::Add, HeadProcess::Ddpm),
-        (Condition::Concat, HeadProcess::Ddpm),
+        (HeadConditioning::Concat, HeadProcess::Flow),
+        (HeadConditioning::Add, HeadProcess::Flow),
+        (HeadConditioning::Add, HeadProcess::Ddpm),
+        (HeadConditioning::Concat, HeadProcess::Ddpm),
     ] {
         let generator = generator(config(condition, process));
         let all = generate(&generator, &[1, 2], &options(5, 3.0)).0;
@@ -124,9 +124,9 @@ fn temperature_scales_the_noise_on_the_way() {
     let with = |temperature, sampler| {
         generate(&generator, &[0], &GenerateOptions { temperature, sampler, ..options(3, 1.0) }).0
     };
-    let [cold, warm] = [0.0, 1.0].map(|temperature| with(temperature, FlowSampler::EulerMaruyama));
+    let [cold, warm] = [0.0, 1.0].map(|temperature| with(temperature, None));
     assert!(difference(cold, warm) > 1e-2);
-    let [cold, warm] = [0.0, 1.0].map(|temperature| with(temperature, FlowSampler::Heun));
+    let [cold, warm] = [0.0, 1.0].map(|temperature| with(temperature, Some(Sampler::Heun)));
     assert_eq!(cold.into_data(), warm.into_data());
 }
 
@@ -138,6 +138,7 @@ fn impossible_wishes_are_named() {
         (options(0, 1.0), "0 tokens"),
         (options(1, f64::NAN), "guidance scale NaN"),
         (GenerateOptions { steps: 1, ..options(1, 1.0) }, "use at least 2"),
+        (GenerateOptions { sampler: Some(Sampler::Ddpm), ..options(1, 1.0) }, "use \"sde\", \"euler\""),
         (GenerateOptions { temperature: -1.0, ..options(1, 1.0) }, "temperature -1"),
     ] {
         let error = generator.generate(&[0], &options, &mut Noise::seeded(0), |_| ()).unwrap_err();

@@ -72,7 +72,7 @@ fn a_constant_token_stays_finite() {
 
 fn decode(decoder: &Decoder, tokens: &Tokens, keep: &[usize]) -> Tensor<4> {
     let noisy = Noise::seeded(3).normal([2, 3, 16, 16], &Device::flex());
-    decoder.forward(noisy, &[10, 900], tokens, keep)
+    decoder.forward(noisy, &[10.0, 900.0], tokens, keep)
 }
 
 #[test]
@@ -95,8 +95,8 @@ fn a_step_for_all_is_the_same_as_for_each() {
     let noisy = Noise::seeded(3).normal([2, 3, 16, 16], &device);
     let keep = [0, 0, 6, 3];
     let twice = Tensor::cat(vec![noisy.clone(), noisy.clone()], 0);
-    let each = numbers(decoder.forward(twice, &[700; 4], &tokens, &keep));
-    let all = numbers(decoder.step(noisy, 700, &decoder.condition(&tokens, &keep)));
+    let each = numbers(decoder.forward(twice, &[700.0; 4], &tokens, &keep));
+    let all = numbers(decoder.step(noisy, 700.0, &decoder.condition(&tokens, &keep)));
     let largest = each.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     assert!(each.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use semanticist::diffusion::Sampler;
-use semanticist::diffusion::flow::FlowSampler;
-use semanticist::generator::GuidanceSchedule;
+use semanticist::diffusion::{SampleOptions, Sampler};
+use semanticist::generator::{GenerateOptions, GuidanceSchedule};
 
 use super::{ModelChoice, Place, count, guidance, steps};
 use crate::device::Machine;
@@ -58,24 +57,32 @@ pub struct Generate {
     pub machine: Machine,
 }
 
+/// What tokens are drawn with unless something else is asked for; how many there are the model says.
+const DRAWING: GenerateOptions = GenerateOptions::usual(1);
+
 /// How tokens are drawn.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Drawing")]
 pub struct Drawing {
     /// How strongly the class is over-weighted; 1 is not at all
-    #[arg(long, value_name = "SCALE", default_value = "3", allow_negative_numbers = true)]
+    #[arg(
+        long, value_name = "SCALE", default_value_t = DRAWING.guidance.scale, allow_negative_numbers = true
+    )]
     pub guidance: f64,
     /// Whether that is the same for all tokens, or grows up to the last, as published (with 6)
-    #[arg(long, value_enum, default_value_t = ScheduleChoice::Constant)]
+    #[arg(long, value_enum, default_value_t = DRAWING.guidance.schedule.into())]
     pub schedule: ScheduleChoice,
     /// How often the head looks at a token
-    #[arg(long, value_name = "N", default_value = "100", value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = DRAWING.steps, value_parser = steps)]
     pub steps: usize,
-    /// sde (as published), euler or heun
-    #[arg(long, value_name = "NAME", default_value = "sde")]
-    pub sampler: FlowSampler,
-    /// Multiplies the noise that sde adds on the way
-    #[arg(long, value_name = "T", default_value = "1", allow_negative_numbers = true)]
+    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --paint-sampler
+    /// [default: sde, ddpm]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<Sampler>,
+    /// Multiplies the noise that is added on the way
+    #[arg(
+        long, value_name = "T", default_value_t = DRAWING.temperature, allow_negative_numbers = true
+    )]
     pub temperature: f64,
     /// What the first image is drawn from; the next ones follow
     #[arg(long, value_name = "N", default_value = "0")]
@@ -87,14 +94,15 @@ pub struct Drawing {
 #[command(next_help_heading = "Painting")]
 pub struct Painting {
     /// How often the decoder looks at a picture
-    #[arg(long, value_name = "N", default_value = "25", value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = SampleOptions::default().steps, value_parser = steps)]
     pub paint_steps: usize,
-    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub paint_sampler: Sampler,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a tokenizer that learnt a flow euler, heun or sde
+    /// [default: ddim, euler]
+    #[arg(long, value_name = "NAME")]
+    pub paint_sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all
     #[arg(
-        long, value_name = "SCALE", default_value = "1.5",
+        long, value_name = "SCALE", default_value_t = SampleOptions::default().guidance.scale,
         value_parser = guidance, allow_negative_numbers = true
     )]
     pub paint_guidance: f64,
@@ -112,6 +120,15 @@ impl From<ScheduleChoice> for GuidanceSchedule {
         match choice {
             ScheduleChoice::Linear => Self::Linear,
             ScheduleChoice::Constant => Self::Constant,
+        }
+    }
+}
+
+impl From<GuidanceSchedule> for ScheduleChoice {
+    fn from(schedule: GuidanceSchedule) -> Self {
+        match schedule {
+            GuidanceSchedule::Linear => Self::Linear,
+            GuidanceSchedule::Constant => Self::Constant,
         }
     }
 }

@@ -8,7 +8,7 @@ mod models;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use semanticist::diffusion::{Guidance, Sampler};
+use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
 use semanticist::image::Fit;
 use semanticist_data::Split;
 
@@ -311,14 +311,15 @@ pub struct Verify {
 #[command(next_help_heading = "Painting")]
 pub struct Sampling {
     /// How often the network looks at a picture
-    #[arg(long, value_name = "N", default_value = "25", value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = SampleOptions::default().steps, value_parser = steps)]
     pub steps: usize,
-    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++
-    #[arg(long, value_name = "NAME", default_value = "ddim")]
-    pub sampler: Sampler,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a model that learnt a flow euler, heun or sde
+    /// [default: ddim, euler]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all
     #[arg(
-        long, value_name = "SCALE", default_value = "1.5",
+        long, value_name = "SCALE", default_value_t = SampleOptions::default().guidance.scale,
         value_parser = guidance, allow_negative_numbers = true
     )]
     pub guidance: f64,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use semanticist::diffusion::{Guidance, SampleOptions, SamplingPlan};
+use semanticist::diffusion::{Guidance, Process, SampleOptions};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -154,8 +154,9 @@ impl Sampling {
     pub fn plan(&self, model: &TokenizerModel) -> Result<(SampleOptions, usize)> {
         let guidance = Guidance::constant(self.guidance);
         let options = SampleOptions { steps: self.steps, sampler: self.sampler, guidance };
-        let plan = SamplingPlan::new(&model.tokenizer.config.diffusion, &options).map_err(failure::usage)?;
-        Ok((options, plan.steps()))
+        let process = Process::new(&model.tokenizer.config.diffusion)?;
+        let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+        Ok((options, evaluations))
     }
 
     /// How many images go through the decoder at once to paint `images`.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{Guidance, SampleOptions};
+use semanticist::diffusion::{Guidance, Process, SampleOptions};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{GeneratorModel, TokenizerModel};
@@ -36,6 +36,7 @@ pub fn run(request: &Generate) -> Result<()> {
     check_tokens(&model, &tokenizer)?;
     let labels = labels(request, &model)?;
     let options = options(request, &model)?;
+    let (sampling, evaluations) = painting(request, &tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
         None => output::check_file(&request.output)?,
@@ -43,10 +44,10 @@ pub fn run(request: &Generate) -> Result<()> {
 
     let seeds: Vec<u64> = (0..labels.len() as u64).map(|i| request.drawing.seed.wrapping_add(i)).collect();
     let tokens = draw(&model, &labels, &seeds, &options)?;
-    let painting = Painting { options: sample_options(request), seeds };
+    let painting = Painting { options: sampling, seeds };
     let names: Vec<String> = labels.iter().map(|&label| class_name(&model, label)).collect();
     let pictures = if request.progressive { powers(options.tokens).len() } else { 1 };
-    let progress = Progress::new(labels.len() * pictures * request.painting.paint_steps, "painting");
+    let progress = Progress::new(labels.len() * pictures * evaluations, "painting");
     let step = |pictures| progress.advance(pictures);
     let rows = if request.progressive {
         painting.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
@@ -132,13 +133,17 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
     Ok(options)
 }
 
-fn sample_options(request: &Generate) -> SampleOptions {
+/// How the tokens are painted, and how often the decoder looks at a picture.
+fn painting(request: &Generate, tokenizer: &Model) -> Result<(SampleOptions, usize)> {
     let painting = &request.painting;
-    SampleOptions {
+    let options = SampleOptions {
         steps: painting.paint_steps,
         sampler: painting.paint_sampler,
         guidance: Guidance::constant(painting.paint_guidance),
-    }
+    };
+    let process = Process::new(&tokenizer.tokenizer.config.diffusion)?;
+    let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+    Ok((options, evaluations))
 }
 
 /// The tokens of every image, each drawn from its own seed.

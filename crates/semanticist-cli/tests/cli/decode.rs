@@ -127,7 +127,7 @@ fn what_cannot_be_decoded_is_said() {
         ("t.parquet -o out --tokens 5", 2, "the file has 4 tokens per image; use 1 to 4"),
         ("t.parquet -o out --tokens 0", 2, "whole number from 1"),
         ("t.parquet -o out --batch none", 2, "whole number from 1"),
-        ("t.parquet -o out --sampler euler", 2, "unknown sampler"),
+        ("t.parquet -o out --sampler euler", 2, "\"euler\" is one of flows"),
         ("t.parquet -o taken", 1, "taken: is a file; give the name of a folder"),
         ("t.parquet -o taken/out", 1, "taken/out: cannot create the folder"),
         ("missing.parquet -o out", 1, "missing.parquet: cannot read"),

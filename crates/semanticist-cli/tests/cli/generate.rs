@@ -100,6 +100,8 @@ fn what_cannot_be_drawn_is_said() {
         ("--class 1 --guidance -1", 2, "guidance scale -1"),
         ("--class 1 --temperature -1", 2, "temperature -1"),
         ("--class 1 --sampler rk4", 2, "\"heun\""),
+        ("--class 1 --sampler ddim", 2, "\"ddim\" is one of Gaussian diffusion"),
+        ("--class 1 --paint-sampler heun", 2, "\"heun\" is one of flows"),
         ("--class 1 -o missing/x.png", 1, "create it first"),
         ("--class 1 --out-dir model.safetensors", 1, "is a file"),
     ] {

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::generator::{
-    GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, TokenGuidance,
-};
+use semanticist::diffusion::SampleOptions;
+use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
 use semanticist::weights::{self, Metadata, Precision, Weights};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
@@ -62,7 +61,7 @@ pub struct GeneratorValidation {
 
 impl Default for GeneratorValidation {
     fn default() -> Self {
-        Self { images: 1000, samples: 8, guidance: 3.0 }
+        Self { images: 1000, samples: 8, guidance: GenerateOptions::usual(1).guidance.scale }
     }
 }
 
@@ -210,17 +209,12 @@ impl GeneratorObjective {
         let GeneratorConfig { tokens, classes, .. } = model.generator.config;
         let shown = samples.min(classes);
         let labels: Vec<usize> = (0..shown).map(|row| row * classes / shown).collect();
-        let options = GenerateOptions {
-            tokens,
-            guidance: TokenGuidance { scale, schedule: GuidanceSchedule::Constant },
-            steps: 100,
-            sampler: Default::default(),
-            temperature: 1.0,
-        };
+        let usual = GenerateOptions::usual(tokens);
+        let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let mut noise = Noise::per_sample(seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens)));
         let drawn = model.generator.generate(&labels, &options, &mut noise, |_| ())?;
-        let painting = generation::Painting { options: generation::default_painting(), seeds };
+        let painting = generation::Painting { options: SampleOptions::default(), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = painting.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)

@@ -180,13 +180,13 @@ impl Objective for TokenizerObjective {
         let (count, tokens) = (images.len(), model.config.tokens);
         let draws = Draws {
             keep: self.config.objective.nested_guidance.draw(count, tokens, step, noise),
-            timesteps: noise.below(count, self.process.steps()),
+            times: self.process.draw_times(count, noise),
             noise: Tensor::from_inner(noise.normal(latents.dims(), device)),
         };
         let batch = (&Pixels(Tensor::from_inner(pixels.0)), Latents(Tensor::from_inner(latents)));
         let losses = loss(&model.networks, &self.process, batch, draws, Some(noise));
         let mse = f64::from(losses.mse.mean().into_scalar::<f32>());
-        Loss { total: losses.total, parts: vec![("mse", mse)] }
+        Loss { total: losses.total.mean(), parts: vec![("mse", mse)] }
     }
 
     fn validate(&self, average: &Tokenizer, sheet: &Path) -> Result<Validation> {
@@ -229,8 +229,8 @@ fn refuse_alignment(config: &TokenizerConfig) -> Result<()> {
 pub struct Draws {
     /// How many tokens each sample keeps.
     pub keep: Vec<usize>,
-    /// The timestep of each sample.
-    pub timesteps: Vec<usize>,
+    /// The time of each sample.
+    pub times: Vec<f32>,
     /// Gaussian, of the latents' shape.
     pub noise: Tensor<4>,
 }
@@ -250,7 +250,7 @@ pub fn loss(
 ) -> Losses {
     let count = networks.encoder.concept_tokens.dims()[1];
     let tokens = networks.encoder.forward(images, count, drop_path).tokens;
-    let example = process.add_noise(latents.0, draws.noise, &draws.timesteps);
-    let output = networks.decoder.forward(example.noisy.clone(), &draws.timesteps, &tokens, &draws.keep);
-    process.training_loss(output, &example)
+    let example = process.corrupt(latents.0, draws.noise, &draws.times);
+    let output = networks.decoder.forward(example.noisy.clone(), &draws.times, &tokens, &draws.keep);
+    process.loss(output, &example)
 }

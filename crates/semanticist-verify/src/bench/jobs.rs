@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor};
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use semanticist::decoder::Decoder;
-use semanticist::diffusion::Process;
-use semanticist::diffusion::flow::{FlowPlan, FlowSampler};
+use semanticist::diffusion::guidance::guide_halves;
+use semanticist::diffusion::{Process, SamplingPlan};
 use semanticist::encoder::Encoder;
 use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
@@ -99,7 +99,7 @@ pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, device: &D
     let tokens = Tokens(noise.normal([batch, config.tokens, config.token_dim], device));
     let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
     Ok(timed(repeats, device, || {
-        black_box(decoder.step(noisy.clone(), 500, &condition));
+        black_box(decoder.step(noisy.clone(), 500.0, &condition));
     }))
 }
 
@@ -112,17 +112,16 @@ pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, device: &Dev
     config.validate()?;
     let mut noise = Noise::seeded(0);
     let head = Head::init(config, &mut noise, device);
-    let flow = FlowPlan::new(FlowSampler::EulerMaruyama, HEAD_STEPS)?;
-    let plan = head.plan(flow.times());
+    let process = config.head.process;
+    let sampling = SamplingPlan::new(process.process(), process.default_sampler(), HEAD_STEPS)?;
+    let plan = head.plan(sampling.times());
     let answers = noise.normal([2 * batch, config.width], device);
     Ok(timed(repeats, device, || {
         let condition = plan.condition(answers.clone());
         let start = noise.normal([batch, config.token_dim], device);
-        black_box(flow.run(start, 1.0, &mut noise, |x, step| {
-            let rows = Tensor::cat(vec![x.clone(), x], 0);
-            let both = plan.forward(rows, step, &condition);
-            let (with, without) = (both.clone().narrow(0, 0, batch), both.narrow(0, batch, batch));
-            without.clone() + (with - without) * 3.0
+        black_box(sampling.run(start, &mut noise, |x, index| {
+            let both = plan.forward(Tensor::cat(vec![x.clone(), x], 0), index, &condition);
+            guide_halves(both, 3.0, config.token_dim)
         }));
     }))
 }
@@ -140,12 +139,12 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &De
     Ok(timed(repeats, device, || {
         let draws = Draws {
             keep: noise.below(batch, config.tokens).into_iter().map(|k| k + 1).collect(),
-            timesteps: noise.below(batch, process.steps()),
+            times: process.draw_times(batch, &mut noise),
             noise: Tensor::from_inner(noise.normal(shape, device)),
         };
         let current = networks.take().expect("put back below");
         let latents = Latents(Tensor::from_inner(latents.clone()));
-        let loss = objective::loss(&current, &process, (&images, latents), draws, None).total;
+        let loss = objective::loss(&current, &process, (&images, latents), draws, None).total.mean();
         let gradients = Gradients::collect(&current, &loss.backward());
         networks = Some(optimizer.step(current, &gradients, gradients.norm(), 1e-4));
     }))

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use semanticist::decoder::Decoder;
-use semanticist::diffusion::Guidance;
+use semanticist::diffusion::guidance::guide;
 use semanticist::weights::HostTensor;
 use semanticist::{Result, Tokens};
 
@@ -20,7 +20,7 @@ pub(super) const LAST_TIMESTEP: usize = 999;
 pub(super) struct Question {
     pub latents: Tensor<4>,
     pub tokens: Tokens,
-    pub timesteps: Vec<usize>,
+    pub times: Vec<f32>,
     pub keep: Vec<usize>,
 }
 
@@ -32,15 +32,20 @@ impl Question {
         Ok(Self {
             latents,
             tokens: sizes.tokens(recording, batch, device)?,
-            timesteps: recording.integers("timestep", &[batch], LAST_TIMESTEP)?,
+            times: times(recording.integers("timestep", &[batch], LAST_TIMESTEP)?),
             keep: recording.integers("keep", &[batch], sizes.tokens)?,
         })
     }
 
     /// The decoder's answer when each sample keeps `keep` tokens.
     pub fn ask(&self, decoder: &Decoder, keep: &[usize]) -> Tensor<4> {
-        decoder.forward(self.latents.clone(), &self.timesteps, &self.tokens, keep)
+        decoder.forward(self.latents.clone(), &self.times, &self.tokens, keep)
     }
+}
+
+/// Recorded timesteps as the network is told them.
+pub(super) fn times(timesteps: Vec<usize>) -> Vec<f32> {
+    timesteps.into_iter().map(|timestep| timestep as f32).collect()
 }
 
 pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
@@ -58,11 +63,11 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     let kept = question.ask(&decoder, &question.keep);
     comparison.compare(&mut recording, "out_all_tokens", all.into(), OUTPUT);
     comparison.compare(&mut recording, "out_kept", kept.clone().into(), OUTPUT);
-    let guided = Guidance::constant(3.0).apply(none, kept);
+    let guided = guide(none, kept, 3.0, sizes.latent(batch)[1]);
     comparison.compare(&mut recording, "out_cfg3", guided.into(), OUTPUT);
     if sizes.repa().is_some() {
-        let Question { latents, timesteps, tokens, keep } = &question;
-        let (_, projection) = decoder.forward_projected(latents.clone(), timesteps, tokens, keep);
+        let Question { latents, times, tokens, keep } = &question;
+        let (_, projection) = decoder.forward_projected(latents.clone(), times, tokens, keep);
         comparison.compare(&mut recording, "repa_projection", projection.into(), OUTPUT);
     }
     if let Some(positions) = published.positions {

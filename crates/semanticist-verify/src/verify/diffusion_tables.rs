@@ -1,7 +1,7 @@
 //! The noise schedules, whole and on some of their timesteps, in float64.
 
 use semanticist::Result;
-use semanticist::diffusion::{DiffusionConfig, Process, Respacing, Schedule};
+use semanticist::diffusion::{GaussianConfig, Respacing, Schedule, Tables};
 
 use super::comparison::{Comparison, Values};
 use super::recording::Recording;
@@ -18,7 +18,7 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
             let [steps] = recording.dims(&format!("{schedule}.{table}")).ok()?;
             Some(steps)
         });
-        whole.unwrap_or(DiffusionConfig::default().steps)
+        whole.unwrap_or(GaussianConfig::default().steps)
     };
     let tables: Vec<(String, Option<Table>)> = recorded
         .into_iter()
@@ -38,7 +38,7 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
 
 /// Which table a name stands for.
 struct Table {
-    config: DiffusionConfig,
+    config: GaussianConfig,
     respacing: Option<Respacing>,
     column: Column,
 }
@@ -70,31 +70,32 @@ impl Table {
             "alphas_cumprod" => Column::AlphasCumprod,
             _ => return None,
         };
-        let config = DiffusionConfig { schedule, steps: steps(parts[0]), ..DiffusionConfig::default() };
+        let config = GaussianConfig { schedule, steps: steps(parts[0]), ..GaussianConfig::default() };
         Some(Self { config, respacing, column })
     }
 
     fn compare(&self, comparison: &mut Comparison, recording: &mut Recording, name: &str) {
-        let process = match self.respacing {
-            Some(respacing) => Process::respaced(&self.config, respacing),
-            None => Process::new(&self.config),
+        let whole = Tables::new(&self.config);
+        let tables = match self.respacing {
+            Some(respacing) => whole.and_then(|whole| whole.respaced(respacing)),
+            None => whole,
         };
-        let process = match process {
-            Ok(process) => process,
+        let tables = match tables {
+            Ok(tables) => tables,
             Err(error) => return comparison.unreadable(name, error.to_string()),
         };
         match self.column {
-            Column::Timesteps => match recording.integers(name, &[process.steps()], usize::MAX) {
+            Column::Timesteps => match recording.integers(name, &[tables.steps()], usize::MAX) {
                 Ok(recorded) => {
-                    let [recorded, found] = [recorded, process.timesteps]
+                    let [recorded, found] = [recorded, tables.timesteps]
                         .map(|steps| steps.into_iter().map(|step| step as f64).collect::<Vec<_>>());
                     comparison.record(name, &recorded, &found, EXACT);
                 }
                 Err(error) => comparison.unreadable(name, error.to_string()),
             },
-            Column::Betas => comparison.compare(recording, name, Values::vector(process.betas), TABLE),
+            Column::Betas => comparison.compare(recording, name, Values::vector(tables.betas), TABLE),
             Column::AlphasCumprod => {
-                comparison.compare(recording, name, Values::vector(process.alphas_cumprod), TABLE);
+                comparison.compare(recording, name, Values::vector(tables.alphas_cumprod), TABLE);
             }
         }
     }

@@ -3,10 +3,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::flow::FlowSampler;
 use semanticist::generator::{
-    Condition, GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConfig,
-    HeadDraws, HeadProcess, TokenGuidance,
+    GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
+    HeadConfig, HeadDraws, HeadProcess, TokenGuidance,
 };
 use semanticist::weights::{self, names, published};
 use semanticist::{Noise, Result};
@@ -53,8 +52,8 @@ impl Sizes {
         let all = [dim, layers, heads, tokens, token_dim, classes, head_depth, head_width, batch_mul];
         bounded(recording, &all)?;
         let condition = match self.cond_method.as_str() {
-            "concat" => Condition::Concat,
-            "adaln" => Condition::Add,
+            "concat" => HeadConditioning::Concat,
+            "adaln" => HeadConditioning::Add,
             other => {
                 let problem = format!("config: cond_method \"{other}\" is neither \"concat\" nor \"adaln\"");
                 return Err(recording.error(problem));
@@ -142,9 +141,12 @@ fn compare_training(
 
     let n = draws * batch * k;
     let times: Vec<f32> = recording.floats("train.t", &[n])?.into_iter().map(|t| t as f32).collect();
-    let last = if head.process == HeadProcess::Flow { 1.0 } else { LAST_TIMESTEP };
-    if !times.iter().all(|t| (0.0..=last).contains(t)) {
-        return Err(recording.error(format!("train.t has a number outside 0..={last}")));
+    let (last, known): (f32, fn(f32) -> bool) = match head.process {
+        HeadProcess::Flow => (1.0, |_| true),
+        HeadProcess::Ddpm => (LAST_TIMESTEP, |t| t.fract() == 0.0),
+    };
+    if !times.iter().all(|&t| (0.0..=last).contains(&t) && known(t)) {
+        return Err(recording.error(format!("train.t has a number that is no time in 0..={last}")));
     }
     let noise = recording.tensor("train.noise", [n, d], &device)?;
     let noisy = recording.tensor("train.x_t", [n, d], &device)?;
@@ -219,8 +221,7 @@ fn compare_generation(
         std::iter::once(start).chain(steps).collect::<Vec<_>>()
     };
     let mut draws = Noise::recorded((0..k).flat_map(of_token));
-    let options =
-        GenerateOptions { tokens: k, guidance, steps, sampler: FlowSampler::EulerMaruyama, temperature: 1.0 };
+    let options = GenerateOptions { tokens: k, guidance, steps, sampler: None, temperature: 1.0 };
     let tokens = generator.generate(labels, &options, &mut draws, |_| ())?;
     comparison.compare(recording, &part("tokens"), tokens.0.into(), OUTPUT);
     Ok(())

@@ -1,7 +1,8 @@
 //! Whole sampling runs with recorded noise.
 
 use semanticist::decoder::Decoder;
-use semanticist::diffusion::{DiffusionConfig, Guidance, SampleOptions, Sampler, SamplingPlan};
+use semanticist::diffusion::guidance::guide;
+use semanticist::diffusion::{DiffusionConfig, Guidance, Process, SampleOptions, Sampler};
 use semanticist::{Noise, Result, Tokens};
 
 use super::OUTPUT;
@@ -64,7 +65,7 @@ impl Run {
             None => (Sampler::Ddpm, steps),
         };
         let guidance = Guidance::constant(scale.parse().ok()?);
-        let options = SampleOptions { steps: steps.parse().ok()?, sampler, guidance };
+        let options = SampleOptions { steps: steps.parse().ok()?, sampler: Some(sampler), guidance };
         Some(Self { name: name.to_string(), options, keep: keep.parse().ok()? })
     }
 
@@ -83,7 +84,7 @@ impl Run {
         let batch = tokens.batch();
         let shape @ [_, channels, height, width] = sizes.latent(batch);
         let SampleOptions { steps, guidance, .. } = self.options;
-        let plan = SamplingPlan::new(&DiffusionConfig::default(), &self.options)?;
+        let plan = self.options.plan(&Process::new(&DiffusionConfig::default())?)?;
         if self.keep > sizes.tokens {
             let (keep, count) = (self.keep, sizes.tokens);
             return Err(recording.error(format!("{} keeps {keep} of {count} tokens", self.name)));
@@ -92,11 +93,11 @@ impl Run {
         let draws = recording.floats(&self.tensor("noise"), &[steps, batch, channels, height, width])?;
         let draws: Vec<f32> = draws.into_iter().map(|v| v as f32).collect();
         let mut noise = Noise::recorded(draws.chunks(draws.len() / steps).map(<[f32]>::to_vec));
-        let result = plan.run(start, &mut noise, |x, timestep| {
-            let ask =
-                |keep: usize| decoder.forward(x.clone(), &vec![timestep; batch], tokens, &vec![keep; batch]);
-            let with_tokens = ask(self.keep);
-            if guidance.is_active(timestep) { guidance.apply(ask(0), with_tokens) } else { with_tokens }
+        let result = plan.run(start, &mut noise, |x, index| {
+            let times = vec![plan.times()[index]; batch];
+            let ask = |keep: usize| decoder.forward(x.clone(), &times, tokens, &vec![keep; batch]);
+            let with = ask(self.keep);
+            if guidance.scale == 1.0 { with } else { guide(ask(0), with, guidance.scale, channels) }
         });
         comparison.compare(recording, &self.tensor("out"), result.into(), OUTPUT);
         Ok(())

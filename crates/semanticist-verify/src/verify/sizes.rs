@@ -93,6 +93,9 @@ impl EncoderSizes {
     }
 }
 
+/// Outputs per channel of the published process: prediction and variance.
+const OUTPUTS: usize = 2;
+
 impl DecoderSizes {
     /// The sizes in the config of a recording, none of them absurd.
     pub fn of(recording: &Recording) -> Result<Self> {
@@ -166,14 +169,15 @@ impl DecoderSizes {
         let expected: [(&str, &[usize]); 3] = [
             ("decoder.patches.weight", &[dim, latent_channels, patch_size, patch_size]),
             ("decoder.null_tokens", &[1, tokens.count, tokens.dim]),
-            ("decoder.output.linear.weight", &[patch_size.pow(2) * 2 * latent_channels, dim]),
+            ("decoder.output.linear.weight", &[patch_size.pow(2) * OUTPUTS * latent_channels, dim]),
         ];
         fit(source, parameters, &expected)?;
         if let Some(RepaConfig { teacher_width, hidden, .. }) = config.repa {
             fit(source, parameters, &[("decoder.projector.third.weight", &[teacher_width, hidden])])?;
         }
         has_blocks(source, parameters, "decoder", depth)?;
-        let latent = LatentShape { channels: latent_channels, side: latent_size };
+        let latent =
+            LatentShape { channels: latent_channels, side: latent_size, outputs_per_channel: OUTPUTS };
         let blank = Decoder::init(&config, latent, tokens, &mut Noise::seeded(0), device);
         Ok(weights::apply(blank, "decoder", parameters))
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::RUN;
 use super::comparison::{Comparison, Values};
-use super::decoder::LAST_TIMESTEP;
+use super::decoder::{self, LAST_TIMESTEP};
 use super::recording::Recording;
 use super::sizes::{DecoderSizes, EncoderSizes};
 use semanticist_train::ema;
@@ -71,7 +71,7 @@ fn agree(recording: &Recording, what: &str, left: usize, right: usize) -> Result
 struct Draws {
     latents: Tensor<4>,
     noise: Vec<Tensor<4>>,
-    timesteps: Vec<Vec<usize>>,
+    times: Vec<Vec<f32>>,
     keep: Vec<Vec<usize>>,
 }
 
@@ -82,12 +82,11 @@ impl Draws {
         let noise = recording.tensor("noise", [steps, batch, channels, height, width], device)?;
         let timesteps = recording.integers("timestep", &[steps, batch], LAST_TIMESTEP)?;
         let keep = recording.integers("keep", &[steps, batch], sizes.tokens)?;
-        let rows = |values: Vec<usize>| values.chunks(batch).map(<[usize]>::to_vec).collect();
         Ok(Self {
             latents,
             noise: (0..steps).map(|step| noise.clone().narrow(0, step, 1).reshape(shape)).collect(),
-            timesteps: rows(timesteps),
-            keep: rows(keep),
+            times: decoder::times(timesteps).chunks(batch).map(<[f32]>::to_vec).collect(),
+            keep: keep.chunks(batch).map(<[usize]>::to_vec).collect(),
         })
     }
 }
@@ -111,11 +110,11 @@ fn train(mut networks: Networks, images: &Pixels, draws: &Draws, config: &RunCon
     for (step, noise) in draws.noise.iter().enumerate() {
         let drawn = objective::Draws {
             keep: draws.keep[step].clone(),
-            timesteps: draws.timesteps[step].clone(),
+            times: draws.times[step].clone(),
             noise: noise.clone(),
         };
         let batch = (images, Latents(draws.latents.clone()));
-        let loss = objective::loss(&networks, &process, batch, drawn, None).total;
+        let loss = objective::loss(&networks, &process, batch, drawn, None).total.mean();
         losses.extend(Values::from(loss.clone()).values);
         let gradients = Gradients::collect(&networks, &loss.backward());
         let norm = gradients.norm();

@@ -64,18 +64,19 @@ impl Step {
         recording: &mut Recording,
         decoder: &Decoder,
     ) -> Result<Tensor<1>> {
-        let Question { latents, tokens, timesteps, keep } = self.question;
+        let Question { latents, tokens, times, keep } = self.question;
         let process = Process::new(&DiffusionConfig::default())?;
-        let example = process.add_noise(latents, self.noise, &timesteps);
+        let example = process.corrupt(latents, self.noise, &times);
         let noisy = example.noisy.clone();
         let (output, alignment) = match self.teacher {
             Some(teacher) => {
-                let (output, projection) = decoder.forward_projected(noisy, &timesteps, &tokens, &keep);
+                let (output, projection) = decoder.forward_projected(noisy, &times, &tokens, &keep);
                 (output, Some(alignment_loss(projection, teacher)))
             }
-            None => (decoder.forward(noisy, &timesteps, &tokens, &keep), None),
+            None => (decoder.forward(noisy, &times, &tokens, &keep), None),
         };
-        let Losses { mse, vb, total: diffusion } = process.training_loss(output, &example);
+        let Losses { mse, vb, total } = process.loss(output, &example);
+        let (vb, diffusion) = (vb.expect("the published process learns a variance"), total.mean());
         comparison.compare(recording, "loss_mse", mse.into(), LOSS);
         comparison.compare(recording, "loss_vb", vb.into(), LOSS);
         comparison.compare(recording, "loss_diffusion", diffusion.clone().into(), LOSS);

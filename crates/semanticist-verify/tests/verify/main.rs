@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use semanticist::decoder::{Decoder, DecoderConfig, LatentShape};
-use semanticist::diffusion::Guidance;
+use semanticist::diffusion::guidance::guide;
 use semanticist::encoder::{Encoder, EncoderConfig, TokenShape};
 use semanticist::nn::BlockSize;
 use semanticist::weights::{self, HostTensor, Metadata, Precision, Weights, names};
@@ -410,7 +410,8 @@ fn record_decoder(folder: &Path) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(2));
     let blocks = BlockSize { width: 16, depth: 2, heads: 2, mlp_ratio: 4 };
     let config = DecoderConfig { patch_size: 3, blocks, repa: None };
-    let (latent, tokens) = (LatentShape { channels: 2, side: 6 }, TokenShape { count: 3, dim: 4 });
+    let (latent, tokens) =
+        (LatentShape { channels: 2, side: 6, outputs_per_channel: 2 }, TokenShape { count: 3, dim: 4 });
     let blank = Decoder::init(&config, latent, tokens, &mut noise, &device);
     // A new decoder answers 0 whatever it is asked: every parameter gets a value.
     let mut filled = Weights::new();
@@ -422,11 +423,11 @@ fn record_decoder(folder: &Path) {
     let decoder = weights::apply(blank, "decoder", &mut filled.clone());
     let latents = noise.normal([1, 2, 6, 6], &device);
     let tokens = noise.normal([1, 3, 4], &device);
-    let ask = |keep: usize| decoder.forward(latents.clone(), &[998], &Tokens(tokens.clone()), &[keep]);
+    let ask = |keep: usize| decoder.forward(latents.clone(), &[998.0], &Tokens(tokens.clone()), &[keep]);
     let mut tensors = published(filled);
     tensors.insert("out_all_tokens", host(ask(3)));
     tensors.insert("out_kept", host(ask(2)));
-    tensors.insert("out_cfg3", host(Guidance::constant(3.0).apply(ask(0), ask(2))));
+    tensors.insert("out_cfg3", host(guide(ask(0), ask(2), 3.0, 2)));
     tensors.insert("latent", host(latents.clone()));
     tensors.insert("tokens", host(tokens.clone()));
     let config = r#"{"latent_size": 6, "latent_channels": 2, "patch_size": 3, "dim": 16, "depth": 2,

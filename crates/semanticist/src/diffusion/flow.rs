@@ -1,245 +1,142 @@
-//! A straight line from noise to data, and how it is followed back: stochastic interpolants (Ma et al.,
-//! 2024, SiT) with the linear path `t x + (1 − t) ε`, whose velocity `x − ε` is learned.
+//! A straight line from noise to data: stochastic interpolants (Ma et al., 2024, SiT) with the linear path
+//! `t x + (1 − t) ε`, whose velocity is `x − ε`; rectified flow (Liu et al., 2023) by another name.
 
-use std::fmt;
-use std::str::FromStr;
+use burn::tensor::{Device, Tensor};
 
-use burn::tensor::{Tensor, TensorData};
-use serde::{Deserialize, Serialize};
+use super::process::{Corrupted, Denoised, Losses, mean_per_sample, per_sample};
+use super::{FlowConfig, FlowPrediction, TrainingTimes};
+use crate::{Noise, Result};
 
-use crate::{Error, Noise, Result};
+/// The least rest of the way, `1 − t`, that a clean prediction is divided by (JiT, arXiv 2511.13720, section
+/// 4.3 and `denoiser.py`, `t_eps`): beyond it the velocity would say nothing but rounding.
+const LEAST_REST: f64 = 0.05;
 
-/// Where the published stochastic sampler ends its grid; one last step of the rest has no noise.
-const LAST: f64 = 0.96;
-
-/// Data on the way to noise, and what a network should say of it.
-#[derive(Debug, Clone)]
-pub struct FlowExample {
-    /// `[N, D]`
-    pub noisy: Tensor<2>,
-    /// `[N, D]`
-    pub velocity: Tensor<2>,
+/// The formulas of a flow. `t` is the share of the way in `[0, 1]`, a time is what the network is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Flow {
+    config: FlowConfig,
 }
 
-/// Mixes data with noise at times in `[0, 1]`: 0 is noise, 1 is data.
-///
-/// # Shapes
-/// `data`, `noise`: `[N, D]`, N times
-pub fn interpolate(data: Tensor<2>, noise: Tensor<2>, times: &[f32]) -> FlowExample {
-    let t = Tensor::from_data(TensorData::new(times.to_vec(), [times.len(), 1]), &data.device());
-    let noisy = t.clone() * data.clone() + (-t + 1.0) * noise.clone();
-    FlowExample { noisy, velocity: data - noise }
-}
-
-/// Which way leads from noise to data.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum FlowSampler {
-    /// Euler-Maruyama on the reverse stochastic equation with diffusion `1 − t`, as published.
-    #[default]
-    EulerMaruyama,
-    /// Euler's method on the ordinary equation.
-    Euler,
-    /// Heun's: of second order, two evaluations per step.
-    Heun,
-}
-
-impl fmt::Display for FlowSampler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::EulerMaruyama => "sde",
-            Self::Euler => "euler",
-            Self::Heun => "heun",
-        })
+impl Flow {
+    pub fn new(config: &FlowConfig) -> Result<Self> {
+        config.validate()?;
+        Ok(Self { config: *config })
     }
-}
 
-impl FromStr for FlowSampler {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "sde" => Ok(Self::EulerMaruyama),
-            "euler" => Ok(Self::Euler),
-            "heun" => Ok(Self::Heun),
-            _ => Err(Error::Config(format!(
-                "unknown sampler \"{name}\"; use \"sde\" (as published), \"euler\" or \"heun\""
-            ))),
-        }
+    pub fn prediction(&self) -> FlowPrediction {
+        self.config.prediction
     }
-}
 
-impl TryFrom<String> for FlowSampler {
-    type Error = Error;
-
-    fn try_from(name: String) -> Result<Self> {
-        name.parse()
+    /// The time at a share of the way.
+    pub fn time(&self, share: f64) -> f32 {
+        (share * self.config.time_scale) as f32
     }
-}
 
-impl From<FlowSampler> for String {
-    fn from(sampler: FlowSampler) -> Self {
-        sampler.to_string()
-    }
-}
-
-/// A sampler with the times at which it asks the network.
-#[derive(Debug, Clone)]
-pub struct FlowPlan {
-    sampler: FlowSampler,
-    /// Every time asked at, in order.
-    times: Vec<f32>,
-}
-
-impl FlowPlan {
-    /// # Errors
-    /// If there are fewer than 2 steps.
-    pub fn new(sampler: FlowSampler, steps: usize) -> Result<Self> {
-        if steps < 2 {
-            return Err(Error::Config(format!("{steps} sampling steps; use at least 2")));
-        }
-        let even = |last: f64, count: usize| {
-            (0..count).map(move |i| (last * i as f64 / (count - 1) as f64) as f32).collect::<Vec<_>>()
+    pub fn draw_times(&self, count: usize, noise: &mut Noise) -> Vec<f32> {
+        let shares = match self.config.times {
+            TrainingTimes::Uniform {} => noise.uniform(count),
+            TrainingTimes::LogitNormal { mean, deviation } => {
+                let drawn = noise.normal([count], &Device::flex()).into_data();
+                let drawn = drawn.try_to_vec::<f32>().expect("normal numbers are floats");
+                let logistic = |z: f32| (1.0 + (-(mean + deviation * f64::from(z))).exp()).recip() as f32;
+                drawn.into_iter().map(logistic).collect()
+            }
         };
-        let times = match sampler {
-            FlowSampler::EulerMaruyama => even(LAST, steps),
-            FlowSampler::Euler => even(1.0 - 1.0 / steps as f64, steps),
-            FlowSampler::Heun => even(1.0, steps + 1),
-        };
-        Ok(Self { sampler, times })
+        shares.into_iter().map(|share| self.time(share.into())).collect()
     }
 
-    /// The times at which the network is asked.
-    pub fn times(&self) -> &[f32] {
-        &self.times
+    pub fn corrupt<const D: usize>(&self, clean: Tensor<D>, noise: Tensor<D>, times: &[f32]) -> Tensor<D> {
+        assert_eq!(clean.dims()[0], times.len(), "one time per sample");
+        let t = self.shares(times, &clean.device());
+        t.clone() * clean + (-t + 1.0) * noise
     }
 
-    /// How often [`FlowPlan::run`] asks the network.
-    pub fn evaluations(&self) -> usize {
-        match self.sampler {
-            FlowSampler::EulerMaruyama | FlowSampler::Euler => self.times.len(),
-            FlowSampler::Heun => 2 * (self.times.len() - 1),
+    pub fn target<const D: usize>(&self, example: &Corrupted<D>) -> Tensor<D> {
+        match self.config.prediction {
+            FlowPrediction::Velocity => example.clean.clone() - example.noise.clone(),
+            FlowPrediction::Clean => example.clean.clone(),
         }
     }
 
-    /// Leads `start` to data.
-    ///
-    /// `velocity` is the network, guidance included: asked for `[N, D]` at one of [`FlowPlan::times`], by
-    /// its number. `temperature` multiplies the noise that a stochastic sampler adds on the way.
-    ///
-    /// # Shapes
-    /// `start`: `[N, D]`, standard normal → `[N, D]`.
-    pub fn run(
+    /// The error of the velocity; what the error of a clean prediction makes of it is that over `1 − t`.
+    pub fn loss<const D: usize>(&self, output: Tensor<D>, example: &Corrupted<D>) -> Losses {
+        let (found, expected) = (output.dims(), example.clean.dims());
+        assert_eq!(found, expected, "a flow has one output per channel");
+        let device = output.device();
+        let error = output - self.target(example);
+        let error = match self.config.prediction {
+            FlowPrediction::Velocity => error,
+            FlowPrediction::Clean => {
+                let rest = |&time: &f32| (1.0 - self.share(time)).max(LEAST_REST).recip();
+                error * per_sample(example.times.iter().map(rest), &device)
+            }
+        };
+        let mse = mean_per_sample(error.square());
+        Losses { mse: mse.clone(), vb: None, total: mse }
+    }
+
+    pub fn denoised<const D: usize>(
         &self,
-        start: Tensor<2>,
-        temperature: f64,
-        noise: &mut Noise,
-        mut velocity: impl FnMut(Tensor<2>, usize) -> Tensor<2>,
-    ) -> Tensor<2> {
-        let last = self.times.len() - 1;
-        let length = f64::from(self.times[1]) - f64::from(self.times[0]);
-        let mut x = start;
-        match self.sampler {
-            FlowSampler::EulerMaruyama => {
-                for number in 0..=last {
-                    let t = f64::from(self.times[number]);
-                    let v = velocity(x.clone(), number);
-                    // Velocity plus score times diffusion: the score is (t v − x) / (1 − t).
-                    let drift = v.clone() + v * t - x.clone();
-                    if number == last {
-                        x = x + drift * (1.0 - LAST);
-                    } else {
-                        let drawn = noise.normal(x.dims(), &x.device());
-                        x = x + drift * length + drawn * (temperature * (2.0 * (1.0 - t) * length).sqrt());
-                    }
-                }
+        noisy: Tensor<D>,
+        prediction: Tensor<D>,
+        times: &[f32],
+    ) -> Denoised<D> {
+        let t: Tensor<D> = self.shares(times, &noisy.device());
+        let rest = -t.clone() + 1.0;
+        match self.config.prediction {
+            FlowPrediction::Velocity => {
+                Denoised { clean: noisy.clone() + rest * prediction.clone(), noise: noisy - t * prediction }
             }
-            FlowSampler::Euler => {
-                for number in 0..=last {
-                    x = x.clone() + velocity(x, number) * length;
-                }
-            }
-            FlowSampler::Heun => {
-                for number in 0..last {
-                    let here = velocity(x.clone(), number);
-                    let there = velocity(x.clone() + here.clone() * length, number + 1);
-                    x = x + (here + there) * (length / 2.0);
-                }
-            }
+            FlowPrediction::Clean => Denoised {
+                noise: (noisy - t * prediction.clone()) / rest.clamp_min(LEAST_REST),
+                clean: prediction,
+            },
         }
-        x
+    }
+
+    /// The velocity that an output means at one share of the way, before its end.
+    pub fn velocity<const D: usize>(&self, noisy: &Tensor<D>, output: Tensor<D>, share: f64) -> Tensor<D> {
+        match self.config.prediction {
+            FlowPrediction::Velocity => output,
+            FlowPrediction::Clean => (output - noisy.clone()) / (1.0 - share),
+        }
+    }
+
+    fn share(&self, time: f32) -> f64 {
+        f64::from(time) / self.config.time_scale
+    }
+
+    fn shares<const D: usize>(&self, times: &[f32], device: &Device) -> Tensor<D> {
+        per_sample(times.iter().map(|&time| self.share(time)), device)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
-
-    const MEAN: f64 = 0.7;
-    const VARIANCE: f64 = 0.25;
-
-    /// The exact velocity for data that are normal with [`MEAN`] and [`VARIANCE`].
-    fn ideal(x: Tensor<2>, t: f64) -> Tensor<2> {
-        // E[data − noise | x] of jointly normal data and noise.
-        let total = t * t * VARIANCE + (1.0 - t) * (1.0 - t);
-        (x - t * MEAN) * ((t * VARIANCE - (1.0 - t)) / total) + MEAN
-    }
-
-    fn sample(sampler: FlowSampler, steps: usize) -> Tensor<2> {
-        let plan = FlowPlan::new(sampler, steps).unwrap();
-        let times = plan.times().to_vec();
-        let mut noise = Noise::seeded(3);
-        let start = noise.normal([4000, 2], &Device::flex());
-        let mut asked = 0;
-        let x = plan.run(start, 1.0, &mut noise, |x, number| {
-            asked += 1;
-            ideal(x, times[number].into())
-        });
-        assert_eq!(asked, plan.evaluations(), "{sampler}");
-        x
-    }
-
-    #[test]
-    fn every_sampler_finds_the_distribution() {
-        for (sampler, steps) in
-            [(FlowSampler::EulerMaruyama, 250), (FlowSampler::Euler, 100), (FlowSampler::Heun, 20)]
-        {
-            let x = sample(sampler, steps);
-            let mean = f64::from(x.clone().mean().into_scalar::<f32>());
-            let variance = f64::from((x - mean).square().mean().into_scalar::<f32>());
-            assert!((mean - MEAN).abs() < 0.03, "{sampler}: mean {mean}");
-            assert!((variance - VARIANCE).abs() < 0.02, "{sampler}: variance {variance}");
-        }
-    }
-
-    #[test]
-    fn heun_is_of_second_order() {
-        let limit = sample(FlowSampler::Heun, 640);
-        let error = |steps| {
-            let difference = (sample(FlowSampler::Heun, steps) - limit.clone()).abs().max();
-            f64::from(difference.into_scalar::<f32>())
-        };
-        let ratio = error(20) / error(40);
-        assert!((3.2..4.8).contains(&ratio), "{ratio}");
-    }
 
     #[test]
     fn the_ends_of_the_line_are_noise_and_data() {
         let device = Device::flex();
-        let (data, noise) = (Tensor::<2>::ones([2, 3], &device), Tensor::<2>::ones([2, 3], &device) * 5.0);
-        let example = interpolate(data, noise, &[0.0, 1.0]);
-        assert_eq!(example.noisy.into_data().try_to_vec::<f32>().unwrap(), [5.0, 5.0, 5.0, 1.0, 1.0, 1.0]);
-        assert_eq!(example.velocity.into_data().try_to_vec::<f32>().unwrap(), [-4.0; 6]);
+        let flow = Flow::new(&FlowConfig::default()).unwrap();
+        let (clean, noise) = (Tensor::<2>::ones([2, 3], &device), Tensor::<2>::ones([2, 3], &device) * 5.0);
+        let noisy = flow.corrupt(clean, noise, &[0.0, 1000.0]);
+        assert_eq!(noisy.into_data().try_to_vec::<f32>().unwrap(), [5.0, 5.0, 5.0, 1.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn names_come_back_and_others_are_refused() {
-        for sampler in [FlowSampler::EulerMaruyama, FlowSampler::Euler, FlowSampler::Heun] {
-            assert_eq!(sampler.to_string().parse::<FlowSampler>().unwrap(), sampler);
+    fn near_the_end_a_clean_prediction_costs_no_more_than_at_the_least_rest() {
+        let device = Device::flex();
+        let config =
+            FlowConfig { prediction: FlowPrediction::Clean, time_scale: 1.0, ..FlowConfig::default() };
+        let flow = Flow::new(&config).unwrap();
+        let clean = Tensor::<2>::zeros([3, 2], &device);
+        let (noise, times) = (clean.clone(), vec![0.5, 0.95, 1.0]);
+        let example = Corrupted { noisy: clean.clone(), clean, noise, times };
+        let losses = flow.loss(Tensor::ones([3, 2], &device), &example).total.into_data();
+        let losses = losses.try_to_vec::<f32>().unwrap();
+        for (found, expected) in losses.into_iter().zip([4.0, 400.0, 400.0]) {
+            assert!((found / expected - 1.0).abs() < 1e-4, "{found} is not {expected}");
         }
-        assert!("rk4".parse::<FlowSampler>().unwrap_err().to_string().contains("\"heun\""));
-        assert!(FlowPlan::new(FlowSampler::Euler, 1).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! The training loss: squared error of the prediction plus the variational bound of the variance.
+//! The training loss of Gaussian diffusion: squared error of the prediction plus the variational bound of
+//! the variance.
 //!
 //! Source: Nichol & Dhariwal 2021, section 3.1; guided-diffusion `gaussian_diffusion.py`,
 //! `training_losses` with `ModelVarType.LEARNED_RANGE` and `LossType.MSE`.
@@ -7,76 +8,60 @@ use std::f64::consts::{FRAC_2_PI, LN_2};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use super::{NoisyLatents, Process, split};
+use super::gaussian::{Gaussian, split};
+use super::process::{Corrupted, Losses, mean_per_sample};
 
-/// The terms of the training loss.
-#[derive(Debug, Clone)]
-pub struct Losses {
-    /// `[B]`, mean squared error of the prediction.
-    pub mse: Tensor<1>,
-    /// `[B]`, variational bound of the step in bits per dimension, not rescaled. Its gradient
-    /// reaches only the variance logits.
-    pub vb: Tensor<1>,
-    /// `[1]`, mean over the batch of `mse + vb`: what training minimises.
-    pub total: Tensor<1>,
-}
-
-impl Process {
-    /// The loss of the network's output on noisy latents.
-    ///
-    /// # Shapes
-    /// `output`: `[B, 2C, H, W]`, prediction and variance logits.
-    pub fn training_loss(&self, output: Tensor<4>, example: &NoisyLatents) -> Losses {
-        let (prediction, logits) = split(output);
+impl Gaussian {
+    pub fn loss<const D: usize>(&self, output: Tensor<D>, example: &Corrupted<D>) -> Losses {
+        let (prediction, logits) = split(output, example.clean.dims()[1]);
         let vb = self.variational_bound(prediction.clone().detach(), logits, example);
         let mse = mean_per_sample((prediction - self.target(example)).square());
-        let total = (mse.clone() + vb.clone()).mean();
-        Losses { mse, vb, total }
+        Losses { total: mse.clone() + vb.clone(), mse, vb: Some(vb) }
     }
 
-    /// Bits per dimension by which the model's step misses the true one: `[B]`.
+    /// Bits per dimension by which the model's step misses the true one: `[N]`.
     ///
     /// Source: guided-diffusion `_vb_terms_bpd`, `clip_denoised=False`.
-    fn variational_bound(
+    fn variational_bound<const D: usize>(
         &self,
-        prediction: Tensor<4>,
-        logits: Tensor<4>,
-        example: &NoisyLatents,
+        prediction: Tensor<D>,
+        logits: Tensor<D>,
+        example: &Corrupted<D>,
     ) -> Tensor<1> {
-        let NoisyLatents { clean, noisy, positions, .. } = example;
-        let device = clean.device();
-        let predicted_clean = self.denoised(noisy.clone(), prediction, positions).clean;
-        let model = Gaussian {
-            mean: self.posterior_mean(predicted_clean, noisy.clone(), positions),
-            log_variance: self.learned_log_variance(logits, positions),
+        let Corrupted { clean, noisy, times, .. } = example;
+        let (device, positions) = (clean.device(), self.positions(times));
+        let predicted_clean = self.denoised(noisy.clone(), prediction, &positions).clean;
+        let model = Normal {
+            mean: self.posterior_mean(predicted_clean, noisy.clone(), &positions),
+            log_variance: self.learned_log_variance(logits, &positions),
         };
-        let truth = Gaussian {
-            mean: self.posterior_mean(clean.clone(), noisy.clone(), positions),
-            log_variance: self.posterior_log_variance(positions, &device),
+        let truth = Normal {
+            mean: self.posterior_mean(clean.clone(), noisy.clone(), &positions),
+            log_variance: self.posterior_log_variance(&positions, &device),
         };
         let divergence = mean_per_sample(truth.divergence_to(&model)) / LN_2;
         if positions.iter().all(|&position| position != 0) {
             return divergence;
         }
-        // The last step of sampling, to the latents themselves, has no posterior to compare with.
+        // The last step of sampling, to the data themselves, has no posterior to compare with.
         let surprise = -mean_per_sample(model.discretized_log_likelihood(clean.clone())) / LN_2;
-        divergence.mask_where(at_first(positions, &device), surprise)
+        divergence.mask_where(at_first(&positions, &device), surprise)
     }
 }
 
 /// Independent normal distributions.
-struct Gaussian {
-    /// `[B, C, H, W]`.
-    mean: Tensor<4>,
-    /// Natural logarithm, broadcasts to `[B, C, H, W]`.
-    log_variance: Tensor<4>,
+struct Normal<const D: usize> {
+    /// `[N, C, ..]`.
+    mean: Tensor<D>,
+    /// Natural logarithm, broadcasts to `[N, C, ..]`.
+    log_variance: Tensor<D>,
 }
 
-impl Gaussian {
-    /// Kullback-Leibler divergence in nats: `[B, C, H, W]`.
+impl<const D: usize> Normal<D> {
+    /// Kullback-Leibler divergence in nats: `[N, C, ..]`.
     ///
     /// Source: guided-diffusion `losses.py`, `normal_kl`.
-    fn divergence_to(&self, other: &Self) -> Tensor<4> {
+    fn divergence_to(&self, other: &Self) -> Tensor<D> {
         let difference = other.log_variance.clone() - self.log_variance.clone();
         let distance =
             (self.mean.clone() - other.mean.clone()).square() * (-other.log_variance.clone()).exp();
@@ -84,10 +69,10 @@ impl Gaussian {
     }
 
     /// Log probability in nats of the bin of width 2/255 around each value; the outermost bins of
-    /// `[-1, 1]` reach to infinity: `[B, C, H, W]`.
+    /// `[-1, 1]` reach to infinity: `[N, C, ..]`.
     ///
     /// Source: guided-diffusion `losses.py`, `discretized_gaussian_log_likelihood`.
-    fn discretized_log_likelihood(&self, x: Tensor<4>) -> Tensor<4> {
+    fn discretized_log_likelihood(&self, x: Tensor<D>) -> Tensor<D> {
         let centered = x.clone() - self.mean.clone();
         let inverse_deviation = (self.log_variance.clone() * -0.5).exp();
         let below_upper = normal_cdf(inverse_deviation.clone() * (centered.clone() + 1.0 / 255.0));
@@ -101,7 +86,7 @@ impl Gaussian {
 }
 
 /// A logarithm without −∞; where it is floored its gradient is 0.
-fn floored_log(probability: Tensor<4>) -> Tensor<4> {
+fn floored_log<const D: usize>(probability: Tensor<D>) -> Tensor<D> {
     probability.clamp_min(1e-12).log()
 }
 
@@ -109,17 +94,12 @@ fn floored_log(probability: Tensor<4>) -> Tensor<4> {
 ///
 /// Source: guided-diffusion `losses.py`, `approx_standard_normal_cdf`. Exactness would differ from
 /// the published loss.
-fn normal_cdf(x: Tensor<4>) -> Tensor<4> {
+fn normal_cdf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let cube = x.clone() * x.clone() * x.clone();
     (((x + cube * 0.044715) * FRAC_2_PI.sqrt()).tanh() + 1.0) * 0.5
 }
 
-/// `[B, C, H, W]` → `[B]`.
-fn mean_per_sample(values: Tensor<4>) -> Tensor<1> {
-    values.flatten::<2>(1, 3).mean_dim(1).flatten(0, 1)
-}
-
-/// Which samples stand at the first step: `[B]`.
+/// Which samples stand at the first step: `[N]`.
 fn at_first(positions: &[usize], device: &Device) -> Tensor<1, Bool> {
     let first: Vec<bool> = positions.iter().map(|&position| position == 0).collect();
     Tensor::from_data(TensorData::new(first, [positions.len()]), device)
@@ -128,10 +108,12 @@ fn at_first(positions: &[usize], device: &Device) -> Tensor<1, Bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        Noise,
-        diffusion::{DiffusionConfig, Prediction, golden},
-    };
+    use crate::Noise;
+    use crate::diffusion::{DiffusionConfig, GaussianConfig, Process, golden};
+
+    fn published() -> Process {
+        Process::new(&DiffusionConfig::default()).unwrap()
+    }
 
     fn values(tensor: Tensor<1>) -> Vec<f32> {
         tensor.into_data().try_to_vec().unwrap()
@@ -152,63 +134,37 @@ mod tests {
     #[test]
     fn losses_equal_the_published_ones() {
         let device = Device::flex();
-        let process = Process::new(&DiffusionConfig::default()).unwrap();
         let batch = |name: &str| golden::<4>(&format!("training.{name}"), &device);
-        let example = process.add_noise(batch("latents"), batch("noise"), &[0, 417, 999]);
-        let losses = process.training_loss(batch("output"), &example);
+        let example = published().corrupt(batch("latents"), batch("noise"), &[0.0, 417.0, 999.0]);
+        let losses = published().loss(batch("output"), &example);
         assert_close(values(losses.mse), &values(golden("training.mse", &device)), 1e-5);
-        assert_close(values(losses.vb), &values(golden("training.vb", &device)), 1e-4);
-        assert_close(values(losses.total), &[2.341_180_6], 1e-5);
-    }
-
-    #[test]
-    fn a_perfect_network_pays_nothing_but_the_last_bin() {
-        let device = Device::flex();
-        for prediction in [Prediction::Noise, Prediction::Velocity] {
-            let process =
-                Process::new(&DiffusionConfig { prediction, ..DiffusionConfig::default() }).unwrap();
-            let mut noise = Noise::seeded(2);
-            let example = process.add_noise(
-                noise.normal([2, 4, 4, 4], &device),
-                noise.normal([2, 4, 4, 4], &device),
-                &[1, 800],
-            );
-            let logits = Tensor::full([2, 4, 4, 4], -1.0, &device);
-            let losses =
-                process.training_loss(Tensor::cat(vec![process.target(&example), logits], 1), &example);
-            assert_eq!(values(losses.mse), [0.0, 0.0]);
-            assert!(values(losses.vb.clone()).iter().all(|vb| vb.abs() < 1e-5), "{}", losses.vb);
-        }
+        assert_close(values(losses.vb.unwrap()), &values(golden("training.vb", &device)), 1e-4);
+        assert_close(values(losses.total.mean()), &[2.341_180_6], 1e-5);
     }
 
     /// With equal means the divergence is `(d + e^-d - 1) / 2` nats, `d = ln β − ln β̃`.
     #[test]
     fn a_wrong_variance_costs_its_divergence() {
         let device = Device::flex();
-        let process = Process::new(&DiffusionConfig::default()).unwrap();
-        let example = process.add_noise(
-            Tensor::zeros([1, 1, 2, 2], &device),
-            Tensor::zeros([1, 1, 2, 2], &device),
-            &[1],
-        );
-        let output =
-            Tensor::cat(vec![Tensor::zeros([1, 1, 2, 2], &device), Tensor::ones([1, 1, 2, 2], &device)], 1);
-        let difference = process.betas[1].ln() - process.posterior_variance[1].ln();
+        let gaussian = Gaussian::new(&GaussianConfig::default()).unwrap();
+        let zeros = Tensor::<4>::zeros([1, 1, 2, 2], &device);
+        let example = published().corrupt(zeros.clone(), zeros.clone(), &[1.0]);
+        let output = Tensor::cat(vec![zeros.clone(), zeros + 1.0], 1);
+        let difference = gaussian.tables.betas[1].ln() - gaussian.tables.posterior_variance[1].ln();
         let expected = 0.5 * (difference + (-difference).exp() - 1.0) / LN_2;
-        assert_close(values(process.training_loss(output, &example).vb), &[expected as f32], 1e-4);
+        assert_close(values(gaussian.loss(output, &example).vb.unwrap()), &[expected as f32], 1e-4);
     }
 
     #[test]
     fn the_bound_teaches_only_the_variance_and_never_breaks() {
         let device = Device::flex().autodiff();
-        let process = Process::new(&DiffusionConfig::default()).unwrap();
         let mut noise = Noise::seeded(3);
         // Latents far outside [-1, 1], so that every branch of the likelihood is floored somewhere.
         let clean = noise.normal([2, 4, 8, 8], &device) * 20.0;
-        let example = process.add_noise(clean, noise.normal([2, 4, 8, 8], &device), &[0, 999]);
+        let example = published().corrupt(clean, noise.normal([2, 4, 8, 8], &device), &[0.0, 999.0]);
         let output = (noise.normal([2, 8, 8, 8], &device) * 30.0).require_grad();
-        let gradients = process.training_loss(output.clone(), &example).vb.sum().backward();
-        let (prediction, logits) = split(output.grad(&gradients).unwrap());
+        let vb = published().loss(output.clone(), &example).vb.unwrap();
+        let (prediction, logits) = split(output.grad(&vb.sum().backward()).unwrap(), 4);
         assert_eq!(prediction.abs().max().into_scalar::<f32>(), 0.0);
         let logits: Vec<f32> = logits.into_data().try_to_vec().unwrap();
         assert!(logits.iter().all(|g| g.is_finite()) && logits.iter().any(|&g| g != 0.0));
@@ -217,17 +173,13 @@ mod tests {
     #[test]
     fn the_total_teaches_prediction_and_variance() {
         let device = Device::flex().autodiff();
-        let process = Process::new(&DiffusionConfig::default()).unwrap();
         let mut noise = Noise::seeded(4);
-        let example = process.add_noise(
-            noise.normal([2, 1, 2, 2], &device),
-            noise.normal([2, 1, 2, 2], &device),
-            &[0, 500],
-        );
+        let clean = noise.normal([2, 1, 2, 2], &device);
+        let example = published().corrupt(clean, noise.normal([2, 1, 2, 2], &device), &[0.0, 500.0]);
         let output = noise.normal([2, 2, 2, 2], &device).require_grad();
-        let gradients = process.training_loss(output.clone(), &example).total.backward();
-        let (found, _) = split(output.grad(&gradients).unwrap().inner());
-        let (prediction, _) = split(output.inner());
+        let gradients = published().loss(output.clone(), &example).total.mean().backward();
+        let (found, _) = split(output.grad(&gradients).unwrap().inner(), 1);
+        let (prediction, _) = split(output.inner(), 1);
         // Mean over 2 samples of the mean over 4 values: the derivative of a square is 2 / 8.
         let expected = (prediction - example.noise.inner()) * 0.25;
         assert!((found - expected).abs().max().into_scalar::<f32>() < 1e-6);

@@ -2,7 +2,7 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use super::{DiffusionConfig, Prediction, Schedule};
+use super::{GaussianConfig, Schedule};
 use crate::{Error, Result};
 
 /// Which of the training timesteps a sampler visits.
@@ -79,13 +79,11 @@ fn quadratic_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
         .collect())
 }
 
-/// The tables of a noising process, by position: entry `i` belongs to the `i`-th visited timestep.
+/// The tables of Gaussian diffusion, by position: entry `i` belongs to the `i`-th visited timestep.
 ///
 /// Source: guided-diffusion `gaussian_diffusion.py`, `GaussianDiffusion.__init__`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Process {
-    /// What the network predicts besides the variance.
-    pub prediction: Prediction,
+pub struct Tables {
     /// The visited timesteps as the network was trained on them, ascending.
     pub timesteps: Vec<usize>,
     /// Variance of the noise added by each step, in `(0, 1)`.
@@ -104,37 +102,35 @@ pub struct Process {
     pub posterior_mean_noisy: Vec<f64>,
 }
 
-impl Process {
+impl Tables {
     /// The whole process, as training sees it: positions are timesteps.
     ///
     /// # Errors
     /// If the schedule does not exist for that many steps.
-    pub fn new(config: &DiffusionConfig) -> Result<Self> {
-        let timesteps = (0..config.steps).collect();
-        Ok(Self::from_betas(config.prediction, timesteps, betas(config)?))
+    pub fn new(config: &GaussianConfig) -> Result<Self> {
+        Ok(Self::from_betas((0..config.steps).collect(), betas(config)?))
     }
 
-    /// The process on some of its timesteps, as a sampler sees it.
+    /// The same on some of the timesteps of a whole process, as a sampler sees it.
     ///
     /// Source: guided-diffusion `respace.py`, `SpacedDiffusion.__init__`.
     ///
     /// # Errors
-    /// As [`Process::new`] and [`Respacing::timesteps`].
-    pub fn respaced(config: &DiffusionConfig, respacing: Respacing) -> Result<Self> {
-        let whole = Self::new(config)?;
-        let timesteps = respacing.timesteps(config.steps)?;
+    /// As [`Respacing::timesteps`].
+    pub fn respaced(&self, respacing: Respacing) -> Result<Self> {
+        let timesteps = respacing.timesteps(self.steps())?;
         let mut previous = 1.0;
         let betas = timesteps
             .iter()
             .map(|&timestep| {
-                let current = whole.alphas_cumprod[timestep];
+                let current = self.alphas_cumprod[timestep];
                 1.0 - current / std::mem::replace(&mut previous, current)
             })
             .collect();
-        Ok(Self::from_betas(config.prediction, timesteps, betas))
+        Ok(Self::from_betas(timesteps, betas))
     }
 
-    fn from_betas(prediction: Prediction, timesteps: Vec<usize>, betas: Vec<f64>) -> Self {
+    fn from_betas(timesteps: Vec<usize>, betas: Vec<f64>) -> Self {
         let alphas_cumprod: Vec<f64> = betas
             .iter()
             .scan(1.0, |product, beta| {
@@ -154,7 +150,6 @@ impl Process {
         let posterior_log_variance_clipped =
             first.into_iter().chain(posterior_variance.iter().skip(1).copied()).map(f64::ln).collect();
         Self {
-            prediction,
             posterior_log_variance_clipped,
             posterior_mean_clean: table(|beta, now, prev| beta * prev.sqrt() / (1.0 - now)),
             posterior_mean_noisy: table(|beta, now, prev| (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - now)),
@@ -173,7 +168,7 @@ impl Process {
 }
 
 /// Source: guided-diffusion `gaussian_diffusion.py`, `get_named_beta_schedule`.
-fn betas(config: &DiffusionConfig) -> Result<Vec<f64>> {
+pub(super) fn betas(config: &GaussianConfig) -> Result<Vec<f64>> {
     let steps = config.steps;
     match config.schedule {
         // Below 21 steps the last beta, 0.02 · 1000 / steps, would reach 1.
@@ -201,7 +196,6 @@ fn betas(config: &DiffusionConfig) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::DiffusionConfig;
 
     /// Every 37th whole beta, some respaced ones and every 25th ᾱ of guided-diffusion, in `f64`.
     const TABLES: &[u8] = include_bytes!("../../tests/data/diffusion_tables.safetensors");
@@ -220,8 +214,8 @@ mod tests {
         }
     }
 
-    fn config(schedule: Schedule) -> DiffusionConfig {
-        DiffusionConfig { schedule, ..DiffusionConfig::default() }
+    fn config(schedule: Schedule) -> GaussianConfig {
+        GaussianConfig { schedule, ..GaussianConfig::default() }
     }
 
     fn every(stride: usize, values: Vec<f64>) -> Vec<f64> {
@@ -231,15 +225,16 @@ mod tests {
     #[test]
     fn whole_tables_equal_guided_diffusion() {
         for (name, schedule) in [("linear.betas", Schedule::Linear), ("cosine.betas", Schedule::Cosine)] {
-            assert_close(&every(37, Process::new(&config(schedule)).unwrap().betas), &golden(name));
+            assert_close(&every(37, Tables::new(&config(schedule)).unwrap().betas), &golden(name));
         }
-        let linear = Process::new(&config(Schedule::Linear)).unwrap();
+        let linear = Tables::new(&config(Schedule::Linear)).unwrap();
         assert_close(&every(25, linear.alphas_cumprod), &golden("linear.alphas_cumprod"));
     }
 
     #[test]
     fn respaced_tables_equal_guided_diffusion() {
-        let betas = |schedule, respacing| Process::respaced(&config(schedule), respacing).unwrap().betas;
+        let betas =
+            |schedule, respacing| Tables::new(&config(schedule)).unwrap().respaced(respacing).unwrap().betas;
         assert_close(&betas(Schedule::Linear, Respacing::Even(25)), &golden("linear.25.betas"));
         assert_close(&betas(Schedule::Linear, Respacing::Ddim(25)), &golden("linear.ddim25.betas"));
         assert_close(&betas(Schedule::Cosine, Respacing::Even(25)), &golden("cosine.25.betas"));
@@ -274,7 +269,7 @@ mod tests {
     #[test]
     fn signal_falls_from_one_to_nothing() {
         for schedule in [Schedule::Linear, Schedule::Cosine] {
-            let process = Process::new(&config(schedule)).unwrap();
+            let process = Tables::new(&config(schedule)).unwrap();
             assert!(process.alphas_cumprod.is_sorted_by(|a, b| a > b));
             assert!(process.alphas_cumprod[0] > 0.999 && process.alphas_cumprod[999] < 1e-4);
             assert_eq!((process.alphas_cumprod_prev[0], process.posterior_variance[0]), (1.0, 0.0));
@@ -284,8 +279,8 @@ mod tests {
 
     #[test]
     fn respacing_keeps_the_signal_left_at_the_visited_timesteps() {
-        let whole = Process::new(&config(Schedule::Cosine)).unwrap();
-        let process = Process::respaced(&config(Schedule::Cosine), Respacing::Even(10)).unwrap();
+        let whole = Tables::new(&config(Schedule::Cosine)).unwrap();
+        let process = whole.respaced(Respacing::Even(10)).unwrap();
         let expected: Vec<_> = process.timesteps.iter().map(|&t| whole.alphas_cumprod[t]).collect();
         for (found, expected) in process.alphas_cumprod.iter().zip(expected) {
             assert!((found / expected - 1.0).abs() < 1e-6, "{found} is not {expected}");
@@ -298,6 +293,6 @@ mod tests {
         assert!(message(Respacing::Even(1001)).contains("use 1 to 1000"));
         assert!(message(Respacing::Even(0)).contains("use 1 to 1000"));
         assert!(message(Respacing::Ddim(300)).contains("no integer stride"));
-        assert!(Process::new(&DiffusionConfig { steps: 20, ..DiffusionConfig::default() }).is_err());
+        assert!(Tables::new(&GaussianConfig { steps: 20, ..GaussianConfig::default() }).is_err());
     }
 }

@@ -1,7 +1,10 @@
 //! The numbers that make a generator.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
+use crate::diffusion::{DiffusionConfig, FlowConfig, GaussianConfig, Prediction, Process, Sampler, Schedule};
 use crate::error::{Error, Result};
 
 /// Everything that defines a generator but its weights.
@@ -32,7 +35,7 @@ pub struct HeadConfig {
     pub depth: usize,
     /// How the transformer's answer enters.
     #[serde(default)]
-    pub condition: Condition,
+    pub condition: HeadConditioning,
     /// How a token is noised and drawn.
     #[serde(default)]
     pub process: HeadProcess,
@@ -41,7 +44,7 @@ pub struct HeadConfig {
 /// How the transformer's answer enters the head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Condition {
+pub enum HeadConditioning {
     /// Joined to the input of every block, as published.
     #[default]
     Concat,
@@ -93,9 +96,35 @@ impl GeneratorConfig {
 impl HeadConfig {
     /// Numbers that the head gives per number of a token: the velocity, or noise and variance.
     pub fn outputs(&self) -> usize {
-        match self.process {
-            HeadProcess::Flow => 1,
-            HeadProcess::Ddpm => 2,
+        self.process.process().outputs_per_channel()
+    }
+}
+
+/// Told the bare share of the way, as published.
+static FLOW: LazyLock<Process> = LazyLock::new(|| {
+    let config = DiffusionConfig::Flow(FlowConfig { time_scale: 1.0, ..FlowConfig::default() });
+    Process::new(&config).expect("a time scale of 1 is allowed")
+});
+
+static DDPM: LazyLock<Process> = LazyLock::new(|| {
+    let config = GaussianConfig { steps: 1000, schedule: Schedule::Cosine, prediction: Prediction::Noise };
+    Process::new(&DiffusionConfig::Gaussian(config)).expect("the cosine schedule has 1000 steps")
+});
+
+impl HeadProcess {
+    /// What a token goes through; built once, as there are no others.
+    pub fn process(self) -> &'static Process {
+        match self {
+            Self::Flow => &FLOW,
+            Self::Ddpm => &DDPM,
+        }
+    }
+
+    /// How tokens are drawn unless it is said otherwise, and as published.
+    pub fn default_sampler(self) -> Sampler {
+        match self {
+            Self::Flow => Sampler::EulerMaruyama,
+            Self::Ddpm => Sampler::Ddpm,
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Classifier-free guidance of a generator: away from what it would draw without a class.
+//! How guidance away from what a generator would draw without a class grows over the tokens; the formula is
+//! that of [`crate::diffusion::guidance`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::diffusion::guidance::validate_scale;
+use crate::error::Result;
 
 /// How the scale grows over the tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,13 +34,7 @@ impl TokenGuidance {
     /// # Errors
     /// If the scale is not a number of at least 0.
     pub fn validate(&self) -> Result<()> {
-        if self.scale.is_finite() && self.scale >= 0.0 {
-            return Ok(());
-        }
-        Err(Error::Config(format!(
-            "guidance scale {} is not a number of at least 0; 1 means none, 6 is usual",
-            self.scale
-        )))
+        validate_scale(self.scale)
     }
 
     /// The scale of the token at `position`, counted from 0, of `count`.

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist_ops as ops;
 
-use super::config::{Condition, GeneratorConfig};
+use super::config::{GeneratorConfig, HeadConditioning};
 use crate::nn::{LayerNorm, Linear, NORM_EPSILON, TimestepEmbed};
 use crate::noise::Noise;
 
@@ -49,7 +49,7 @@ impl Head {
     pub fn init(config: &GeneratorConfig, noise: &mut Noise, device: &Device) -> Self {
         let head = &config.head;
         let width = head.width;
-        let joined = head.condition == Condition::Concat;
+        let joined = head.condition == HeadConditioning::Concat;
         let inputs = if joined { 2 * width } else { width };
         Self {
             time: TimestepEmbed::init(width, noise, device),
@@ -77,7 +77,7 @@ impl Head {
     /// `noisy` `[N, D]`, N times, `condition` `[N, transformer's width]` -> `[N, outputs D]`
     pub fn forward(&self, noisy: Tensor<2>, times: &[f32], condition: Tensor<2>) -> Tensor<2> {
         let condition = self.condition.forward(condition);
-        let time = self.time.continuous(times);
+        let time = self.time.forward(times);
         let time = if self.joined { time } else { time + condition.clone() };
         let given = self.joined.then(|| self.given(condition));
         self.denoise(noisy, &self.fronts(), &self.modulations(time), given.as_ref())
@@ -85,7 +85,7 @@ impl Head {
 
     /// Prepares for drawing tokens at these times.
     pub fn plan(&self, times: &[f32]) -> HeadPlan<'_> {
-        let modulations = self.joined.then(|| self.modulations(self.time.continuous(times)).rows());
+        let modulations = self.joined.then(|| self.modulations(self.time.forward(times)).rows());
         // Products read a copy in one piece faster than columns of a wider matrix.
         let fronts = self.fronts().map(|front| Front { weight: front.weight * 1.0, ..front });
         HeadPlan { head: self, times: times.to_vec(), modulations, fronts }
@@ -229,16 +229,16 @@ impl HeadPlan<'_> {
         PreparedCondition { embedded, given }
     }
 
-    /// What the head says of noisy tokens at one of the times.
+    /// What the head says of noisy tokens at one of the times, given by its index.
     ///
     /// # Shapes
     /// `noisy` `[N, D]` -> `[N, outputs D]`
-    pub fn forward(&self, noisy: Tensor<2>, number: usize, condition: &PreparedCondition) -> Tensor<2> {
+    pub fn forward(&self, noisy: Tensor<2>, index: usize, condition: &PreparedCondition) -> Tensor<2> {
         let computed;
         let modulations = match &self.modulations {
-            Some(all) => &all[number],
+            Some(all) => &all[index],
             None => {
-                let time = self.head.time.continuous(&self.times[number..=number]);
+                let time = self.head.time.forward(&self.times[index..=index]);
                 computed = self.head.modulations(time + condition.embedded.clone());
                 &computed
             }

@@ -12,15 +12,13 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 pub use cache::KeysValues;
-pub use config::{Condition, GeneratorConfig, HeadConfig, HeadProcess};
+pub use config::{GeneratorConfig, HeadConditioning, HeadConfig, HeadProcess};
 pub use guidance::{GuidanceSchedule, TokenGuidance};
 pub use head::{Head, HeadPlan};
 pub use transformer::Transformer;
 
-use crate::diffusion::flow::{self, FlowPlan, FlowSampler};
-use crate::diffusion::{
-    DiffusionConfig, Guidance, Prediction, Process, SampleOptions, Sampler, SamplingPlan, Schedule,
-};
+use crate::diffusion::guidance::guide_halves;
+use crate::diffusion::{Sampler, SamplingPlan};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
 use crate::spaces::Tokens;
@@ -56,7 +54,7 @@ pub struct Generator {
 /// Everything drawn for the loss of N tokens.
 #[derive(Debug, Clone)]
 pub struct HeadDraws {
-    /// Of a flow in `[0, 1]`, of Gaussian diffusion whole timesteps.
+    /// As the head's process has them.
     pub times: Vec<f32>,
     /// `[N, D]`, standard normal.
     pub noise: Tensor<2>,
@@ -68,15 +66,31 @@ pub struct GenerateOptions {
     /// How many of the first tokens are drawn.
     pub tokens: usize,
     pub guidance: TokenGuidance,
-    /// How often the head is asked per token, about; see [`FlowPlan::evaluations`].
+    /// Steps from noise to a token; see [`SamplingPlan::evaluations`].
     pub steps: usize,
-    /// Of a flow; Gaussian diffusion is sampled as published, by ancestral steps.
-    pub sampler: FlowSampler,
+    /// In which way; [`HeadProcess::default_sampler`] if not given.
+    pub sampler: Option<Sampler>,
     /// Multiplies the noise that stochastic samplers add on the way.
     pub temperature: f64,
 }
 
 impl GenerateOptions {
+    /// As commands and the samples of training draw `tokens` tokens, unless something else is asked for.
+    pub const fn usual(tokens: usize) -> Self {
+        let guidance = TokenGuidance { scale: 3.0, schedule: GuidanceSchedule::Constant };
+        Self { tokens, guidance, steps: 100, sampler: None, temperature: 1.0 }
+    }
+
+    /// How each token of this generator is drawn.
+    ///
+    /// # Errors
+    /// As [`SamplingPlan::new`].
+    fn plan(&self, head: &HeadConfig) -> Result<SamplingPlan> {
+        let sampler = self.sampler.unwrap_or(head.process.default_sampler());
+        let plan = SamplingPlan::new(head.process.process(), sampler, self.steps)?;
+        Ok(plan.with_temperature(self.temperature))
+    }
+
     /// # Errors
     /// Names the first option that this generator cannot follow.
     pub fn validate(&self, config: &GeneratorConfig) -> Result<()> {
@@ -86,23 +100,16 @@ impl GenerateOptions {
         } else if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             format!("temperature {} is not a number of at least 0; 1 is usual", self.temperature)
         } else {
-            return Ok(());
+            return self.plan(&config.head).map(|_| ());
         };
         Err(Error::Config(problem))
     }
 }
 
-/// The process of a head that draws by Gaussian diffusion.
-const DDPM: DiffusionConfig =
-    DiffusionConfig { steps: 1000, schedule: Schedule::Cosine, prediction: Prediction::Noise };
-
 impl Generator {
     /// Draws for the loss of `count` tokens.
     pub fn draws(&self, count: usize, noise: &mut Noise, device: &Device) -> HeadDraws {
-        let times = match self.config.head.process {
-            HeadProcess::Flow => noise.uniform(count),
-            HeadProcess::Ddpm => noise.below(count, DDPM.steps).into_iter().map(|t| t as f32).collect(),
-        };
+        let times = self.config.head.process.process().draw_times(count, noise);
         HeadDraws { times, noise: noise.normal([count, self.config.token_dim], device) }
     }
 
@@ -111,24 +118,10 @@ impl Generator {
     /// # Shapes
     /// `tokens` `[N, D]`, `answers` `[N, width]` -> `[N]`
     pub fn head_loss(&self, tokens: Tensor<2>, answers: Tensor<2>, draws: HeadDraws) -> Tensor<1> {
-        let [n, d] = tokens.dims();
-        match self.config.head.process {
-            HeadProcess::Flow => {
-                let example = flow::interpolate(tokens, draws.noise, &draws.times);
-                let found = self.networks.head.forward(example.noisy, &draws.times, answers);
-                (found - example.velocity).square().mean_dim(1).reshape([n])
-            }
-            HeadProcess::Ddpm => {
-                let process = Process::new(&DDPM).expect("the cosine schedule has 1000 steps");
-                let timesteps: Vec<usize> = draws.times.iter().map(|&t| t as usize).collect();
-                let (clean, noise) = (tokens.reshape([n, d, 1, 1]), draws.noise.reshape([n, d, 1, 1]));
-                let example = process.add_noise(clean, noise, &timesteps);
-                let noisy = example.noisy.clone().reshape([n, d]);
-                let output = self.networks.head.forward(noisy, &draws.times, answers);
-                let losses = process.training_loss(output.reshape([n, 2 * d, 1, 1]), &example);
-                losses.mse + losses.vb
-            }
-        }
+        let process = self.config.head.process.process();
+        let example = process.corrupt(tokens, draws.noise, &draws.times);
+        let output = self.networks.head.forward(example.noisy.clone(), &draws.times, answers);
+        process.loss(output, &example).total
     }
 
     /// Draws tokens of classes; [`GeneratorConfig::no_class`] is any. `observe` is called after every
@@ -151,11 +144,9 @@ impl Generator {
         let transformer = &self.networks.transformer;
         let count = labels.len();
         let guided = options.guidance.scale != 1.0;
-        // Without a class behind with one, to go through the networks in one batch.
-        let mut rows = labels.to_vec();
-        if guided {
-            rows.resize(2 * count, self.config.no_class());
-        }
+        // Without and with a class, to go through the networks in one batch.
+        let mut rows = if guided { vec![self.config.no_class(); count] } else { Vec::new() };
+        rows.extend(labels);
         let mut cache = transformer.empty_cache();
         let mut input = transformer.class(&rows);
         let mut tokens: Vec<Tensor<3>> = Vec::with_capacity(options.tokens);
@@ -177,73 +168,28 @@ impl Generator {
 /// How single tokens are drawn: the head, ready for all its steps.
 struct DrawingPlan<'a> {
     head: HeadPlan<'a>,
-    steps: Steps,
-    temperature: f64,
+    sampling: SamplingPlan,
     token_dim: usize,
-}
-
-enum Steps {
-    Flow(FlowPlan),
-    Ddpm(SamplingPlan),
 }
 
 impl<'a> DrawingPlan<'a> {
     fn new(generator: &'a Generator, options: &GenerateOptions) -> Result<Self> {
-        let (steps, times) = match generator.config.head.process {
-            HeadProcess::Flow => {
-                let plan = FlowPlan::new(options.sampler, options.steps)?;
-                let times = plan.times().to_vec();
-                (Steps::Flow(plan), times)
-            }
-            HeadProcess::Ddpm => {
-                let sampling =
-                    SampleOptions { steps: options.steps, sampler: Sampler::Ddpm, guidance: Guidance::NONE };
-                let plan = SamplingPlan::new(&DDPM, &sampling)?.with_temperature(options.temperature);
-                let times = plan.timesteps().iter().map(|&t| t as f32).collect();
-                (Steps::Ddpm(plan), times)
-            }
-        };
-        let head = generator.networks.head.plan(&times);
-        let token_dim = generator.config.token_dim;
-        Ok(Self { head, steps, temperature: options.temperature, token_dim })
+        let sampling = options.plan(&generator.config.head)?;
+        let head = generator.networks.head.plan(sampling.times());
+        Ok(Self { head, sampling, token_dim: generator.config.token_dim })
     }
 
-    /// One token per image, `[count, D]`, from answers with a class and, if guided, as many without.
+    /// One token per image, `[count, D]`, from answers with a class; if guided, as many without come first.
     fn draw(&self, answers: Tensor<2>, (count, scale): (usize, f64), noise: &mut Noise) -> Tensor<2> {
         let guided = answers.dims()[0] > count;
         let start = noise.normal([count, self.token_dim], &answers.device());
         let condition = self.head.condition(answers);
-        let ask = |x: Tensor<2>, number: usize| {
-            let rows = if guided { Tensor::cat(vec![x.clone(), x], 0) } else { x };
-            self.head.forward(rows, number, &condition)
-        };
-        match &self.steps {
-            Steps::Flow(plan) => plan.run(start, self.temperature, noise, |x, number| {
-                let velocity = ask(x, number);
-                if !guided {
-                    return velocity;
-                }
-                let (with, without) =
-                    (velocity.clone().narrow(0, 0, count), velocity.narrow(0, count, count));
-                without.clone() + (with - without) * scale
-            }),
-            Steps::Ddpm(plan) => {
-                let d = self.token_dim;
-                let latents = plan.run(start.reshape([count, d, 1, 1]), noise, |x, timestep| {
-                    let number = plan.timesteps().binary_search(&timestep);
-                    let number = number.expect("the sampler asks at its own timesteps");
-                    let output = ask(x.reshape([count, d]), number);
-                    let rows = output.dims()[0];
-                    let output = output.reshape([rows, 2 * d, 1, 1]);
-                    if !guided {
-                        return output;
-                    }
-                    let (with, without) =
-                        (output.clone().narrow(0, 0, count), output.narrow(0, count, count));
-                    Guidance::constant(scale).apply(without, with)
-                });
-                latents.reshape([count, d])
+        self.sampling.run(start, noise, |x, index| {
+            if !guided {
+                return self.head.forward(x, index, &condition);
             }
-        }
+            let both = self.head.forward(Tensor::cat(vec![x.clone(), x], 0), index, &condition);
+            guide_halves(both, scale, self.token_dim)
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! From images and timesteps to vectors, and from vectors back to images.
+//! From images and times to vectors, and from vectors back to images.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -54,7 +54,7 @@ pub fn unpatchify(patches: Tensor<3>, side: usize, patch: usize) -> Tensor<4> {
         .reshape([b, channels, side * patch, side * patch])
 }
 
-/// A timestep as a vector: sinusoids of many frequencies through a small MLP.
+/// A time as a vector: sinusoids of many frequencies through a small MLP.
 #[derive(Module, Debug)]
 pub struct TimestepEmbed {
     /// `[width, 256]`
@@ -63,7 +63,7 @@ pub struct TimestepEmbed {
     pub down: Linear,
 }
 
-/// Cosines and sines per timestep.
+/// Cosines and sines per time.
 const FREQUENCIES: usize = 128;
 
 impl TimestepEmbed {
@@ -75,30 +75,25 @@ impl TimestepEmbed {
     }
 
     /// # Shapes
-    /// B timesteps -> `[B, width]`
-    pub fn forward(&self, timesteps: &[usize]) -> Tensor<2> {
-        self.continuous(&timesteps.iter().map(|&t| t as f32).collect::<Vec<_>>())
-    }
-
-    /// [`TimestepEmbed::forward`] between whole timesteps.
-    pub fn continuous(&self, timesteps: &[f32]) -> Tensor<2> {
+    /// B times, whole or not -> `[B, width]`
+    pub fn forward(&self, times: &[f32]) -> Tensor<2> {
         let device = self.up.weight.device();
-        self.down.forward(ops::silu(self.up.forward(sinusoids(timesteps, &device))))
+        self.down.forward(ops::silu(self.up.forward(sinusoids(times, &device))))
     }
 }
 
 /// Cosines, then sines, of `t / 10000^(i / 128)` (DiT, models.py, `timestep_embedding`).
-fn sinusoids(timesteps: &[f32], device: &Device) -> Tensor<2> {
+fn sinusoids(times: &[f32], device: &Device) -> Tensor<2> {
     let angle = |t: f32, i: usize| {
         let frequency = (-(10_000f64.ln()) * i as f64 / FREQUENCIES as f64).exp() as f32;
         t * frequency
     };
-    let mut values = Vec::with_capacity(timesteps.len() * 2 * FREQUENCIES);
-    for &t in timesteps {
+    let mut values = Vec::with_capacity(times.len() * 2 * FREQUENCIES);
+    for &t in times {
         values.extend((0..FREQUENCIES).map(|i| angle(t, i).cos()));
         values.extend((0..FREQUENCIES).map(|i| angle(t, i).sin()));
     }
-    Tensor::from_data(TensorData::new(values, [timesteps.len(), 2 * FREQUENCIES]), device)
+    Tensor::from_data(TensorData::new(values, [times.len(), 2 * FREQUENCIES]), device)
 }
 
 /// The fixed positions of a square grid: sines and cosines of the column in the first half of the

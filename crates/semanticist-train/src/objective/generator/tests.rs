@@ -115,7 +115,7 @@ fn a_class_is_learnt_by_heart_and_drawn() {
         tokens: 3,
         guidance: TokenGuidance::NONE,
         steps: 50,
-        sampler: semanticist::diffusion::flow::FlowSampler::Heun,
+        sampler: Some(semanticist::diffusion::Sampler::Heun),
         temperature: 1.0,
     };
     let drawn = plain.generate(&[0, 1], &options, &mut Noise::seeded(3), |_| ()).unwrap();

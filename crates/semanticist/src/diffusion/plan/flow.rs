@@ -1,0 +1,214 @@
+//! Ways along a flow.
+
+use burn::tensor::Tensor;
+
+use crate::diffusion::flow::Flow;
+use crate::diffusion::sampler::FLOW;
+use crate::diffusion::{FlowPrediction, Sampler};
+use crate::{Error, Noise, Result};
+
+/// Where the published stochastic sampler ends its grid; one last step of the rest has no noise.
+const LAST: f64 = 0.96;
+
+#[derive(Debug, Clone)]
+pub(super) struct FlowPlan {
+    flow: Flow,
+    way: Way,
+    /// Every share of the way that is asked about, in order.
+    shares: Vec<f32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    EulerMaruyama,
+    Euler,
+    Heun,
+    /// Heun's whose last step is Euler's. Where the network predicts the data it says nothing of the velocity at
+    /// the end, where it is given them (as in JiT).
+    HeunThenEuler,
+}
+
+impl FlowPlan {
+    pub fn new(flow: &Flow, sampler: Sampler, steps: usize) -> Result<Self> {
+        if steps < 2 {
+            return Err(Error::Config(format!("{steps} sampling steps; use at least 2")));
+        }
+        let even = |last: f64, count: usize| {
+            (0..count).map(|i| (last * i as f64 / (count - 1) as f64) as f32).collect::<Vec<_>>()
+        };
+        let before_the_end = || even(1.0 - 1.0 / steps as f64, steps);
+        let (way, shares) = match sampler {
+            Sampler::EulerMaruyama => (Way::EulerMaruyama, even(LAST, steps)),
+            Sampler::Euler => (Way::Euler, before_the_end()),
+            Sampler::Heun => match flow.prediction() {
+                FlowPrediction::Velocity => (Way::Heun, even(1.0, steps + 1)),
+                FlowPrediction::Clean => (Way::HeunThenEuler, before_the_end()),
+            },
+            Sampler::Ddpm | Sampler::Ddim { .. } | Sampler::DpmSolverPlusPlus => {
+                return Err(Error::Config(format!(
+                    "the sampler \"{sampler}\" is one of Gaussian diffusion, and this is a flow; use {FLOW}"
+                )));
+            }
+        };
+        Ok(Self { flow: flow.clone(), way, shares })
+    }
+
+    pub fn times(&self) -> Vec<f32> {
+        self.shares.iter().map(|&share| self.flow.time(share.into())).collect()
+    }
+
+    pub fn evaluations(&self) -> usize {
+        match self.way {
+            Way::EulerMaruyama | Way::Euler => self.shares.len(),
+            Way::Heun => 2 * (self.shares.len() - 1),
+            Way::HeunThenEuler => 2 * self.shares.len() - 1,
+        }
+    }
+
+    pub fn run<const D: usize>(
+        &self,
+        start: Tensor<D>,
+        temperature: f64,
+        noise: &mut Noise,
+        mut ask: impl FnMut(Tensor<D>, usize) -> Tensor<D>,
+    ) -> Tensor<D> {
+        let mut velocity = |x: Tensor<D>, index: usize| {
+            let output = ask(x.clone(), index);
+            self.flow.velocity(&x, output, self.shares[index].into())
+        };
+        let last = self.shares.len() - 1;
+        let length = f64::from(self.shares[1]) - f64::from(self.shares[0]);
+        let mut x = start;
+        match self.way {
+            Way::EulerMaruyama => {
+                for index in 0..=last {
+                    let t = f64::from(self.shares[index]);
+                    let v = velocity(x.clone(), index);
+                    // Velocity plus score times diffusion: the score is (t v − x) / (1 − t).
+                    let drift = v.clone() + v * t - x.clone();
+                    if index == last {
+                        x = x + drift * (1.0 - LAST);
+                    } else {
+                        let drawn = noise.normal(x.dims(), &x.device());
+                        x = x + drift * length + drawn * (temperature * (2.0 * (1.0 - t) * length).sqrt());
+                    }
+                }
+            }
+            Way::Euler => {
+                for index in 0..=last {
+                    x = x.clone() + velocity(x, index) * length;
+                }
+            }
+            Way::Heun | Way::HeunThenEuler => {
+                for index in 0..last {
+                    let here = velocity(x.clone(), index);
+                    let there = velocity(x.clone() + here.clone() * length, index + 1);
+                    x = x + (here + there) * (length / 2.0);
+                }
+                if let Way::HeunThenEuler = self.way {
+                    x = x.clone() + velocity(x, last) * length;
+                }
+            }
+        }
+        x
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::diffusion::{DiffusionConfig, FlowConfig, Process, SamplingPlan};
+
+    const MEAN: f64 = 0.7;
+    const VARIANCE: f64 = 0.25;
+    const PREDICTIONS: [FlowPrediction; 2] = [FlowPrediction::Velocity, FlowPrediction::Clean];
+    const SAMPLERS: [Sampler; 3] = [Sampler::EulerMaruyama, Sampler::Euler, Sampler::Heun];
+
+    fn plan(prediction: FlowPrediction, sampler: Sampler, steps: usize) -> SamplingPlan {
+        let config = FlowConfig { prediction, ..FlowConfig::default() };
+        SamplingPlan::new(&Process::new(&DiffusionConfig::Flow(config)).unwrap(), sampler, steps).unwrap()
+    }
+
+    /// Samples with the exact velocity for data that are normal with [`MEAN`] and [`VARIANCE`].
+    fn sample(prediction: FlowPrediction, sampler: Sampler, steps: usize) -> Tensor<2> {
+        let plan = plan(prediction, sampler, steps);
+        let mut noise = Noise::seeded(3);
+        let start = noise.normal([4000, 2], &Device::flex());
+        let mut asked = 0;
+        let x = plan.run(start, &mut noise, |x, index| {
+            asked += 1;
+            let t = f64::from(plan.times()[index]) / 1000.0;
+            // E[data − noise | x] of jointly normal data and noise.
+            let total = t * t * VARIANCE + (1.0 - t) * (1.0 - t);
+            let velocity = (x.clone() - t * MEAN) * ((t * VARIANCE - (1.0 - t)) / total) + MEAN;
+            match prediction {
+                FlowPrediction::Velocity => velocity,
+                FlowPrediction::Clean => x + velocity * (1.0 - t),
+            }
+        });
+        assert_eq!(asked, plan.evaluations(), "{sampler}");
+        x
+    }
+
+    fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+        (a - b).abs().max().into_scalar()
+    }
+
+    /// Every deterministic sampler with a network that knows data and noise.
+    #[track_caller]
+    fn leads_to_the_data<const D: usize>(shape: [usize; D]) {
+        let [data, start] = [8, 9].map(|seed| Noise::seeded(seed).normal(shape, &Device::flex()));
+        let both = |sampler| PREDICTIONS.map(|prediction| (sampler, prediction));
+        for (sampler, prediction) in [Sampler::Euler, Sampler::Heun].into_iter().flat_map(both) {
+            let answer = match prediction {
+                FlowPrediction::Clean => data.clone(),
+                FlowPrediction::Velocity => data.clone() - start.clone(),
+            };
+            let plan = plan(prediction, sampler, 8);
+            let found = plan.run(start.clone(), &mut Noise::recorded([]), |_, _| answer.clone());
+            assert!(distance(found, data.clone()) < 1e-5, "{prediction:?} {sampler}");
+        }
+    }
+
+    #[test]
+    fn a_perfect_network_leads_to_the_data_at_any_rank() {
+        leads_to_the_data([3, 5]);
+        leads_to_the_data([2, 3, 4, 4]);
+    }
+
+    #[test]
+    fn every_sampler_finds_the_distribution() {
+        for (sampler, steps) in SAMPLERS.into_iter().zip([250, 100, 20]) {
+            let [a, b] = PREDICTIONS.map(|prediction| sample(prediction, sampler, steps));
+            let mean = f64::from(a.clone().mean().into_scalar::<f32>());
+            let variance = f64::from((a.clone() - mean).square().mean().into_scalar::<f32>());
+            assert!((mean - MEAN).abs() < 0.03, "{sampler}: mean {mean}");
+            assert!((variance - VARIANCE).abs() < 0.02, "{sampler}: variance {variance}");
+            // Heun's last step differs.
+            let tolerance = if sampler == Sampler::Heun { 0.05 } else { 1e-3 };
+            assert!(distance(a, b) < tolerance, "{sampler}");
+        }
+    }
+
+    #[test]
+    fn heun_is_of_second_order() {
+        let sample = |steps| sample(FlowPrediction::Velocity, Sampler::Heun, steps);
+        let limit = sample(640);
+        let ratio = distance(sample(20), limit.clone()) / distance(sample(40), limit);
+        assert!((3.2..4.8).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn others_and_a_single_step_are_refused() {
+        let process = Process::new(&DiffusionConfig::Flow(FlowConfig::default())).unwrap();
+        let message = |sampler, steps| SamplingPlan::new(&process, sampler, steps).unwrap_err().to_string();
+        let ddim = message(Sampler::Ddim { eta: 0.0 }, 25);
+        assert!(
+            ddim.contains("\"ddim\" is one of Gaussian diffusion") && ddim.contains("\"heun\""),
+            "{ddim}"
+        );
+        assert!(message(Sampler::Euler, 1).contains("use at least 2"));
+    }
+}
