@@ -1,6 +1,8 @@
 //! Pictures of tokens that an encoder gave or a generator drew.
 
-use semanticist::diffusion::SampleOptions;
+use std::ops::ControlFlow;
+
+use semanticist::diffusion::DecodeOptions;
 use semanticist::image::{RgbImage, from_pixels};
 use semanticist::model::GeneratorModel;
 use semanticist::{Noise, Purpose, Result, Seed, Tokenizer, Tokens};
@@ -13,7 +15,7 @@ const TOGETHER: usize = 16;
 /// How tokens become pictures.
 #[derive(Debug, Clone)]
 pub struct Painting {
-    pub options: SampleOptions,
+    pub options: DecodeOptions,
     /// The seed of the noise that each image's pictures start from.
     pub seeds: Vec<u64>,
 }
@@ -40,8 +42,12 @@ impl Painting {
             let seeds_of_latents = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Latents));
             let mut noise = Noise::per_sample(seeds_of_latents);
             let keep = vec![keep; seeds.len()];
-            let observe = || after_step(seeds.len());
-            let painted = tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, observe)?;
+            let mut observe = |_| {
+                after_step(seeds.len());
+                ControlFlow::Continue(())
+            };
+            let painted =
+                tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, &mut observe)?;
             pictures.extend(from_pixels(&painted));
         }
         Ok(pictures)

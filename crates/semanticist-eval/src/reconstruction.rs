@@ -1,7 +1,9 @@
 //! How well a tokenizer reconstructs images that it was not trained on, from several numbers of tokens.
 
+use std::ops::ControlFlow;
+
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{Process, SampleOptions};
+use semanticist::diffusion::{DecodeOptions, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, transform};
@@ -59,7 +61,7 @@ pub fn losses(
     let process = Process::new(&tokenizer.config.diffusion)?;
     let mut totals = vec![0.0; counts.len()];
     for (number, batch) in images.chunks(BATCH).enumerate() {
-        let batch = Batch::new(tokenizer, batch, number * BATCH, device);
+        let batch = Batch::new(tokenizer, batch, number * BATCH, device)?;
         for (total, found) in totals.iter_mut().zip(batch.losses(tokenizer, &process, counts)) {
             *total += found;
         }
@@ -76,10 +78,10 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(tokenizer: &Tokenizer, images: &[RgbImage], first: usize, device: &Device) -> Self {
+    fn new(tokenizer: &Tokenizer, images: &[RgbImage], first: usize, device: &Device) -> Result<Self> {
         let pixels = to_pixels(images, device);
-        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens);
-        Self { first, pixels, tokens }
+        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens)?;
+        Ok(Self { first, pixels, tokens })
     }
 
     /// The sum of the images' losses for each count.
@@ -114,11 +116,11 @@ pub fn samples(
     counts: &[usize],
     device: &Device,
 ) -> Result<Vec<Vec<RgbImage>>> {
-    let tokens = tokenizer.encode(&to_pixels(images, device), tokenizer.config.tokens);
+    let tokens = tokenizer.encode(&to_pixels(images, device), tokenizer.config.tokens)?;
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
     let seeds = (0..images.len() as u64).collect();
-    let painting = Painting { options: SampleOptions::default(), seeds };
+    let painting = Painting { options: DecodeOptions::default(), seeds };
     for &count in counts {
         for (row, picture) in rows.iter_mut().zip(painting.paint(tokenizer, &tokens, count, |_| ())?) {
             row.push(picture);
@@ -145,7 +147,7 @@ pub struct ReconstructionMetrics {
 pub struct EvaluationOptions {
     /// From how many tokens images are reconstructed; 0 is from none.
     pub counts: Vec<usize>,
-    pub sampling: SampleOptions,
+    pub sampling: DecodeOptions,
     /// Image i starts from the noise of seed `seed + i`, whatever the count.
     pub seed: u64,
 }
@@ -190,7 +192,7 @@ impl<'a> Evaluation<'a> {
         mut after_step: impl FnMut(usize),
     ) -> Result<()> {
         for images in images.chunks(BATCH) {
-            let batch = Batch::new(self.tokenizer, images, self.images, device);
+            let batch = Batch::new(self.tokenizer, images, self.images, device)?;
             let losses = batch.losses(self.tokenizer, &self.process, &self.options.counts);
             for (at, loss) in losses.into_iter().enumerate() {
                 let qualities = self.qualities(&batch, self.options.counts[at], &mut after_step)?;
@@ -210,14 +212,13 @@ impl<'a> Evaluation<'a> {
         let images = batch.tokens.batch();
         let seeds = (0..images).map(|i| Seed::new(self.options.seed + (batch.first + i) as u64));
         let mut noise = Noise::per_sample(seeds.map(|seed| seed.of(Purpose::Latents)));
-        let (keep, observe) = (vec![count; images], || after_step(images));
-        let decoded = self.tokenizer.decode_observed(
-            &batch.tokens,
-            &keep,
-            &self.options.sampling,
-            &mut noise,
-            observe,
-        )?;
+        let mut observe = |_| {
+            after_step(images);
+            ControlFlow::Continue(())
+        };
+        let (keep, sampling) = (vec![count; images], &self.options.sampling);
+        let decoded =
+            self.tokenizer.decode_observed(&batch.tokens, &keep, sampling, &mut noise, &mut observe)?;
         Ok(quality::compare(&batch.pixels, &decoded))
     }
 

@@ -1,15 +1,16 @@
 //! Training as a whole: it learns, it resumes exactly, it stops before harm.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{DiffusionConfig, Guidance, Process, SampleOptions};
+use semanticist::diffusion::{DecodeOptions, DiffusionConfig, Guidance, Process};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::tokenizer::Networks;
-use semanticist::{Latents, Noise, Pixels, Seed, Tokenizer};
+use semanticist::{Latents, Noise, Pixels, Progress, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
@@ -248,7 +249,7 @@ fn alignment_without_a_teacher_is_refused() {
 }
 
 /// The distance in dB between a picture and what is painted of it after training on nothing else.
-fn learnt_by_heart(settings: &[&str], options: &SampleOptions) -> f64 {
+fn learnt_by_heart(settings: &[&str], options: &DecodeOptions) -> f64 {
     let device = Device::flex();
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
     let config = RunConfig::parse(CONFIG, &settings).unwrap().model;
@@ -275,8 +276,8 @@ fn learnt_by_heart(settings: &[&str], options: &SampleOptions) -> f64 {
     }
     let autoencoder = semanticist::autoencoder::Autoencoder::Pixel;
     let tokenizer = Tokenizer { config, networks: networks.valid(), autoencoder };
-    let tokens = tokenizer.encode(&pixels, 4);
-    let painted = tokenizer.decode(&tokens, &[4], options, &mut Noise::seeded(5)).unwrap();
+    let tokens = tokenizer.encode(&pixels, 4).unwrap();
+    let painted = tokenizer.decode(&tokens, options, 5).unwrap();
     let error: f64 = from_pixels(&painted)[0]
         .iter()
         .zip(picture.iter())
@@ -290,14 +291,14 @@ const PIXELS: [&str; 2] = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.
 
 #[test]
 fn one_image_can_be_learnt_by_heart() {
-    let options = SampleOptions { steps: 50, sampler: None, guidance: Guidance::NONE };
+    let options = DecodeOptions { steps: 50, sampler: None, guidance: Guidance::NONE };
     let psnr = learnt_by_heart(&PIXELS, &options);
     assert!(psnr > 20.0, "{psnr} dB");
 }
 
 #[test]
 fn a_flow_learns_as_well_whatever_it_predicts() {
-    let options = SampleOptions { guidance: Guidance::NONE, ..SampleOptions::default() };
+    let options = DecodeOptions { guidance: Guidance::NONE, ..DecodeOptions::default() };
     for flow in [
         r#"model.diffusion={ kind="flow" }"#,
         r#"model.diffusion={ kind="flow", prediction="clean", times={ kind="logit-normal", mean=-0.8, deviation=0.8 } }"#,
@@ -323,8 +324,8 @@ fn a_rectified_flow_tokenizer_is_a_configuration() {
     assert_eq!(outputs, 8, "one number per latent channel, as there is no variance");
     let pixels = to_pixels(&[picture(1, 16), picture(2, 16)], &device);
     let paint = |sampler: &str| {
-        let options = SampleOptions { sampler: Some(sampler.parse().unwrap()), ..SampleOptions::default() };
-        tokenizer.decode(&tokenizer.encode(&pixels, 4), &[1, 4], &options, &mut Noise::seeded(0))
+        let options = DecodeOptions { sampler: Some(sampler.parse().unwrap()), ..DecodeOptions::default() };
+        tokenizer.decode(&tokenizer.encode(&pixels, 4).unwrap().prefix(2), &options, 0)
     };
     for sampler in ["sde", "euler", "heun"] {
         let painted = paint(sampler).unwrap().0;
@@ -333,4 +334,29 @@ fn a_rectified_flow_tokenizer_is_a_configuration() {
         assert!(painted.iter().all(|value| value.is_finite()), "{sampler}");
     }
     assert!(paint("ddim").unwrap_err().to_string().contains("\"heun\""));
+}
+
+#[test]
+fn what_does_not_fit_a_tokenizer_is_an_error_and_decoding_can_be_ended() {
+    let device = Device::flex();
+    let settings = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"].map(String::from);
+    let config = RunConfig::parse(CONFIG, &settings).unwrap();
+    let tokenizer = untrained(&config, semanticist::autoencoder::Autoencoder::Pixel, &device).unwrap();
+    let error = |result: semanticist::Result<Tokens>| result.unwrap_err().to_string();
+    let pixels = to_pixels(&[picture(1, 16)], &device);
+    assert!(error(tokenizer.encode(&to_pixels(&[picture(1, 20)], &device), 4)).contains("[B, 3, 16, 16]"));
+    assert!(error(tokenizer.encode(&pixels, 5)).contains("1 to 4"));
+    let tokens = tokenizer.encode(&pixels, 4).unwrap();
+    let wide = Tokens::from_vec(vec![0.0; 5], [1, 1, 5], &device).unwrap();
+    let options = DecodeOptions { steps: 4, ..DecodeOptions::default() };
+    let error = tokenizer.decode(&wide, &options, 0).unwrap_err().to_string();
+    assert!(error.contains("tokens of 5 numbers") && error.contains("at most 4 of 4"), "{error}");
+    let mut told = Vec::new();
+    let mut observe = |progress: Progress| {
+        told.push((progress.done, progress.total));
+        if progress.done < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let ended = tokenizer.decode_observed(&tokens, &[4], &options, &mut Noise::seeded(0), &mut observe);
+    assert!(matches!(ended, Err(semanticist::Error::Cancelled)));
+    assert_eq!(told, [(1, 4), (2, 4)]);
 }

@@ -27,6 +27,12 @@ pub enum Error {
     /// A data set cannot be used: it is empty, has another layout, or too much of it is broken.
     #[error("{0}")]
     Data(String),
+    /// Whoever observed the work ended it.
+    #[error("cancelled")]
+    Cancelled,
+    /// Images, tokens or labels do not fit the model that they are given to.
+    #[error("{0}")]
+    Input(String),
     /// A configuration contradicts itself or asks for something impossible.
     #[error("{0}")]
     Config(String),

@@ -10,6 +10,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod noise;
+pub mod progress;
 pub mod spaces;
 
 pub mod image;
@@ -28,9 +29,11 @@ pub mod tokenizer;
 pub mod weights;
 
 pub use device::{Device, DeviceSpec};
+pub use diffusion::DecodeOptions;
 pub use error::{Error, Result};
-pub use generator::Generator;
+pub use generator::{GenerateOptions, Generator};
 pub use model::ModelFile;
 pub use noise::{Noise, Purpose, Seed};
+pub use progress::Progress;
 pub use spaces::{Latents, Pixels, Tokens};
 pub use tokenizer::{Tokenizer, TokenizerConfig};

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::decoder::{Decoder, DecoderConfig, LatentShape};
 use crate::diffusion::guidance::guide_halves;
-use crate::diffusion::{DiffusionConfig, Process, SampleOptions};
+use crate::diffusion::{DecodeOptions, DiffusionConfig, Process};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
-use crate::noise::Noise;
+use crate::noise::{Noise, Purpose, Seed};
+use crate::progress::{Observer, Progress, report, unobserved};
 use crate::spaces::{Latents, Pixels, Tokens};
 
 /// Everything that defines a tokenizer but its weights.
@@ -121,38 +122,57 @@ impl Tokenizer {
 
     /// The first `count` tokens of every image.
     ///
-    /// # Panics
-    /// If the images are not of the configured size, or there are fewer than `count` tokens.
-    pub fn encode(&self, images: &Pixels, count: usize) -> Tokens {
-        self.networks.encoder.forward(images, count, None).tokens
-    }
-
-    /// Paints the images that the first `keep[i]` tokens of each sample describe.
+    /// # Shapes
+    /// `[B, 3, H, W]` → `[B, count, D]`, with H = W = the configured size
     ///
     /// # Errors
-    /// If the sampler cannot run with these options.
-    ///
-    /// # Panics
-    /// If `tokens` and `keep` differ in length, or have more tokens than the decoder.
-    pub fn decode(
-        &self,
-        tokens: &Tokens,
-        keep: &[usize],
-        options: &SampleOptions,
-        noise: &mut Noise,
-    ) -> Result<Pixels> {
-        self.decode_observed(tokens, keep, options, noise, || ())
+    /// If the images are of another size, or there are not that many tokens.
+    pub fn encode(&self, images: &Pixels, count: usize) -> Result<Tokens> {
+        let TokenizerConfig { image_size: size, tokens, .. } = self.config;
+        let dims = images.0.dims();
+        if dims[1..] != [3, size, size] {
+            return Err(Error::Input(format!(
+                "the images are {dims:?}, but the tokenizer takes [B, 3, {size}, {size}]; crop or resize them"
+            )));
+        }
+        if !(1..=tokens).contains(&count) {
+            return Err(Error::Input(format!("{count} tokens asked of a tokenizer that has 1 to {tokens}")));
+        }
+        Ok(self.networks.encoder.forward(images, count, None).tokens)
     }
 
-    /// [`Tokenizer::decode`], calling `after_step` as often as the sampler asks the network.
+    /// Reconstructs images from all the given tokens, which may be the first few of each
+    /// ([`Tokens::prefix`]): what a token stands for is known to the decoder by its place.
+    ///
+    /// An image depends on its tokens, the options and the seed, not on the others of its batch.
+    ///
+    /// # Shapes
+    /// `[B, k, D]` with k ≤ K → `[B, 3, H, W]`
+    ///
+    /// # Errors
+    /// If there are more tokens than the decoder knows, of another width, or the sampler cannot run with these
+    /// options.
+    pub fn decode(&self, tokens: &Tokens, options: &DecodeOptions, seed: u64) -> Result<Pixels> {
+        let latents = Seed::new(seed).of(Purpose::Latents);
+        let mut noise = Noise::per_sample(vec![latents; tokens.batch()]);
+        let keep = vec![tokens.count(); tokens.batch()];
+        self.decode_observed(tokens, &keep, options, &mut noise, &mut unobserved)
+    }
+
+    /// Reconstructs each image from its first `keep[i]` tokens, 0 for none. The observer is told of every
+    /// evaluation of the decoder.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode`], if there is not one entry of `keep` per image, or if the observer ends it.
     pub fn decode_observed(
         &self,
         tokens: &Tokens,
         keep: &[usize],
-        options: &SampleOptions,
+        options: &DecodeOptions,
         noise: &mut Noise,
-        mut after_step: impl FnMut(),
+        observer: Observer,
     ) -> Result<Pixels> {
+        self.check_tokens(tokens, keep)?;
         let plan = options.plan(&Process::new(&self.config.diffusion)?)?;
         let LatentShape { channels, side, .. } = self.config.latent_shape()?;
         let b = tokens.batch();
@@ -164,7 +184,8 @@ impl Tokenizer {
             let twice = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
             decoder.condition(&twice, &[vec![0; b], keep.to_vec()].concat())
         });
-        let latents = plan.run(start, noise, |x, index| {
+        let mut progress = Progress { done: 0, total: plan.evaluations() };
+        let latents = plan.try_run(start, noise, |x, index| {
             let time = plan.times()[index];
             let output = match &both {
                 Some(both) if options.guidance.is_active(time) => {
@@ -172,9 +193,22 @@ impl Tokenizer {
                 }
                 _ => decoder.step(x, time, &with_tokens),
             };
-            after_step();
-            output
-        });
+            progress.done += 1;
+            report(observer, progress).map(|()| output)
+        })?;
         Ok(self.autoencoder.decode(&Latents(latents)))
+    }
+
+    fn check_tokens(&self, tokens: &Tokens, keep: &[usize]) -> Result<()> {
+        let TokenizerConfig { tokens: most, token_dim, .. } = self.config;
+        let [batch, count, dim] = tokens.0.dims();
+        let problem = if count > most || dim != token_dim {
+            format!("{count} tokens of {dim} numbers; the decoder takes at most {most} of {token_dim}")
+        } else if keep.len() != batch {
+            format!("{} numbers of tokens to keep for {batch} images; give one for each", keep.len())
+        } else {
+            return Ok(());
+        };
+        Err(Error::Input(problem))
     }
 }

@@ -10,6 +10,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("files", &[]),
     ("noise", &[]),
+    ("progress", &[]),
     ("spaces", &[]),
     ("image", &["files", "spaces"]),
     ("nn", &["noise"]),
@@ -18,11 +19,11 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("encoder", &["nn", "noise", "spaces"]),
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
-    ("tokenizer", &["encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
-    ("generator", &["nn", "diffusion", "noise", "spaces"]),
+    ("tokenizer", &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
+    ("generator", &["progress", "nn", "diffusion", "noise", "spaces"]),
     ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise", "presets"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
-    ("lib", &["device", "generator", "model", "noise", "spaces", "tokenizer"]),
+    ("lib", &["diffusion", "progress", "device", "generator", "model", "noise", "spaces", "tokenizer"]),
 ];
 
 /// Crates and the ones they may use.
@@ -54,6 +55,9 @@ const CRATES: &[(&str, &[&str])] = &[
 const EXPORTS: &[(&str, &str)] = &[
     ("Device", "device"),
     ("DeviceSpec", "device"),
+    ("DecodeOptions", "diffusion"),
+    ("GenerateOptions", "generator"),
+    ("Progress", "progress"),
     ("Noise", "noise"),
     ("Purpose", "noise"),
     ("Seed", "noise"),

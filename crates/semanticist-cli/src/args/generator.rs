@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use semanticist::diffusion::{SampleOptions, Sampler};
+use semanticist::diffusion::{DecodeOptions, Sampler};
 use semanticist::generator::{GenerateOptions, GuidanceSchedule};
 
 use super::{ModelChoice, Place, count, guidance, steps};
@@ -94,7 +94,7 @@ pub struct Drawing {
 #[command(next_help_heading = "Painting")]
 pub struct Painting {
     /// How often the decoder looks at a picture
-    #[arg(long, value_name = "N", default_value_t = SampleOptions::default().steps, value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
     pub paint_steps: usize,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a tokenizer that learnt a flow euler, heun or sde
     /// [default: ddim, euler]
@@ -102,7 +102,7 @@ pub struct Painting {
     pub paint_sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all
     #[arg(
-        long, value_name = "SCALE", default_value_t = SampleOptions::default().guidance.scale,
+        long, value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
         value_parser = guidance, allow_negative_numbers = true
     )]
     pub paint_guidance: f64,

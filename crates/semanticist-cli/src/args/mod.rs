@@ -8,7 +8,7 @@ mod models;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use semanticist::diffusion::{Guidance, SampleOptions, Sampler};
+use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
 use semanticist::image::Fit;
 use semanticist_data::Split;
 
@@ -311,7 +311,7 @@ pub struct Verify {
 #[command(next_help_heading = "Painting")]
 pub struct Sampling {
     /// How often the network looks at a picture
-    #[arg(long, value_name = "N", default_value_t = SampleOptions::default().steps, value_parser = steps)]
+    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
     pub steps: usize,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a model that learnt a flow euler, heun or sde
     /// [default: ddim, euler]
@@ -319,7 +319,7 @@ pub struct Sampling {
     pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all
     #[arg(
-        long, value_name = "SCALE", default_value_t = SampleOptions::default().guidance.scale,
+        long, value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
         value_parser = guidance, allow_negative_numbers = true
     )]
     pub guidance: f64,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use semanticist::diffusion::{Guidance, Process, SampleOptions};
+use semanticist::diffusion::{DecodeOptions, Guidance, Process};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -151,9 +151,9 @@ pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
 
 impl Sampling {
     /// The options, and how often the network is asked under them.
-    pub fn plan(&self, model: &TokenizerModel) -> Result<(SampleOptions, usize)> {
+    pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
         let guidance = Guidance::constant(self.guidance);
-        let options = SampleOptions { steps: self.steps, sampler: self.sampler, guidance };
+        let options = DecodeOptions { steps: self.steps, sampler: self.sampler, guidance };
         let process = Process::new(&model.tokenizer.config.diffusion)?;
         let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
         Ok((options, evaluations))

@@ -1,12 +1,13 @@
 //! `semanticist decode`: a file of tokens to images.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::diffusion::SampleOptions;
+use semanticist::diffusion::DecodeOptions;
 use semanticist::image::{Fit, from_pixels, save_png};
 use semanticist::model::{TokenizerModel, Work};
 use semanticist::{Noise, Purpose, Seed, Tokens};
@@ -43,7 +44,7 @@ struct Painter<'a> {
     device: &'a Device,
     info: &'a TokenFileInfo,
     count: usize,
-    options: SampleOptions,
+    options: DecodeOptions,
     names: Names,
     progress: Progress,
 }
@@ -102,10 +103,13 @@ impl Painter<'_> {
         let seed = Seed::new(self.request.sampling.seed).of(Purpose::Latents);
         let mut noise = Noise::per_sample(vec![seed; b]);
         let progress = &self.progress;
-        let after_step = || progress.advance(b);
+        let mut observe = |_| {
+            progress.advance(b);
+            ControlFlow::Continue(())
+        };
         let keep = vec![self.count; b];
         let painted =
-            self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, after_step)?;
+            self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, &mut observe)?;
         let mut images = Vec::with_capacity(b);
         for ((picture, record), file) in from_pixels(&painted).iter().zip(records).zip(files) {
             match record.padded {

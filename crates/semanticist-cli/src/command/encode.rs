@@ -124,7 +124,7 @@ impl Encoder<'_> {
         if images.is_empty() {
             return Ok(());
         }
-        let tokens = self.model.tokenizer.encode(&to_pixels(&images, self.device), self.count);
+        let tokens = self.model.tokenizer.encode(&to_pixels(&images, self.device), self.count)?;
         let values = tokens.0.into_data().convert::<f32>();
         let values = values.as_slice::<f32>().expect("the data was just converted to f32");
         let each = values.len() / rows.len();

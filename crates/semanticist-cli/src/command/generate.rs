@@ -1,10 +1,11 @@
 //! `semanticist generate`: classes to tokens to pictures.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{Guidance, Process, SampleOptions};
+use semanticist::diffusion::{DecodeOptions, Guidance, Process};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{GeneratorModel, TokenizerModel};
@@ -134,9 +135,9 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
 }
 
 /// How the tokens are painted, and how often the decoder looks at a picture.
-fn painting(request: &Generate, tokenizer: &Model) -> Result<(SampleOptions, usize)> {
+fn painting(request: &Generate, tokenizer: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
     let painting = &request.painting;
-    let options = SampleOptions {
+    let options = DecodeOptions {
         steps: painting.paint_steps,
         sampler: painting.paint_sampler,
         guidance: Guidance::constant(painting.paint_guidance),
@@ -158,8 +159,11 @@ fn draw(
     for (labels, seeds) in labels.chunks(TOGETHER).zip(seeds.chunks(TOGETHER)) {
         let seeds = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
         let mut noise = Noise::per_sample(seeds);
-        let after_token = |_| progress.advance(labels.len());
-        parts.push(model.generator.generate(labels, options, &mut noise, after_token)?.0);
+        let mut observe = |_| {
+            progress.advance(labels.len());
+            ControlFlow::Continue(())
+        };
+        parts.push(model.generator.generate_observed(labels, options, &mut noise, &mut observe)?.0);
     }
     Ok(Tokens(Tensor::cat(parts, 0)))
 }

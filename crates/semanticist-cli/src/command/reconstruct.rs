@@ -1,12 +1,13 @@
 //! `semanticist reconstruct`: what the first 1, 2, 4 … tokens say of an image.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
-use semanticist::diffusion::SampleOptions;
+use semanticist::diffusion::DecodeOptions;
 use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
 use semanticist::model::{TokenizerModel, Work};
 use semanticist::{Noise, Pixels, Purpose, Seed, Tokens};
@@ -59,7 +60,7 @@ struct Painter<'a> {
     model: &'a TokenizerModel,
     device: &'a Device,
     counts: Vec<usize>,
-    options: SampleOptions,
+    options: DecodeOptions,
     /// Of the latents that decoding starts from.
     seed: Seed,
     progress: Progress,
@@ -101,7 +102,7 @@ impl Painter<'_> {
         let tokenizer = &self.model.tokenizer;
         let original = to_pixels(std::slice::from_ref(&job.image), self.device);
         let most = self.counts.iter().max().map_or(1, |&most| most.max(1));
-        let tokens = tokenizer.encode(&original, most);
+        let tokens = tokenizer.encode(&original, most)?;
         let begun = Instant::now();
         let mut rows = Vec::with_capacity(self.counts.len());
         let shown = visible(&original, job.window);
@@ -110,9 +111,12 @@ impl Painter<'_> {
             // The same noise for every count, so that a sheet shows what the tokens add.
             let mut noise = Noise::per_sample(vec![self.seed; counts.len()]);
             let repeated = Tokens(tokens.0.clone().repeat_dim(0, counts.len()));
-            let after_step = || self.progress.advance(counts.len());
+            let mut observe = |_| {
+                self.progress.advance(counts.len());
+                ControlFlow::Continue(())
+            };
             let painted =
-                tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, after_step)?;
+                tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, &mut observe)?;
             let painted = visible(&painted, job.window);
             let originals = Pixels(shown.0.clone().repeat_dim(0, counts.len()));
             let qualities = quality::compare(&originals, &painted);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::diffusion::SampleOptions;
+use semanticist::diffusion::DecodeOptions;
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
 use semanticist::weights::{self, Metadata, Precision, Weights};
@@ -212,9 +212,8 @@ impl GeneratorObjective {
         let usual = GenerateOptions::usual(tokens);
         let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
-        let mut noise = Noise::per_sample(seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens)));
-        let drawn = model.generator.generate(&labels, &options, &mut noise, |_| ())?;
-        let painting = generation::Painting { options: SampleOptions::default(), seeds };
+        let drawn = model.generator.generate(&labels, &options, 0)?;
+        let painting = generation::Painting { options: DecodeOptions::default(), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = painting.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)

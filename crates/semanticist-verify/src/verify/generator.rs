@@ -7,6 +7,7 @@ use semanticist::generator::{
     GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
     HeadConfig, HeadDraws, HeadProcess, TokenGuidance,
 };
+use semanticist::progress::unobserved;
 use semanticist::weights::{self, names, published};
 use semanticist::{Noise, Result};
 use serde::Deserialize;
@@ -222,7 +223,7 @@ fn compare_generation(
     };
     let mut draws = Noise::recorded((0..k).flat_map(of_token));
     let options = GenerateOptions { tokens: k, guidance, steps, sampler: None, temperature: 1.0 };
-    let tokens = generator.generate(labels, &options, &mut draws, |_| ())?;
+    let tokens = generator.generate_observed(labels, &options, &mut draws, &mut unobserved)?;
     comparison.compare(recording, &part("tokens"), tokens.0.into(), OUTPUT);
     Ok(())
 }

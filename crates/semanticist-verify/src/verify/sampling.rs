@@ -2,7 +2,7 @@
 
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::guidance::guide;
-use semanticist::diffusion::{DiffusionConfig, Guidance, Process, SampleOptions, Sampler};
+use semanticist::diffusion::{DecodeOptions, DiffusionConfig, Guidance, Process, Sampler};
 use semanticist::{Noise, Result, Tokens};
 
 use super::OUTPUT;
@@ -50,7 +50,7 @@ struct Subject {
 /// One sampling run: its name and what the name means.
 struct Run {
     name: String,
-    options: SampleOptions,
+    options: DecodeOptions,
     keep: usize,
 }
 
@@ -65,7 +65,7 @@ impl Run {
             None => (Sampler::Ddpm, steps),
         };
         let guidance = Guidance::constant(scale.parse().ok()?);
-        let options = SampleOptions { steps: steps.parse().ok()?, sampler: Some(sampler), guidance };
+        let options = DecodeOptions { steps: steps.parse().ok()?, sampler: Some(sampler), guidance };
         Some(Self { name: name.to_string(), options, keep: keep.parse().ok()? })
     }
 
@@ -83,7 +83,7 @@ impl Run {
         let Subject { sizes, decoder, tokens } = subject;
         let batch = tokens.batch();
         let shape @ [_, channels, height, width] = sizes.latent(batch);
-        let SampleOptions { steps, guidance, .. } = self.options;
+        let DecodeOptions { steps, guidance, .. } = self.options;
         let plan = self.options.plan(&Process::new(&DiffusionConfig::default())?)?;
         if self.keep > sizes.tokens {
             let (keep, count) = (self.keep, sizes.tokens);

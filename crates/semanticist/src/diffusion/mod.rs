@@ -24,7 +24,7 @@ pub use config::{
 pub use guidance::Guidance;
 pub use plan::SamplingPlan;
 pub use process::{Corrupted, Denoised, Losses, Process};
-pub use sampler::{SampleOptions, Sampler};
+pub use sampler::{DecodeOptions, Sampler};
 pub use schedule::{Respacing, Tables};
 
 /// A recorded tensor. Inputs, random draws, losses and ends of sampling are the published PyTorch

@@ -89,7 +89,7 @@ impl From<Sampler> for String {
 /// How to decode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SampleOptions {
+pub struct DecodeOptions {
     /// Steps from noise to data, at least 2; see [`SamplingPlan::evaluations`].
     pub steps: usize,
     /// In which way; [`Process::default_sampler`] if not given.
@@ -99,7 +99,7 @@ pub struct SampleOptions {
     pub guidance: Guidance,
 }
 
-impl Default for SampleOptions {
+impl Default for DecodeOptions {
     /// What the library, the commands and the samples of training paint with unless something else is asked
     /// for: as models/README.md measures it.
     fn default() -> Self {
@@ -107,7 +107,7 @@ impl Default for SampleOptions {
     }
 }
 
-impl SampleOptions {
+impl DecodeOptions {
     /// As the published evaluation: 250 ancestral steps, guidance 3.
     pub fn published() -> Self {
         Self { steps: 250, sampler: Some(Sampler::Ddpm), guidance: Guidance::constant(3.0) }
@@ -141,10 +141,10 @@ mod tests {
     #[test]
     fn options_are_written_and_read() {
         let options =
-            SampleOptions { sampler: Some(Sampler::Ddim { eta: 0.5 }), ..SampleOptions::published() };
+            DecodeOptions { sampler: Some(Sampler::Ddim { eta: 0.5 }), ..DecodeOptions::published() };
         let text = serde_json::to_string(&options).unwrap();
         assert_eq!(text, r#"{"steps":250,"sampler":"ddim:0.5","guidance":{"scale":3.0}}"#);
-        assert_eq!(serde_json::from_str::<SampleOptions>(&text).unwrap(), options);
-        assert_eq!(serde_json::from_str::<SampleOptions>("{}").unwrap(), SampleOptions::default());
+        assert_eq!(serde_json::from_str::<DecodeOptions>(&text).unwrap(), options);
+        assert_eq!(serde_json::from_str::<DecodeOptions>("{}").unwrap(), DecodeOptions::default());
     }
 }

@@ -20,7 +20,8 @@ pub use transformer::Transformer;
 use crate::diffusion::guidance::guide_halves;
 use crate::diffusion::{Sampler, SamplingPlan};
 use crate::error::{Error, Result};
-use crate::noise::Noise;
+use crate::noise::{Noise, Purpose, Seed};
+use crate::progress::{Observer, Progress, report, unobserved};
 use crate::spaces::Tokens;
 
 /// The networks of a generator.
@@ -124,22 +125,33 @@ impl Generator {
         process.loss(output, &example).total
     }
 
-    /// Draws tokens of classes; [`GeneratorConfig::no_class`] is any. `observe` is called after every
-    /// token with how many there are.
+    /// Draws tokens of classes; [`GeneratorConfig::no_class`] is any. Image i is drawn from the seed `seed + i`,
+    /// whatever else is in the batch.
+    ///
+    /// # Shapes
+    /// B labels → `[B, options.tokens, D]`
     ///
     /// # Errors
-    /// If the options do not fit.
+    /// If there is no label or no such class, or the options do not fit.
+    pub fn generate(&self, labels: &[usize], options: &GenerateOptions, seed: u64) -> Result<Tokens> {
+        let seeds = (0..labels.len() as u64).map(|image| Seed::new(seed.wrapping_add(image)));
+        let mut noise = Noise::per_sample(seeds.map(|seed| seed.of(Purpose::Tokens)));
+        self.generate_observed(labels, options, &mut noise, &mut unobserved)
+    }
+
+    /// [`Generator::generate`] with other draws; the observer is told of every token.
     ///
-    /// # Panics
-    /// If there is no label, or no such class.
-    pub fn generate(
+    /// # Errors
+    /// As there, or if the observer ends it.
+    pub fn generate_observed(
         &self,
         labels: &[usize],
         options: &GenerateOptions,
         noise: &mut Noise,
-        mut observe: impl FnMut(usize),
+        observer: Observer,
     ) -> Result<Tokens> {
         options.validate(&self.config)?;
+        self.check_labels(labels)?;
         let plan = DrawingPlan::new(self, options)?;
         let transformer = &self.networks.transformer;
         let count = labels.len();
@@ -154,14 +166,26 @@ impl Generator {
             let answers = transformer.step(input, position, &mut cache);
             let [rows, _, width] = answers.dims();
             let scale = options.guidance.scale_of(position, self.config.tokens);
-            let drawn = plan.draw(answers.reshape([rows, width]), (count, scale), noise);
+            let drawn = plan.draw(answers.reshape([rows, width]), count, scale, noise);
             let drawn = drawn.reshape([count, 1, self.config.token_dim]);
             let repeated = if guided { Tensor::cat(vec![drawn.clone(); 2], 0) } else { drawn.clone() };
             tokens.push(drawn);
-            observe(tokens.len());
+            report(observer, Progress { done: tokens.len(), total: options.tokens })?;
             input = transformer.token(repeated);
         }
         Ok(Tokens(Tensor::cat(tokens, 1)))
+    }
+
+    fn check_labels(&self, labels: &[usize]) -> Result<()> {
+        let none = self.config.no_class();
+        match labels.iter().find(|&&label| label > none) {
+            Some(label) => Err(Error::Input(format!(
+                "there is no class {label}; the classes are 0 to {}, and {none} is any",
+                none - 1
+            ))),
+            None if labels.is_empty() => Err(Error::Input("no class is given; give one per image".into())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -180,7 +204,7 @@ impl<'a> DrawingPlan<'a> {
     }
 
     /// One token per image, `[count, D]`, from answers with a class; if guided, as many without come first.
-    fn draw(&self, answers: Tensor<2>, (count, scale): (usize, f64), noise: &mut Noise) -> Tensor<2> {
+    fn draw(&self, answers: Tensor<2>, count: usize, scale: f64, noise: &mut Noise) -> Tensor<2> {
         let guided = answers.dims()[0] > count;
         let start = noise.normal([count, self.token_dim], &answers.device());
         let condition = self.head.condition(answers);

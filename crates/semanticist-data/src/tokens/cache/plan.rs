@@ -130,7 +130,7 @@ impl CachePlan {
                 let done = batch.len();
                 let (views, found) = self.views_of(batch, tokenizer.config.image_size, &mut broken)?;
                 if !views.is_empty() {
-                    let tokens = tokenizer.encode(&to_pixels(&views, device), self.info.tokens);
+                    let tokens = tokenizer.encode(&to_pixels(&views, device), self.info.tokens)?;
                     values.extend(tokens.0.into_data().iter::<f32>());
                     labels.extend(found);
                 }

@@ -78,7 +78,7 @@ fn tokens_come_back_by_image_and_view_as_the_encoder_gave_them() {
     assert_eq!((0..5).map(|i| cache.label(i).unwrap()).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
     // The fourth image is the first of class b, picture 1.
     let view = image::imageops::flip_horizontal(&picture(1));
-    let tokens = bench.tokenizer.encode(&to_pixels(&[view], &bench.device), 2);
+    let tokens = bench.tokenizer.encode(&to_pixels(&[view], &bench.device), 2).unwrap();
     let expected = tokens.0.into_data().try_to_vec::<f32>().unwrap();
     let found = cache.tokens(3, 1, 2);
     assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {expected:?}");

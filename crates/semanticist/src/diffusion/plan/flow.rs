@@ -65,16 +65,16 @@ impl FlowPlan {
         }
     }
 
-    pub fn run<const D: usize>(
+    pub fn run<const D: usize, E>(
         &self,
         start: Tensor<D>,
         temperature: f64,
         noise: &mut Noise,
-        mut ask: impl FnMut(Tensor<D>, usize) -> Tensor<D>,
-    ) -> Tensor<D> {
+        mut ask: impl FnMut(Tensor<D>, usize) -> Result<Tensor<D>, E>,
+    ) -> Result<Tensor<D>, E> {
         let mut velocity = |x: Tensor<D>, index: usize| {
-            let output = ask(x.clone(), index);
-            self.flow.velocity(&x, output, self.shares[index].into())
+            let output = ask(x.clone(), index)?;
+            Ok(self.flow.velocity(&x, output, self.shares[index].into()))
         };
         let last = self.shares.len() - 1;
         let length = f64::from(self.shares[1]) - f64::from(self.shares[0]);
@@ -83,7 +83,7 @@ impl FlowPlan {
             Way::EulerMaruyama => {
                 for index in 0..=last {
                     let t = f64::from(self.shares[index]);
-                    let v = velocity(x.clone(), index);
+                    let v = velocity(x.clone(), index)?;
                     // Velocity plus score times diffusion: the score is (t v − x) / (1 − t).
                     let drift = v.clone() + v * t - x.clone();
                     if index == last {
@@ -96,21 +96,21 @@ impl FlowPlan {
             }
             Way::Euler => {
                 for index in 0..=last {
-                    x = x.clone() + velocity(x, index) * length;
+                    x = x.clone() + velocity(x, index)? * length;
                 }
             }
             Way::Heun | Way::HeunThenEuler => {
                 for index in 0..last {
-                    let here = velocity(x.clone(), index);
-                    let there = velocity(x.clone() + here.clone() * length, index + 1);
+                    let here = velocity(x.clone(), index)?;
+                    let there = velocity(x.clone() + here.clone() * length, index + 1)?;
                     x = x + (here + there) * (length / 2.0);
                 }
                 if let Way::HeunThenEuler = self.way {
-                    x = x.clone() + velocity(x, last) * length;
+                    x = x.clone() + velocity(x, last)? * length;
                 }
             }
         }
-        x
+        Ok(x)
     }
 }
 

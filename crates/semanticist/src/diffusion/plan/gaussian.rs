@@ -51,18 +51,18 @@ impl GaussianPlan {
         self.gaussian.tables.timesteps.iter().rev().map(|&timestep| timestep as f32).collect()
     }
 
-    pub fn run<const D: usize>(
+    pub fn run<const D: usize, E>(
         &self,
         start: Tensor<D>,
         temperature: f64,
         noise: &mut Noise,
-        mut ask: impl FnMut(Tensor<D>, usize) -> Tensor<D>,
-    ) -> Tensor<D> {
+        mut ask: impl FnMut(Tensor<D>, usize) -> Result<Tensor<D>, E>,
+    ) -> Result<Tensor<D>, E> {
         let [samples, channels] = [start.dims()[0], start.dims()[1]];
         let mut x = start;
         let mut previous = None;
         for (index, position) in (0..self.gaussian.tables.steps()).rev().enumerate() {
-            let (prediction, logits) = split(ask(x.clone(), index), channels);
+            let (prediction, logits) = split(ask(x.clone(), index)?, channels);
             let denoised = self.gaussian.denoised(x.clone(), prediction, &vec![position; samples]);
             let step = Step { position, x, denoised, logits };
             x = match self.way {
@@ -74,7 +74,7 @@ impl GaussianPlan {
                 }
             };
         }
-        x
+        Ok(x)
     }
 
     /// Source: guided-diffusion `p_sample`, `clip_denoised=False`. Noise is drawn at the last step

@@ -3,6 +3,8 @@
 mod flow;
 mod gaussian;
 
+use std::convert::Infallible;
+
 use burn::tensor::Tensor;
 
 use self::flow::FlowPlan;
@@ -76,8 +78,22 @@ impl SamplingPlan {
         &self,
         start: Tensor<D>,
         noise: &mut Noise,
-        ask: impl FnMut(Tensor<D>, usize) -> Tensor<D>,
+        mut ask: impl FnMut(Tensor<D>, usize) -> Tensor<D>,
     ) -> Tensor<D> {
+        let Ok(data) = self.try_run(start, noise, |x, index| Ok::<_, Infallible>(ask(x, index)));
+        data
+    }
+
+    /// [`SamplingPlan::run`], ended by the first error of the network.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn try_run<const D: usize, E>(
+        &self,
+        start: Tensor<D>,
+        noise: &mut Noise,
+        ask: impl FnMut(Tensor<D>, usize) -> Result<Tensor<D>, E>,
+    ) -> Result<Tensor<D>, E> {
         match &self.walk {
             Walk::Gaussian(plan) => plan.run(start, self.temperature, noise, ask),
             Walk::Flow(plan) => plan.run(start, self.temperature, noise, ask),
