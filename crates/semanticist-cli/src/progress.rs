@@ -23,11 +23,11 @@ impl Progress {
         Self::styled(bar, doing, "{msg} {wide_bar} {percent:>3} % · {eta} left")
     }
 
-    /// For painting, whose pieces are sampling steps of single images: says how many there are per
+    /// For decoding, whose pieces are sampling steps of single images: says how many there are per
     /// second.
     pub fn of_steps(total: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::hidden());
-        Self::styled(bar, "painting", "{msg} {wide_bar} {percent:>3} % · {per_sec} · {eta} left")
+        Self::styled(bar, "decoding", "{msg} {wide_bar} {percent:>3} % · {per_sec} · {eta} left")
     }
 
     fn styled(bar: ProgressBar, doing: &'static str, template: &str) -> Self {
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn it_counts_in_silence() {
-        let progress = Progress::new(3, "painting");
+        let progress = Progress::new(3, "decoding");
         progress.advance(2);
         assert!(progress.bar.is_hidden());
         assert_eq!(progress.bar.position(), 2);

@@ -273,7 +273,7 @@ impl Found {
         let Contents { images, shards, folders, skipped } = folder::scan(root)?;
         self.skipped += skipped;
         if !shards.is_empty() {
-            // Pictures beside shards belong to the data set's description.
+            // Images beside shards belong to the data set's description.
             self.skipped += images.len() + shards.len();
             for shard in folder::choose(root, shards, split)? {
                 self.skipped -= 1;

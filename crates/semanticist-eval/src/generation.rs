@@ -1,4 +1,4 @@
-//! Pictures of tokens that an encoder gave or a generator drew.
+//! Images of tokens that an encoder gave or a generator drew.
 
 use std::ops::ControlFlow;
 
@@ -9,34 +9,34 @@ use semanticist::{Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 
 use crate::sheet::Cell;
 
-/// Pictures that go through the decoder together.
+/// Images that go through the decoder together.
 const TOGETHER: usize = 16;
 
-/// How tokens become pictures.
+/// How tokens become images.
 #[derive(Debug, Clone)]
-pub struct Painting {
+pub struct ImageDecoding {
     pub options: DecodeOptions,
-    /// The seed of the noise that each image's pictures start from.
+    /// The seed of the noise that each image starts from, whatever the number of tokens.
     pub seeds: Vec<u64>,
 }
 
-impl Painting {
-    /// One picture per image from the first `keep` of the tokens; later ones are the null tokens.
-    /// `after_step` is called for every step of every batch, with the pictures in it.
+impl ImageDecoding {
+    /// The images of the first `keep` of the tokens; later ones are the null tokens.
+    /// `after_step` is called for every step of every batch, with the images in it.
     ///
     /// # Errors
     /// If the sampler cannot run.
     ///
     /// # Panics
     /// If there are not as many seeds as images, or fewer than `keep` tokens.
-    pub fn paint(
+    pub fn decode(
         &self,
         tokenizer: &Tokenizer,
         tokens: &Tokens,
         keep: usize,
         mut after_step: impl FnMut(usize),
     ) -> Result<Vec<RgbImage>> {
-        let mut pictures = Vec::with_capacity(self.seeds.len());
+        let mut images = Vec::with_capacity(self.seeds.len());
         for (number, seeds) in self.seeds.chunks(TOGETHER).enumerate() {
             let tokens = Tokens(tokens.0.clone().narrow(0, number * TOGETHER, seeds.len()));
             let seeds_of_latents = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Latents));
@@ -46,14 +46,14 @@ impl Painting {
                 after_step(seeds.len());
                 ControlFlow::Continue(())
             };
-            let painted =
+            let decoded =
                 tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, &mut observe)?;
-            pictures.extend(from_pixels(&painted));
+            images.extend(from_pixels(&decoded));
         }
-        Ok(pictures)
+        Ok(images)
     }
 
-    /// A row per image: what is painted after its first, second, fourth … token, and after all.
+    /// A row per image: what is decoded after its first, second, fourth … token, and after all.
     ///
     /// # Errors
     /// If the sampler cannot run.
@@ -66,9 +66,9 @@ impl Painting {
     ) -> Result<Vec<Vec<Cell>>> {
         let mut rows: Vec<Vec<Cell>> = vec![Vec::new(); names.len()];
         for count in powers(tokens.count()) {
-            let pictures = self.paint(tokenizer, tokens, count, &mut after_step)?;
-            for ((row, picture), name) in rows.iter_mut().zip(pictures).zip(names) {
-                row.push(Cell::painted(picture, count).with_detail(name.clone()));
+            let images = self.decode(tokenizer, tokens, count, &mut after_step)?;
+            for ((row, picture), name) in rows.iter_mut().zip(images).zip(names) {
+                row.push(Cell::decoded(picture, count).with_detail(name.clone()));
             }
         }
         Ok(rows)

@@ -1,4 +1,4 @@
-//! How different two pictures look to a network trained on photos: LPIPS (Zhang et al., 2018).
+//! How different two images look to a network trained on photographs: LPIPS (Zhang et al., 2018).
 //!
 //! Ported from `lpips` 0.1.4 (PyPI), with VGG-16 in the layout of torchvision.
 
@@ -13,7 +13,7 @@ use semanticist_ops::{self as ops, Stride};
 /// torchvision's `features`.
 const LAYERS: [&[usize]; 5] = [&[0, 2], &[5, 7], &[10, 12, 14], &[17, 19, 21], &[24, 26, 28]];
 
-/// The mean and deviation of ImageNet's photos, for pixels in `[-1, 1]`.
+/// The mean and deviation of ImageNet's photographs, for pixels in `[-1, 1]`.
 const MEAN: [f32; 3] = [-0.030, -0.088, -0.188];
 const DEVIATION: [f32; 3] = [0.458, 0.448, 0.450];
 
@@ -69,14 +69,14 @@ impl PerceptualLoss {
         Ok(Self { depths })
     }
 
-    /// The distance of every picture from its photo.
+    /// The distance of every reconstruction from its original.
     ///
     /// # Shapes
-    /// `photos`, `pictures`: `[B, 3, H, W]` in `[0, 1]`, sides of at least 16 and even at every halving
+    /// `originals`, `reconstructions`: `[B, 3, H, W]` in `[0, 1]`, sides of at least 16 and even at every halving
     /// → `[B]`
-    pub fn distances(&self, photos: Tensor<4>, pictures: Tensor<4>) -> Tensor<1> {
-        let batch = photos.dims()[0];
-        let mut x = standardised(Tensor::cat(vec![photos, pictures], 0)); // [2 B, H, W, 3]
+    pub fn distances(&self, originals: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
+        let batch = originals.dims()[0];
+        let mut x = standardised(Tensor::cat(vec![originals, reconstructions], 0)); // [2 B, H, W, 3]
         let mut total: Option<Tensor<1>> = None;
         for (number, depth) in self.depths.iter().enumerate() {
             if number > 0 {

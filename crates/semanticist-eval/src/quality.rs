@@ -1,4 +1,4 @@
-//! How close a picture is to its original: PSNR and SSIM of one image, in `f64`.
+//! How close an image is to its original: PSNR and SSIM of one image, in `f64`.
 //!
 //! Both are the definitions that torchmetrics and scikit-image agree on. Values are clamped to
 //! `[0, 1]` first, as a screen would.
@@ -15,26 +15,26 @@ const SIGMA: f64 = 1.5;
 const C1: f64 = 0.01 * 0.01;
 const C2: f64 = 0.03 * 0.03;
 
-/// The quality of one picture.
+/// The quality of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Quality {
-    /// Peak signal-to-noise ratio in dB. Infinite for equal pictures, which JSON writes as null.
+    /// Peak signal-to-noise ratio in dB. Infinite for equal images, which JSON writes as null.
     pub psnr: f64,
     /// Structural similarity, at most 1; none if a side has fewer than the 11 pixels of its window.
     pub ssim: Option<f64>,
 }
 
-/// Compares each picture with the original at the same place of its batch.
+/// Compares each image with the original at the same place of its batch.
 ///
 /// # Shapes
 /// Both `[B, C, H, W]` → B.
 ///
 /// # Panics
 /// If the shapes differ.
-pub fn compare(originals: &Pixels, pictures: &Pixels) -> Vec<Quality> {
+pub fn compare(originals: &Pixels, others: &Pixels) -> Vec<Quality> {
     let [_, channels, height, width] = originals.0.dims();
-    assert_eq!(originals.0.dims(), pictures.0.dims(), "pictures are compared with originals of their size");
-    let (a, b) = (values(originals), values(pictures));
+    assert_eq!(originals.0.dims(), others.0.dims(), "images are compared with originals of their size");
+    let (a, b) = (values(originals), values(others));
     let image = channels * height * width;
     let pairs = a.chunks(image).zip(b.chunks(image));
     pairs.map(|(a, b)| Quality { psnr: psnr(a, b), ssim: ssim(a, b, (height, width)) }).collect()

@@ -9,7 +9,7 @@ use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, transform};
 use serde::Serialize;
 
-use crate::generation::Painting;
+use crate::generation::ImageDecoding;
 use crate::quality::{self, Quality};
 
 /// Images that go through the network together.
@@ -120,9 +120,9 @@ pub fn samples(
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
     let seeds = (0..images.len() as u64).collect();
-    let painting = Painting { options: DecodeOptions::default(), seeds };
+    let decoding = ImageDecoding { options: DecodeOptions::default(), seeds };
     for &count in counts {
-        for (row, picture) in rows.iter_mut().zip(painting.paint(tokenizer, &tokens, count, |_| ())?) {
+        for (row, picture) in rows.iter_mut().zip(decoding.decode(tokenizer, &tokens, count, |_| ())?) {
             row.push(picture);
         }
     }

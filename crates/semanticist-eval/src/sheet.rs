@@ -1,4 +1,4 @@
-//! The contact sheet: pictures side by side, each with what it is below it.
+//! The contact sheet: images side by side, each with what it is below it.
 
 use std::convert::Infallible;
 
@@ -13,11 +13,11 @@ use image::Rgb;
 use image::imageops::{self, FilterType};
 use semanticist::image::RgbImage;
 
-/// Pictures are magnified by whole numbers until their shorter side has this many pixels.
+/// Images are magnified by whole numbers until their shorter side has this many pixels.
 const CELL: u32 = 192;
 /// White between and around the cells, in pixels.
 const GAP: u32 = 12;
-/// From a picture to the text below it, in pixels.
+/// From an image to the text below it, in pixels.
 const TEXT_GAP: u32 = 4;
 /// The longest row; more cells go on in the next, so that a sheet fits a screen.
 const COLUMNS: usize = 8;
@@ -27,29 +27,29 @@ const DETAIL: MonoFont = ascii::FONT_9X15;
 const BLACK: Rgb888 = Rgb888::BLACK;
 const GREY: Rgb888 = Rgb888::new(96, 96, 96);
 
-/// A picture and the two lines below it.
+/// An image and the two lines below it.
 #[derive(Debug, Clone)]
 pub struct Cell {
     pub picture: RgbImage,
-    /// What the picture is.
+    /// What the image is.
     pub caption: String,
     /// A number about it; may be empty.
     pub detail: String,
 }
 
 impl Cell {
-    /// A picture with one line below it.
+    /// An image with one line below it.
     pub fn captioned(picture: RgbImage, caption: impl Into<String>) -> Self {
         Self { picture, caption: caption.into(), detail: String::new() }
     }
 
-    /// The picture that everything else on the sheet is compared with.
+    /// The image that everything else on the sheet is compared with.
     pub fn original(picture: RgbImage) -> Self {
         Self::captioned(picture, "original")
     }
 
-    /// What was painted from the first `count` tokens.
-    pub fn painted(picture: RgbImage, count: usize) -> Self {
+    /// What was decoded from the first `count` tokens.
+    pub fn decoded(picture: RgbImage, count: usize) -> Self {
         Self::captioned(picture, if count == 1 { "1 token".into() } else { format!("{count} tokens") })
     }
 
@@ -59,12 +59,12 @@ impl Cell {
     }
 }
 
-/// One row per image: the original, then what was painted from `counts` tokens.
+/// One row per image: the original, then what was decoded from `counts` tokens.
 pub fn rows(rows: &[Vec<RgbImage>], counts: &[usize]) -> RgbImage {
     let cells = |row: &Vec<RgbImage>| {
-        let painted =
-            row.iter().skip(1).zip(counts).map(|(picture, &count)| Cell::painted(picture.clone(), count));
-        row.iter().take(1).cloned().map(Cell::original).chain(painted).collect()
+        let decoded =
+            row.iter().skip(1).zip(counts).map(|(picture, &count)| Cell::decoded(picture.clone(), count));
+        row.iter().take(1).cloned().map(Cell::original).chain(decoded).collect()
     };
     draw(&rows.iter().map(cells).collect::<Vec<_>>())
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     fn cell(shade: u8) -> Cell {
-        Cell::painted(RgbImage::from_pixel(64, 64, Rgb([shade; 3])), 2)
+        Cell::decoded(RgbImage::from_pixel(64, 64, Rgb([shade; 3])), 2)
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn rows_of_pictures_get_their_captions() {
         let picture = RgbImage::from_pixel(64, 64, Rgb([0; 3]));
-        let named = vec![Cell::original(picture.clone()), Cell::painted(picture.clone(), 1)];
+        let named = vec![Cell::original(picture.clone()), Cell::decoded(picture.clone(), 1)];
         assert_eq!(rows(&[vec![picture.clone(), picture]], &[1]), draw(&[named]));
     }
 }

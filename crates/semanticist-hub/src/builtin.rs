@@ -9,7 +9,7 @@ pub struct Builtin {
     pub bytes: &'static [u8],
 }
 
-/// The small tokenizer, trained on 64×64 photos.
+/// The small tokenizer, trained on 64×64 images.
 pub const TOKENIZER: Builtin =
     Builtin { name: "tiny", bytes: include_bytes!("../../../models/tokenizer-tiny.safetensors") };
 

@@ -51,7 +51,7 @@ tokens = [1, 4]
 samples = 1
 "#;
 
-/// A smooth picture, different for each seed.
+/// A smooth image, different for each seed.
 fn picture(seed: u32, side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| {
         let wave = |k: u32| {
@@ -248,7 +248,7 @@ fn alignment_without_a_teacher_is_refused() {
     run(&data, &out, &[repa, "model.decoder.repa=off", "steps=1", "log.validate_every=0"], false).unwrap();
 }
 
-/// The distance in dB between a picture and what is painted of it after training on nothing else.
+/// The distance in dB between an image and what is decoded of it after training on nothing else.
 fn learnt_by_heart(settings: &[&str], options: &DecodeOptions) -> f64 {
     let device = Device::flex();
     let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
@@ -277,8 +277,8 @@ fn learnt_by_heart(settings: &[&str], options: &DecodeOptions) -> f64 {
     let autoencoder = semanticist::autoencoder::Autoencoder::Pixel;
     let tokenizer = Tokenizer { config, networks: networks.valid(), autoencoder };
     let tokens = tokenizer.encode(&pixels, 4).unwrap();
-    let painted = tokenizer.decode(&tokens, options, 5).unwrap();
-    let error: f64 = from_pixels(&painted)[0]
+    let decoded = tokenizer.decode(&tokens, options, 5).unwrap();
+    let error: f64 = from_pixels(&decoded)[0]
         .iter()
         .zip(picture.iter())
         .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
@@ -328,10 +328,10 @@ fn a_rectified_flow_tokenizer_is_a_configuration() {
         tokenizer.decode(&tokenizer.encode(&pixels, 4).unwrap().prefix(2), &options, 0)
     };
     for sampler in ["sde", "euler", "heun"] {
-        let painted = paint(sampler).unwrap().0;
-        assert_eq!(painted.dims(), [2, 3, 16, 16]);
-        let painted = painted.into_data().try_to_vec::<f32>().unwrap();
-        assert!(painted.iter().all(|value| value.is_finite()), "{sampler}");
+        let decoded = paint(sampler).unwrap().0;
+        assert_eq!(decoded.dims(), [2, 3, 16, 16]);
+        let decoded = decoded.into_data().try_to_vec::<f32>().unwrap();
+        assert!(decoded.iter().all(|value| value.is_finite()), "{sampler}");
     }
     assert!(paint("ddim").unwrap_err().to_string().contains("\"heun\""));
 }

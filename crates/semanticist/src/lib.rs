@@ -1,7 +1,7 @@
 //! Semanticist: an image as a short, ordered sequence of continuous tokens, and back.
 //!
 //! The modules in reading order: [`spaces`] names what flows (pixels, latents, tokens), [`image`]
-//! brings photos in and out, [`encoder`] turns pixels into tokens, [`autoencoder`] maps pixels to
+//! brings images in and out, [`encoder`] turns pixels into tokens, [`autoencoder`] maps pixels to
 //! the latents in which [`decoder`] denoises, [`diffusion`] holds the formulas of that process, and
 //! [`tokenizer`] puts them together. [`generator`] draws new tokens of a class. [`weights`] reads and writes
 //! model files.

@@ -19,7 +19,7 @@ type Difference = (u8, f64);
 
 const NONE: Difference = (0, 0.0);
 
-/// A file; its difference from Pillow's picture, and that of its crop. Measured, the means rounded up.
+/// A file; its difference from Pillow's image, and that of its crop. Measured, the means rounded up.
 const AS_PILLOW: [(&str, Difference, Difference); 16] = [
     ("grey.png", NONE, NONE),
     ("colour.png", NONE, NONE),
@@ -44,7 +44,7 @@ const AS_PILLOW: [(&str, Difference, Difference); 16] = [
 
 /// A file; the difference from what is meant, and how far that is from what Pillow shows.
 const OTHERWISE: [(&str, Difference, Difference); 7] = [
-    // What lies under transparent pixels is not part of the picture.
+    // What lies under transparent pixels is not part of the image.
     ("rgba.png", NONE, (242, 81.847)),
     ("grey_alpha.png", NONE, (203, 97.318)),
     ("palette_transparent.png", NONE, (52, 3.820)),
@@ -55,7 +55,7 @@ const OTHERWISE: [(&str, Difference, Difference); 7] = [
     ("deep_grey.png", NONE, (218, 196.469)),
 ];
 
-/// Each orientation of EXIF but the first; Pillow's picture would be that of `orientation1.jpg`.
+/// Each orientation of EXIF but the first; Pillow's image would be that of `orientation1.jpg`.
 const TURNED: std::ops::RangeInclusive<u8> = 2..=8;
 
 fn folder() -> PathBuf {
@@ -113,7 +113,7 @@ fn every_orientation_is_turned_upright() {
     }
 }
 
-/// The published evaluation would see the first picture whatever the orientation says.
+/// The published evaluation would see the first image whatever the orientation says.
 #[test]
 fn orientations_share_their_pixels() {
     let sorted = |image: RgbImage| {

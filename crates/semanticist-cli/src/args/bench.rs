@@ -62,7 +62,7 @@ pub enum BenchJob {
     Train,
     /// Reading a model file in float32
     Load,
-    /// Decoding and cropping photos
+    /// Decoding and cropping images
     Data,
     /// One token of the generator's head in 250 steps
     Head,
@@ -84,7 +84,7 @@ impl From<BenchJob> for Job {
 /// [`Preset`] as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BenchPreset {
-    /// The model in the box
+    /// The built-in model
     Tiny,
     /// 12 blocks of width 384
     S,

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use semanticist::weights::Precision;
 use semanticist_data::Views;
 
-use super::{ModelChoice, Part, batch, count};
+use super::{ModelChoice, SplitChoice, batch, count};
 use crate::device::Machine;
 
 /// Write the tokens of views of images, for a generator to learn from
@@ -42,8 +42,8 @@ pub struct CacheTokens {
     #[arg(long, value_name = "N", default_value = "64", value_parser = batch)]
     pub batch: usize,
     /// Which part of folders that name their parts
-    #[arg(long, value_enum, default_value_t = Part::Train)]
-    pub split: Part,
+    #[arg(long, value_enum, default_value_t = SplitChoice::Train)]
+    pub split: SplitChoice,
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]

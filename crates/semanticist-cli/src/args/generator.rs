@@ -11,7 +11,7 @@ use crate::device::Machine;
 
 /// Draw new images of a class, token by token
 ///
-/// The generator draws the first tokens, the tokenizer paints them; tokens that are not drawn are its null
+/// The generator draws the first tokens, the tokenizer decodes them; tokens that are not drawn are its null
 /// tokens. Equal seeds give equal images, alone or with others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -31,17 +31,17 @@ pub struct Generate {
     /// How many tokens are drawn [default: all]
     #[arg(long, value_name = "K", value_parser = count)]
     pub tokens: Option<usize>,
-    /// A strip per image instead of one picture: painted after token 1, 2, 4 … of the same draw
+    /// A strip per image instead of one image: decoded after token 1, 2, 4 … of the same draw
     #[arg(long)]
     pub progressive: bool,
-    /// The sheet of pictures
+    /// The sheet of images
     #[arg(short, long, value_name = "FILE", default_value = "generated.png")]
     pub output: PathBuf,
-    /// Write every picture into this folder, and no sheet
+    /// Write every image into this folder, and no sheet
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     pub out_dir: Option<PathBuf>,
     /// The generator: a file of `train generator`, a name of `models list`, hf:OWNER/REPO/FILE [default:
-    /// the one in the box]
+    /// the built-in one]
     #[arg(long, value_name = "NAME|FILE")]
     pub generator: Option<PathBuf>,
     /// What a published generator's checkpoint holds, by name, such as gpt-l
@@ -50,7 +50,7 @@ pub struct Generate {
     #[command(flatten)]
     pub drawing: Drawing,
     #[command(flatten)]
-    pub painting: Painting,
+    pub decoding: Decoding,
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub struct Drawing {
     /// How often the head looks at a token
     #[arg(long, value_name = "N", default_value_t = DRAWING.steps, value_parser = steps)]
     pub steps: usize,
-    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --paint-sampler
+    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
     /// [default: sde, ddpm]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
@@ -89,23 +89,23 @@ pub struct Drawing {
     pub seed: u64,
 }
 
-/// How drawn tokens are painted.
+/// How drawn tokens are decoded.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Painting")]
-pub struct Painting {
-    /// How often the decoder looks at a picture
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
-    pub paint_steps: usize,
+#[command(next_help_heading = "Decoding")]
+pub struct Decoding {
+    /// Sampling steps per image
+    #[arg(long, alias = "paint-steps", value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
+    pub decode_steps: usize,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a tokenizer that learnt a flow euler, heun or sde
     /// [default: ddim, euler]
-    #[arg(long, value_name = "NAME")]
-    pub paint_sampler: Option<Sampler>,
+    #[arg(long, alias = "paint-sampler", value_name = "NAME")]
+    pub decode_sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all
     #[arg(
-        long, value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
+        long, alias = "paint-guidance", value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
         value_parser = guidance, allow_negative_numbers = true
     )]
-    pub paint_guidance: f64,
+    pub decode_guidance: f64,
 }
 
 /// [`GuidanceSchedule`] as it is asked for.
@@ -135,8 +135,8 @@ impl From<GuidanceSchedule> for ScheduleChoice {
 
 /// Train a generator on the tokens of `cache-tokens`
 ///
-/// Writes below DIR what `train tokenizer` writes. Samples are painted if the tokenizer that made the
-/// tokens is the one in the box, or given.
+/// Writes below DIR what `train tokenizer` writes. Samples are decoded if the tokenizer that made the
+/// tokens is the built-in one, or given.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -32,7 +32,7 @@ pub struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  semanticist reconstruct                      try the model and the photo in the box
+  semanticist reconstruct                      try the built-in model and image
   semanticist reconstruct photo.jpg            what 1, 2, 4 … tokens say of your photo
   semanticist encode photos -o tokens.parquet  images to tokens
   semanticist decode tokens.parquet -o out     tokens to images
@@ -62,9 +62,9 @@ pub enum Command {
     Bench(Bench),
 }
 
-/// Paint images from their first tokens, next to the original
+/// Reconstruct images from their first tokens, next to the original
 ///
-/// Writes one labelled contact sheet per image and prints how close each picture comes to the
+/// Writes one labelled contact sheet per image and prints how close each image comes to the
 /// original. Images are reduced to the size of the model first, cropped in the middle or, with --fit
 /// pad, padded to a square.
 #[derive(Debug, Args)]
@@ -75,10 +75,10 @@ Examples:
   semanticist reconstruct *.jpg -o sheets/ --tokens 1,8,32 --json
   semanticist reconstruct photo.jpg --model tokenizer.safetensors --steps 50 --guidance 3")]
 pub struct Reconstruct {
-    /// Image files (PNG, JPEG, WebP, BMP, GIF, TIFF) [default: a photo in the box]
+    /// Image files (PNG, JPEG, WebP, BMP, GIF, TIFF) [default: a built-in image]
     #[arg(value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// How many of the first tokens to paint from, one picture each, 0 for none [default: 1, 2, 4 … all]
+    /// From how many of the first tokens to reconstruct, one image each, 0 for none [default: 1, 2, 4 … all]
     #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
     pub tokens: Vec<usize>,
     /// The sheet; with several images a folder, which is created [default: NAME.tokens.png in the
@@ -86,8 +86,8 @@ pub struct Reconstruct {
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
     /// What to do with images that are not square
-    #[arg(long, value_enum, default_value_t = Shape::Crop)]
-    pub fit: Shape,
+    #[arg(long, value_enum, default_value_t = FitChoice::Crop)]
+    pub fit: FitChoice,
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -123,11 +123,11 @@ pub struct Encode {
     #[arg(long, value_name = "N", default_value = "32", value_parser = batch)]
     pub batch: usize,
     /// Which part of folders that name their parts
-    #[arg(long, value_enum, default_value_t = Part::All)]
-    pub split: Part,
+    #[arg(long, value_enum, default_value_t = SplitChoice::All)]
+    pub split: SplitChoice,
     /// What to do with images that are not square
-    #[arg(long, value_enum, default_value_t = Shape::Crop)]
-    pub fit: Shape,
+    #[arg(long, value_enum, default_value_t = FitChoice::Crop)]
+    pub fit: FitChoice,
     /// Print JSON instead of a sentence
     #[arg(long)]
     pub json: bool,
@@ -137,10 +137,10 @@ pub struct Encode {
     pub machine: Machine,
 }
 
-/// Paint the images that a file of tokens describes
+/// Decode the images that a file of tokens describes
 ///
 /// PNG files are named as the images were, relative to the folder that all of them came from; rows
-/// of a Parquet file by their number. Names that would be equal get a number. Every picture starts
+/// of a Parquet file by their number. Names that would be equal get a number. Every image starts
 /// from the same noise, so it does not depend on the others.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -154,10 +154,10 @@ pub struct Decode {
     /// The folder for the images; created if it is not there
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
-    /// How many of the first tokens to paint from [default: all in the file]
+    /// How many of the first tokens to decode from [default: all in the file]
     #[arg(long, value_name = "K", value_parser = count)]
     pub tokens: Option<usize>,
-    /// Images that are painted together
+    /// Images that are decoded together
     #[arg(long, value_name = "N", default_value = "16", value_parser = batch)]
     pub batch: usize,
     /// Decode tokens of another model, too
@@ -306,11 +306,11 @@ pub struct Verify {
     pub machine: Machine,
 }
 
-/// How pictures are painted.
+/// How images are decoded.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Painting")]
+#[command(next_help_heading = "Decoding")]
 pub struct Sampling {
-    /// How often the network looks at a picture
+    /// Sampling steps per image
     #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
     pub steps: usize,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a model that learnt a flow euler, heun or sde
@@ -323,43 +323,43 @@ pub struct Sampling {
         value_parser = guidance, allow_negative_numbers = true
     )]
     pub guidance: f64,
-    /// The noise that pictures start from
+    /// The noise that images start from
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
 }
 
 /// [`Split`] as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
+pub enum SplitChoice {
     Train,
     Validation,
     All,
 }
 
-impl From<Part> for Split {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Train => Self::Train,
-            Part::Validation => Self::Validation,
-            Part::All => Self::All,
+impl From<SplitChoice> for Split {
+    fn from(choice: SplitChoice) -> Self {
+        match choice {
+            SplitChoice::Train => Self::Train,
+            SplitChoice::Validation => Self::Validation,
+            SplitChoice::All => Self::All,
         }
     }
 }
 
 /// [`Fit`] as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Shape {
+pub enum FitChoice {
     /// The square in the middle
     Crop,
     /// All of the image, with grey beside it
     Pad,
 }
 
-impl From<Shape> for Fit {
-    fn from(shape: Shape) -> Self {
-        match shape {
-            Shape::Crop => Self::Crop,
-            Shape::Pad => Self::Pad,
+impl From<FitChoice> for Fit {
+    fn from(choice: FitChoice) -> Self {
+        match choice {
+            FitChoice::Crop => Self::Crop,
+            FitChoice::Pad => Self::Pad,
         }
     }
 }

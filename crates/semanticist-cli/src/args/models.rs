@@ -10,7 +10,7 @@ use semanticist::weights::Precision;
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
     /// A model file, a checkpoint as published, a name of `models list` or hf:OWNER/REPOSITORY/FILE
-    /// [default: the model in the box]
+    /// [default: the built-in model]
     #[arg(long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// Side of the square images, in pixels, if other than the model was trained for
@@ -47,7 +47,7 @@ pub enum ModelsCommand {
     Export(ModelsExport),
 }
 
-/// List the models that can be used by name: in the box, in the cache, published
+/// List the models that can be used by name: built in, in the cache, published
 ///
 /// The cache is that of Hugging Face's libraries: HF_HUB_CACHE, or hub/ in HF_HOME, or
 /// ~/.cache/huggingface.
@@ -85,7 +85,7 @@ Examples:
   semanticist models info tokenizer.safetensors --json
   semanticist models info tokenizer.pkl --preset l-256x16 --autoencoder kl16.ckpt")]
 pub struct ModelsInfo {
-    /// A model file, or what else --model takes elsewhere [default: the model in the box]
+    /// A model file, or what else --model takes elsewhere [default: the built-in model]
     #[arg(value_name = "MODEL")]
     pub file: Option<PathBuf>,
     #[command(flatten)]
@@ -128,7 +128,7 @@ Examples:
   semanticist models export --published -o for-pytorch.safetensors
   semanticist models export tokenizer.safetensors --published -o for-pytorch.safetensors")]
 pub struct ModelsExport {
-    /// A model file [default: the model in the box]
+    /// A model file [default: the built-in model]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Under the names of the published checkpoints

@@ -25,7 +25,7 @@ impl ModelChoice {
         Self { model, size: None, no_memory_check: false, published: published.clone() }
     }
 
-    /// The chosen model, or the one in the box, if there is memory for it.
+    /// The chosen model, or the built-in one, if there is memory for it.
     pub fn load(&self, device: &Device) -> Result<TokenizerModel> {
         self.load_for(Work::default(), device)
     }
@@ -38,7 +38,7 @@ impl ModelChoice {
             file.resize(size).map_err(|error| failure::usage(format!("--size {size}: {error}")))?;
             note(&format!(
                 "the model was trained on {trained}×{trained} pixels, not {size}×{size}: its positions are \
-                 interpolated, and its pictures the worse the further the size is from its own"
+                 interpolated, and its images the worse the further the size is from its own"
             ));
         }
         if !self.no_memory_check {
@@ -47,7 +47,7 @@ impl ModelChoice {
         Ok(file.load(device)?)
     }
 
-    /// The chosen model's file, or the one in the box; a published one is fetched if it is not here.
+    /// The chosen model's file, or the built-in one; a published one is fetched if it is not here.
     pub fn open(&self) -> Result<TokenizerFile> {
         let PublishedChoice { config, preset, autoencoder } = &self.published;
         let Some(model) = &self.model else {
@@ -150,7 +150,7 @@ pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
 }
 
 impl Sampling {
-    /// The options, and how often the network is asked under them.
+    /// The options, and how many evaluations of the network that takes under them.
     pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
         let guidance = Guidance::constant(self.guidance);
         let options = DecodeOptions { steps: self.steps, sampler: self.sampler, guidance };
@@ -159,7 +159,7 @@ impl Sampling {
         Ok((options, evaluations))
     }
 
-    /// How many images go through the decoder at once to paint `images`.
+    /// How many images go through the decoder at once to decode `images`.
     pub fn together(&self, images: usize) -> usize {
         if self.guidance == 1.0 { images } else { images.saturating_mul(2) }
     }

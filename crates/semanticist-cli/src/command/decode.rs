@@ -38,7 +38,7 @@ struct Image {
 }
 
 /// What every batch goes through.
-struct Painter<'a> {
+struct TokenDecoder<'a> {
     request: &'a Decode,
     model: &'a TokenizerModel,
     device: &'a Device,
@@ -64,12 +64,20 @@ pub fn run(request: &Decode) -> Result<()> {
     let names = names(&request.input)?;
     output::create_folder(&request.output)?;
     let progress = Progress::of_steps(reader.len() * steps);
-    let mut painter =
-        Painter { request, model: &model, device: &device, info: &info, count, options, names, progress };
-    let painting = Instant::now();
-    let images = painter.run(reader)?;
-    let steps_per_second = (images.len() * steps) as f64 / painting.elapsed().as_secs_f64();
-    drop(painter);
+    let mut decoder = TokenDecoder {
+        request,
+        model: &model,
+        device: &device,
+        info: &info,
+        count,
+        options,
+        names,
+        progress,
+    };
+    let decoding = Instant::now();
+    let images = decoder.run(reader)?;
+    let steps_per_second = (images.len() * steps) as f64 / decoding.elapsed().as_secs_f64();
+    drop(decoder);
     let (folder, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
     if request.json {
         return output::print_json(&Report { folder, tokens: count, images, seconds, steps_per_second });
@@ -82,7 +90,7 @@ pub fn run(request: &Decode) -> Result<()> {
     ))
 }
 
-impl Painter<'_> {
+impl TokenDecoder<'_> {
     fn run(&mut self, mut reader: TokenReader) -> Result<Vec<Image>> {
         let mut images = Vec::new();
         loop {
@@ -99,7 +107,7 @@ impl Painter<'_> {
         let files = self.files(records)?;
         let tokens = self.tokens(records)?;
         let b = records.len();
-        // Every picture starts from the same noise: it depends on its tokens and the seed alone.
+        // Every image starts from the same noise: it depends on its tokens and the seed alone.
         let seed = Seed::new(self.request.sampling.seed).of(Purpose::Latents);
         let mut noise = Noise::per_sample(vec![seed; b]);
         let progress = &self.progress;
@@ -108,12 +116,12 @@ impl Painter<'_> {
             ControlFlow::Continue(())
         };
         let keep = vec![self.count; b];
-        let painted =
+        let decoded =
             self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, &mut observe)?;
         let mut images = Vec::with_capacity(b);
-        for ((picture, record), file) in from_pixels(&painted).iter().zip(records).zip(files) {
+        for ((picture, record), file) in from_pixels(&decoded).iter().zip(records).zip(files) {
             match record.padded {
-                // What was put beside the photo is not part of the picture.
+                // The padding is not part of the image.
                 Some(photo) if photo.0 > 0 && photo.1 > 0 => {
                     save_png(&Fit::Pad.window(photo, picture.width() as usize).of(picture), &file)?
                 }
@@ -153,7 +161,7 @@ impl Painter<'_> {
     }
 }
 
-/// Fails if the model cannot paint the tokens, or did not make them and that is not wanted.
+/// Fails if the model cannot decode the tokens, or did not make them and that is not wanted.
 fn check_model(request: &Decode, info: &TokenFileInfo, model: &TokenizerModel) -> Result<()> {
     let file = request.input.display();
     let config = &model.tokenizer.config;

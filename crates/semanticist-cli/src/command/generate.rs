@@ -1,4 +1,4 @@
-//! `semanticist generate`: classes to tokens to pictures.
+//! `semanticist generate`: classes to tokens to images.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{GeneratorModel, TokenizerModel};
 use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
-use semanticist_eval::generation::{Painting, class_name, powers};
+use semanticist_eval::generation::{ImageDecoding, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Location};
@@ -37,7 +37,7 @@ pub fn run(request: &Generate) -> Result<()> {
     check_tokens(&model, &tokenizer)?;
     let labels = labels(request, &model)?;
     let options = options(request, &model)?;
-    let (sampling, evaluations) = painting(request, &tokenizer)?;
+    let (sampling, evaluations) = decoding(request, &tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
         None => output::check_file(&request.output)?,
@@ -45,16 +45,16 @@ pub fn run(request: &Generate) -> Result<()> {
 
     let seeds: Vec<u64> = (0..labels.len() as u64).map(|i| request.drawing.seed.wrapping_add(i)).collect();
     let tokens = draw(&model, &labels, &seeds, &options)?;
-    let painting = Painting { options: sampling, seeds };
+    let decoding = ImageDecoding { options: sampling, seeds };
     let names: Vec<String> = labels.iter().map(|&label| class_name(&model, label)).collect();
-    let pictures = if request.progressive { powers(options.tokens).len() } else { 1 };
-    let progress = Progress::new(labels.len() * pictures * evaluations, "painting");
-    let step = |pictures| progress.advance(pictures);
+    let images = if request.progressive { powers(options.tokens).len() } else { 1 };
+    let progress = Progress::new(labels.len() * images * evaluations, "decoding");
+    let step = |images| progress.advance(images);
     let rows = if request.progressive {
-        painting.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
+        decoding.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
     } else {
-        let pictures = painting.paint(&tokenizer.tokenizer, &tokens, options.tokens, step)?;
-        pictures.into_iter().zip(&names).map(|(picture, name)| vec![Cell::captioned(picture, name)]).collect()
+        let images = decoding.decode(&tokenizer.tokenizer, &tokens, options.tokens, step)?;
+        images.into_iter().zip(&names).map(|(picture, name)| vec![Cell::captioned(picture, name)]).collect()
     };
     drop(progress);
     write(request, rows)
@@ -64,7 +64,7 @@ fn builtin_generator(builtin: Builtin, device: &Device) -> Result<GeneratorModel
     Ok(ModelFile::from_bytes("the built-in generator", builtin.bytes)?.into_generator()?.load(device)?)
 }
 
-/// The chosen generator, or the one in the box.
+/// The chosen generator, or the built-in one.
 fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
     let named = request.generator_preset.as_deref();
     let (path, preset) = match request.generator.as_deref().map(Location::of).transpose()? {
@@ -89,7 +89,7 @@ fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Result<()
     let (drawn, config) = (&model.generator.config, &tokenizer.tokenizer.config);
     if drawn.token_dim != config.token_dim || drawn.tokens > config.tokens {
         return Err(failure::usage(format!(
-            "the generator draws {} tokens of {} numbers, the tokenizer paints {} of {}; give the tokenizer \
+            "the generator draws {} tokens of {} numbers, the tokenizer decodes {} of {}; give the tokenizer \
              that it was trained on with --model",
             drawn.tokens, drawn.token_dim, config.tokens, config.token_dim
         )));
@@ -97,7 +97,7 @@ fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Result<()
     let hash = tokenizer.hash()?;
     if model.tokenizer.as_ref().is_some_and(|expected| expected != hash) {
         note(
-            "the generator was trained on the tokens of another tokenizer of this shape; pictures will make \
+            "the generator was trained on the tokens of another tokenizer of this shape; images will make \
              little sense (--model chooses the tokenizer)",
         );
     }
@@ -134,13 +134,13 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
     Ok(options)
 }
 
-/// How the tokens are painted, and how often the decoder looks at a picture.
-fn painting(request: &Generate, tokenizer: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
-    let painting = &request.painting;
+/// How the tokens are decoded, and how often the decoder looks at an image.
+fn decoding(request: &Generate, tokenizer: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
+    let decoding = &request.decoding;
     let options = DecodeOptions {
-        steps: painting.paint_steps,
-        sampler: painting.paint_sampler,
-        guidance: Guidance::constant(painting.paint_guidance),
+        steps: decoding.decode_steps,
+        sampler: decoding.decode_sampler,
+        guidance: Guidance::constant(decoding.decode_guidance),
     };
     let process = Process::new(&tokenizer.tokenizer.config.diffusion)?;
     let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
@@ -168,7 +168,7 @@ fn draw(
     Ok(Tokens(Tensor::cat(parts, 0)))
 }
 
-/// One sheet, or a file per picture or strip.
+/// One sheet, or a file per image or strip.
 fn write(request: &Generate, rows: Vec<Vec<Cell>>) -> Result<()> {
     let Some(folder) = &request.out_dir else {
         let rows = if request.progressive { rows } else { vec![rows.concat()] };
@@ -183,7 +183,7 @@ fn write(request: &Generate, rows: Vec<Vec<Cell>>) -> Result<()> {
         save_png(&picture, &path)?;
         taken.push(path);
     }
-    output::print(&format!("done: {count} pictures in {}", folder.display()))
+    output::print(&format!("done: {count} images in {}", folder.display()))
 }
 
 /// A file name after the class, and what belongs into the file.

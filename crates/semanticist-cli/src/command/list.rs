@@ -28,7 +28,8 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Place {
-    Box,
+    #[serde(rename = "box")]
+    Builtin,
     Cache,
     Hub,
 }
@@ -38,19 +39,19 @@ pub fn run(request: &ModelsList) -> Result<()> {
     let known = KNOWN.iter().map(|known| published(&hub, known)).collect::<Result<Vec<_>>>()?;
     let others = hub.cache().files().into_iter().filter_map(|cached| own(&cached));
     let entries: Vec<Entry> =
-        [in_the_box()?, generator_in_the_box()].into_iter().chain(known).chain(others).collect();
+        [builtin_entry()?, builtin_generator_entry()].into_iter().chain(known).chain(others).collect();
     if request.json {
         return output::print_json(&entries);
     }
     output::print(&table(&entries, hub.cache().folder()))
 }
 
-fn in_the_box() -> Result<Entry> {
+fn builtin_entry() -> Result<Entry> {
     let about = about(builtin_tokenizer()?.config());
     Ok(Entry {
         name: builtin::TOKENIZER.name.into(),
         kind: "tokenizer",
-        place: Place::Box,
+        place: Place::Builtin,
         bytes: Some(builtin::TOKENIZER.bytes.len() as u64),
         licence: "research only",
         about,
@@ -58,11 +59,11 @@ fn in_the_box() -> Result<Entry> {
     })
 }
 
-fn generator_in_the_box() -> Entry {
+fn builtin_generator_entry() -> Entry {
     Entry {
         name: builtin::GENERATOR.name.into(),
         kind: "generator",
-        place: Place::Box,
+        place: Place::Builtin,
         bytes: Some(builtin::GENERATOR.bytes.len() as u64),
         licence: "research only",
         about: "32 tokens of 100 classes, what `generate` uses by default".into(),
@@ -135,10 +136,10 @@ fn about(config: &TokenizerConfig) -> String {
 
 fn table(entries: &[Entry], cache: &Path) -> String {
     let names = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
-    let mut text = format!("{:<names$}  kind         where  size       licence        what\n", "name");
+    let mut text = format!("{:<names$}  kind         where     size       licence        what\n", "name");
     for Entry { name, kind, place, bytes, licence, about, .. } in entries {
         let place = match place {
-            Place::Box => "box",
+            Place::Builtin => "built in",
             Place::Cache => "cache",
             Place::Hub => "hub",
         };
@@ -147,7 +148,7 @@ fn table(entries: &[Entry], cache: &Path) -> String {
             Some(bytes) => format!("{:.0} MB", *bytes as f64 / 1e6),
             None => "unknown".into(),
         };
-        text += &format!("{name:<names$}  {kind:<11}  {place:<5}  {size:<9}  {licence:<13}  {about}\n");
+        text += &format!("{name:<names$}  {kind:<11}  {place:<8}  {size:<9}  {licence:<13}  {about}\n");
     }
     text += &format!(
         "\nThe cache is {}. What is on the hub is fetched when it is first used, or by\n`semanticist models \

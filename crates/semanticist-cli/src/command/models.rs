@@ -171,7 +171,7 @@ fn text(info: &Info) -> Result<String> {
     writeln!(text, "memory       {} for the weights", gibibytes(weights))?;
     writeln!(text, "  to encode  {} per image of a batch", gibibytes(encode))?;
     let fixed = if autoencoder > 0 { format!(", and {}", gibibytes(autoencoder)) } else { String::new() };
-    writeln!(text, "  to paint   {} per image of a batch, twice with guidance{fixed}", gibibytes(decode))?;
+    writeln!(text, "  to decode  {} per image of a batch, twice with guidance{fixed}", gibibytes(decode))?;
     if let Some(available) = info.available {
         writeln!(text, "  free       {}", gibibytes(available))?;
     }

@@ -21,7 +21,7 @@ use crate::args::Reconstruct;
 use crate::progress::Progress;
 use crate::{failure, output};
 
-/// Pictures of an image that go through the network together.
+/// Reconstructions of an image that go through the network together.
 const TOGETHER: usize = 8;
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ struct Report {
 struct ImageReport {
     path: String,
     sheet: String,
-    /// To paint all its pictures.
+    /// To decode from all counts.
     seconds: f64,
     rows: Vec<Row>,
 }
@@ -50,13 +50,13 @@ struct Job {
     path: String,
     /// The square that the model looks at.
     image: RgbImage,
-    /// Which part of it shows the photo.
+    /// Which part of it is not padding.
     window: Window,
     sheet: PathBuf,
 }
 
-/// What every image is painted with.
-struct Painter<'a> {
+/// What every image is reconstructed with.
+struct Reconstruction<'a> {
     model: &'a TokenizerModel,
     device: &'a Device,
     counts: Vec<usize>,
@@ -81,7 +81,7 @@ pub fn run(request: &Reconstruct) -> Result<()> {
         (fit(image, size, how), how.window(image.dimensions(), size))
     })?;
     let progress = Progress::of_steps(jobs.len() * counts.len() * steps);
-    let painter = Painter {
+    let reconstruction = Reconstruction {
         model: &model,
         device: &device,
         counts,
@@ -89,16 +89,16 @@ pub fn run(request: &Reconstruct) -> Result<()> {
         seed: Seed::new(request.sampling.seed).of(Purpose::Latents),
         progress,
     };
-    let images = jobs.into_iter().map(|job| painter.paint(job)).collect::<Result<Vec<_>>>()?;
-    drop(painter);
+    let images = jobs.into_iter().map(|job| reconstruction.of(job)).collect::<Result<Vec<_>>>()?;
+    drop(reconstruction);
     if request.json {
         return output::print_json(&Report { images });
     }
     output::print(&images.iter().map(table).collect::<Vec<_>>().join("\n"))
 }
 
-impl Painter<'_> {
-    fn paint(&self, job: Job) -> Result<ImageReport> {
+impl Reconstruction<'_> {
+    fn of(&self, job: Job) -> Result<ImageReport> {
         let tokenizer = &self.model.tokenizer;
         let original = to_pixels(std::slice::from_ref(&job.image), self.device);
         let most = self.counts.iter().max().map_or(1, |&most| most.max(1));
@@ -115,13 +115,13 @@ impl Painter<'_> {
                 self.progress.advance(counts.len());
                 ControlFlow::Continue(())
             };
-            let painted =
+            let decoded =
                 tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, &mut observe)?;
-            let painted = visible(&painted, job.window);
+            let decoded = visible(&decoded, job.window);
             let originals = Pixels(shown.0.clone().repeat_dim(0, counts.len()));
-            let qualities = quality::compare(&originals, &painted);
-            for ((&tokens, quality), picture) in counts.iter().zip(qualities).zip(from_pixels(&painted)) {
-                cells.push(Cell::painted(picture, tokens).with_detail(format!("{:.2} dB", quality.psnr)));
+            let qualities = quality::compare(&originals, &decoded);
+            for ((&tokens, quality), picture) in counts.iter().zip(qualities).zip(from_pixels(&decoded)) {
+                cells.push(Cell::decoded(picture, tokens).with_detail(format!("{:.2} dB", quality.psnr)));
                 rows.push(Row { tokens, quality });
             }
         }
@@ -131,10 +131,10 @@ impl Painter<'_> {
     }
 }
 
-/// The part of each picture that shows something of the photo, not what was put beside it.
-fn visible(pictures: &Pixels, window: Window) -> Pixels {
+/// The part of each image that is not padding.
+fn visible(images: &Pixels, window: Window) -> Pixels {
     let Window { x, y, width, height } = window;
-    Pixels(pictures.0.clone().narrow(2, y, height).narrow(3, x, width))
+    Pixels(images.0.clone().narrow(2, y, height).narrow(3, x, width))
 }
 
 fn check_distinct(counts: &[usize]) -> Result<()> {
@@ -189,7 +189,7 @@ fn check_png(path: &Path) -> Result<()> {
     Err(failure::usage(format!("-o {path}: sheets are PNG files; {advice}")))
 }
 
-/// Opens every image before the first is painted, and names all that cannot be opened.
+/// Opens every image before the first is decoded, and names all that cannot be opened.
 fn jobs(
     paths: &[PathBuf],
     sheets: Vec<PathBuf>,
@@ -219,7 +219,7 @@ fn jobs(
 }
 
 fn table(image: &ImageReport) -> String {
-    let mut text = format!("{} -> {}, painted in {:.2} s\n", image.path, image.sheet, image.seconds);
+    let mut text = format!("{} -> {}, decoded in {:.2} s\n", image.path, image.sheet, image.seconds);
     text.push_str("tokens   PSNR dB    SSIM\n");
     for Row { tokens, quality } in &image.rows {
         let ssim = quality.ssim.map_or("-".into(), |ssim| format!("{ssim:.4}"));

@@ -69,7 +69,7 @@ pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     run(&request.place, config.clone(), objective, fresh, &device)
 }
 
-/// Trains a generator; whoever made its tokens paints its samples.
+/// Trains a generator; whoever made its tokens decodes its samples.
 pub fn generator(request: &TrainGenerator) -> Result<()> {
     let config = RunConfig::<GeneratorRun>::read(&request.config, &request.settings)?;
     let device = request.machine.start()?;
@@ -86,7 +86,7 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     let made_them = model.hash()? == training.info().model_hash;
     let tokenizer = made_them.then_some(model.tokenizer);
     if tokenizer.is_none() {
-        note("these tokens are of another tokenizer; give that one with --model to have samples painted");
+        note("these tokens are of another tokenizer; give that one with --model to have samples decoded");
     }
     let caches = [training.clone(), validation];
     let objective = GeneratorObjective::new(&config, caches, tokenizer)?;

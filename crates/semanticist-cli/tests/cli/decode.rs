@@ -87,8 +87,8 @@ fn no_name_leaves_the_folder_or_replaces_another() {
     let before = folder.names().len();
     let json = folder.run(&format!("decode t.safetensors -o deep/out {PAINT} --json")).json();
     assert_eq!(json["images"].as_array().unwrap().len(), paths.len());
-    let painted = folder.names().iter().filter(|name| name.starts_with("deep/out/")).count();
-    assert_eq!((painted, folder.names().len()), (paths.len(), before + paths.len()), "{:?}", folder.names());
+    let decoded = folder.names().iter().filter(|name| name.starts_with("deep/out/")).count();
+    assert_eq!((decoded, folder.names().len()), (paths.len(), before + paths.len()), "{:?}", folder.names());
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn tokens_of_another_model_are_refused() {
     let decode = "decode t.parquet -o out --steps 2 --model other.safetensors";
     folder.fails(decode, 1, "decode them all the same with --force");
     folder.run(&format!("{decode} --force")).ok();
-    // The one in the box has tokens of another width, which no force can decode.
+    // The built-in one has tokens of another width, which no force can decode.
     folder.fails("decode t.parquet -o out --force", 1, "t.parquet: holds 4 tokens of 4 numbers");
 }
 

@@ -14,7 +14,7 @@ const CONFIG: &str = r#"{
 }"#;
 
 const GENERATE: &str = "generate --generator generator.safetensors --model model.safetensors --steps 3 \
-                        --paint-steps 2";
+                        --decode-steps 2";
 
 /// A folder with a tokenizer and a generator of its tokens, of random weights.
 fn folder() -> Folder {
@@ -101,14 +101,14 @@ fn what_cannot_be_drawn_is_said() {
         ("--class 1 --temperature -1", 2, "temperature -1"),
         ("--class 1 --sampler rk4", 2, "\"heun\""),
         ("--class 1 --sampler ddim", 2, "\"ddim\" is one of Gaussian diffusion"),
-        ("--class 1 --paint-sampler heun", 2, "\"heun\" is one of flows"),
+        ("--class 1 --decode-sampler heun", 2, "\"heun\" is one of flows"),
         ("--class 1 -o missing/x.png", 1, "create it first"),
         ("--class 1 --out-dir model.safetensors", 1, "is a file"),
     ] {
         folder.fails(&format!("{GENERATE} {arguments}"), code, part);
     }
     let of = |file: &str| format!("generate --model model.safetensors --generator {file}");
-    folder.fails(&of("wide.safetensors"), 2, "the tokenizer paints 4 of 4");
+    folder.fails(&of("wide.safetensors"), 2, "the tokenizer decodes 4 of 4");
     folder.fails(&of("model.safetensors"), 1, "holds one tokenizer, expected one generator");
     folder.fails(&of("nothing.safetensors"), 1, "nothing.safetensors");
     folder.fails(
@@ -142,6 +142,7 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
         assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
     }
     let generate = "generate --generator run/model.safetensors --model model.safetensors --steps 2";
+    // The spelling of earlier versions.
     folder.run(&format!("{generate} --paint-steps 2 --class dog -n 1")).ok();
     folder.fails(&format!("{generate} --class dgo"), 2, "\"dog\"");
 }

@@ -54,7 +54,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Every parameter is drawn: an initialised decoder would paint the same whatever the tokens.
+    /// Every parameter is drawn: an initialised decoder would decode the same whatever the tokens.
     fn model(&self, name: &str, seed: u64) {
         let (device, mut noise) = (Device::flex(), Noise::seeded(seed));
         let config: TokenizerConfig = serde_json::from_str(CONFIG).unwrap();
@@ -79,7 +79,7 @@ impl Folder {
         save_png(&picture, &self.path(name)).unwrap();
     }
 
-    /// Different photos.
+    /// Different images.
     fn photos(&self, names: &[&str]) {
         names.iter().zip(1..).for_each(|(name, seed)| self.photo(name, seed * 40));
     }
@@ -167,13 +167,13 @@ fn truncated_jpeg() -> Vec<u8> {
     bytes
 }
 
-/// Whether two pictures differ by rounding at most.
+/// Whether two images differ by rounding at most.
 fn near(a: &Path, b: &Path) -> bool {
     let [a, b] = [a, b].map(|path| semanticist::image::open(path).unwrap());
     a.dimensions() == b.dimensions() && a.iter().zip(b.iter()).all(|(a, b)| a.abs_diff(*b) <= 1)
 }
 
-/// How wide and high a picture is.
+/// How wide and high an image is.
 fn size(path: &Path) -> (u32, u32) {
     semanticist::image::open(path).unwrap().dimensions()
 }

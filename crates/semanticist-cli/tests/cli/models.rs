@@ -28,7 +28,7 @@ fn what_a_model_takes_of_memory_is_told() {
     assert_eq!(bytes("weights"), json["parameters"]["total"].as_u64().unwrap() * 4);
     assert!(bytes("encode") > 0 && bytes("decode") > 0 && bytes("autoencoder") == 0);
     let text = folder.run("models info model.safetensors").ok().stdout;
-    for part in ["for the weights", "to encode", "to paint", "per image of a batch"] {
+    for part in ["for the weights", "to encode", "to decode", "per image of a batch"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
 }

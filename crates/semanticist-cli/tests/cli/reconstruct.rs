@@ -12,7 +12,7 @@ fn a_photo_gives_a_sheet_and_a_table() {
     folder.photo("photos/cat.png", 3);
     let run = folder.run(&format!("{PAINT} photos/cat.png")).ok();
     let words: Vec<Vec<&str>> = run.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[0][..5], ["photos/cat.png", "->", "cat.tokens.png,", "painted", "in"]);
+    assert_eq!(words[0][..5], ["photos/cat.png", "->", "cat.tokens.png,", "decoded", "in"]);
     assert_eq!(words[1], ["tokens", "PSNR", "dB", "SSIM"]);
     assert_eq!(words[2..].iter().map(|line| line[0]).collect::<Vec<_>>(), ["1", "2", "4"]);
     assert_eq!(run.stderr, "", "there is no bar without a terminal");

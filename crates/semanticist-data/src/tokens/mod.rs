@@ -88,7 +88,7 @@ pub struct TokenRecord {
     pub label: Option<i64>,
     /// Its tokens, one after the other: K × D numbers.
     pub tokens: Vec<f32>,
-    /// Width and height of the photo in pixels, if the tokens are of all of it with padding beside
+    /// Width and height of the image in pixels, if the tokens are of all of it with padding beside
     /// ([`semanticist::image::Fit::Pad`]).
     pub padded: Option<(u32, u32)>,
 }

@@ -1,5 +1,5 @@
 //! Token files as Parquet: columns `path`, `label`, `tokens`, a list of K × D floats, and `width` and
-//! `height` of photos that were padded.
+//! `height` of images that were padded.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -26,7 +26,7 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What a row group holds, in bytes of tokens: it is kept in memory until it is complete.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
-/// The columns of a padded photo's size; files of earlier versions do not have them.
+/// The columns of a padded image's size; files of earlier versions do not have them.
 const SIZE: [&str; 2] = ["width", "height"];
 
 fn schema(info: &TokenFileInfo) -> SchemaRef {

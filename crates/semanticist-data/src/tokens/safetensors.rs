@@ -14,7 +14,7 @@ use super::{TokenFileInfo, TokenRecord};
 const TENSOR: &str = "tokens";
 const PATHS: &str = "paths";
 const LABELS: &str = "labels";
-/// Sizes of padded photos; files of earlier versions, and of cropped photos only, do not have them.
+/// Sizes of padded images; files of earlier versions, and of cropped images only, do not have them.
 const PADDED: &str = "padded";
 
 /// The header comes first in the file but is known last, so the tokens wait in a file of their own.

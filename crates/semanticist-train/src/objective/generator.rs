@@ -150,13 +150,13 @@ pub fn untrained(
 pub struct GeneratorObjective {
     training: Arc<TokenCache>,
     validation: Arc<TokenCache>,
-    /// Paints the samples.
+    /// Decodes the samples.
     tokenizer: Option<Tokenizer>,
     config: RunConfig<GeneratorRun>,
 }
 
 impl GeneratorObjective {
-    /// Trains and validates on caches; with the tokenizer that made them, samples are painted.
+    /// Trains and validates on caches; with the tokenizer that made them, samples are decoded.
     ///
     /// # Errors
     /// If a cache has too few or other tokens, images without label, or other classes.
@@ -213,9 +213,9 @@ impl GeneratorObjective {
         let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let drawn = model.generator.generate(&labels, &options, 0)?;
-        let painting = generation::Painting { options: DecodeOptions::default(), seeds };
+        let decoding = generation::ImageDecoding { options: DecodeOptions::default(), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
-        let rows = painting.progressive(tokenizer, &drawn, &names, |_| ())?;
+        let rows = decoding.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)
     }
 }

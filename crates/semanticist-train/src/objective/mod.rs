@@ -69,10 +69,10 @@ pub trait Objective {
     /// per example: so a batch in parts has the same loss as in one.
     fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
 
-    /// Measures the averaged weights; what they paint, if anything, goes to the file `sheet`.
+    /// Measures the averaged weights; what they decode, if anything, goes to the file `sheet`.
     ///
     /// # Errors
-    /// If they cannot be painted or written.
+    /// If they cannot be decoded or written.
     fn validate(&self, average: &Self::Model, sheet: &Path) -> Result<Validation>;
 
     /// Writes the file that users get, with how it came to be.

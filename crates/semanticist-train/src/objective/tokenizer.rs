@@ -1,4 +1,4 @@
-//! The training of a tokenizer: the diffusion loss of images painted from some of their tokens.
+//! The training of a tokenizer: the diffusion loss of images decoded from some of their tokens.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -150,7 +150,7 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &De
     }))
 }
 
-/// Photos of 500×375 pixels as JPEG files, decoded, cropped and reduced as for training.
+/// Images of 500×375 pixels as JPEG files, decoded, cropped and reduced as for training.
 pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Measured> {
     const PHOTOS: usize = 64;
     let folder = Scratch::new()?;
@@ -178,7 +178,7 @@ pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Me
     outcome.map(|()| Measured { seconds, ..Measured::default() })
 }
 
-/// A picture with as much detail as a photo: waves of many lengths under a little noise.
+/// An image with as much detail as a photograph: waves of many lengths under a little noise.
 fn save_photo(path: &Path, seed: u64) -> Result<()> {
     let mut noise = Seed::new(1).at(seed).noise();
     let waves = noise.uniform(24);

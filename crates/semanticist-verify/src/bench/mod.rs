@@ -27,7 +27,7 @@ pub enum Job {
     Train,
     /// Reading a model file of this size.
     Load,
-    /// Decoding and cropping photos for training.
+    /// Decoding and cropping images for training.
     Data,
     /// One token of the generator's head, with guidance, in 250 steps.
     Head,

@@ -13,7 +13,7 @@ use semanticist_train::objective::generator::GeneratorRun;
 use semanticist_train::objective::tokenizer::TokenizerRun;
 
 /// The size of encoder and decoder: ViT-S, -B, -L (Dosovitskiy et al., 2021) and DiT-S to -XL
-/// (Peebles and Xie, 2023) on 256×256 pixels, or the model in the box.
+/// (Peebles and Xie, 2023) on 256×256 pixels, or the built-in model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -45,7 +45,7 @@ impl Preset {
                     include_str!("../../../../configs/tokenizer-tiny.toml"),
                     &[],
                 );
-                return run.expect("the configuration in the box is right, as its test shows").model;
+                return run.expect("the configuration in configs is right, as its test shows").model;
             }
             Self::S => presets::S,
             Self::B => presets::B,
@@ -72,7 +72,7 @@ impl Preset {
                     include_str!("../../../../configs/generator-tiny.toml"),
                     &[],
                 );
-                return run.expect("the configuration in the box is right, as its test shows").model;
+                return run.expect("the configuration in configs is right, as its test shows").model;
             }
             Self::S | Self::B => "gpt-b",
             Self::L => "gpt-l",

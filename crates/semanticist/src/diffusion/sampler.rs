@@ -1,4 +1,4 @@
-//! Which way leads from noise to data, by name, and how often it asks the network.
+//! Which way leads from noise to data, by name, and how often it evaluates the network.
 
 use std::{fmt, str::FromStr};
 
@@ -100,7 +100,7 @@ pub struct DecodeOptions {
 }
 
 impl Default for DecodeOptions {
-    /// What the library, the commands and the samples of training paint with unless something else is asked
+    /// What the library, the commands and the samples of training decode with unless something else is asked
     /// for: as models/README.md measures it.
     fn default() -> Self {
         Self { steps: 25, sampler: None, guidance: Guidance::constant(1.5) }

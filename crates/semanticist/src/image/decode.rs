@@ -74,7 +74,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
     check_size(decoder.dimensions(), decoder.total_bytes())?;
-    // A photo with unreadable metadata is still a photo.
+    // An image with unreadable metadata is still an image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     image.apply_orientation(orientation);
@@ -137,7 +137,7 @@ fn has_jpeg_end(bytes: &[u8]) -> bool {
     false
 }
 
-/// Lays a picture with transparency over white, at its own depth, and then reduces to 8 bits.
+/// Lays an image with transparency over white, at its own depth, and then reduces to 8 bits.
 fn over_white(image: DynamicImage) -> RgbImage {
     match image {
         DynamicImage::ImageLumaA8(_) | DynamicImage::ImageRgba8(_) => {

@@ -1,11 +1,11 @@
-//! How a photo of any shape becomes the square that a model looks at.
+//! How an image of any shape becomes the square that a model looks at.
 
 use ::image::imageops::{crop_imm, replace};
 use ::image::{Rgb, RgbImage};
 
 use super::{Filter, Window, center_crop, resize};
 
-/// What is done with a photo that is not square. It is never squeezed.
+/// What is done with an image that is not square. It is never squeezed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Fit {
     /// The square in the middle; what lies beside it is lost.
@@ -19,10 +19,10 @@ pub enum Fit {
 const PADDING: Rgb<u8> = Rgb([128; 3]);
 
 impl Fit {
-    /// Which part of a square of side `size` shows something of a photo of this width and height.
+    /// Which part of a square of side `size` is not padding, of an image of this width and height.
     ///
     /// # Panics
-    /// If a side of the photo or the square is 0.
+    /// If a side of the image or the square is 0.
     pub fn window(self, (width, height): (u32, u32), size: usize) -> Window {
         assert!(width > 0 && height > 0 && size > 0, "an image side is 0");
         let scale = size as f64 / f64::from(width.max(height));
@@ -35,7 +35,7 @@ impl Fit {
     }
 }
 
-/// The square of side `size` for a photo: the evaluation crop, or the photo as large as it fits.
+/// The square of side `size` for an image: the evaluation crop, or the image as large as it fits.
 ///
 /// # Panics
 /// If `size` or a side of the image is 0.

@@ -1,4 +1,4 @@
-//! Photos in and out: decoding, Pillow-exact resizing, the evaluation crop, and 8-bit RGB to and
+//! Images in and out: decoding, Pillow-exact resizing, the evaluation crop, and 8-bit RGB to and
 //! from [`Pixels`].
 //!
 //! # What a file shows
@@ -6,19 +6,19 @@
 //! The published evaluation reads files with torchvision's `ImageFolder`, that is Pillow's
 //! `Image.open(file).convert("RGB")`, before the crop. [`open`] gives the same bytes for PNG, whether
 //! grey, in colour, with a palette or of one bit, and for JPEG the same to within the rounding of two
-//! decoders. On whole photos at quality 75, out of 255 levels, that was at most 1 in grey (0.006 on
+//! decoders. On whole images at quality 75, out of 255 levels, that was at most 1 in grey (0.006 on
 //! average), 3 in colour (0.01), and 5 where the colours are stored at half the size (0.2). CMYK is
 //! inverted with Adobe's marker and without, as Pillow does; neither applies a colour profile.
 //! `tests/formats.rs` holds recorded files and the limit of each.
 //!
 //! Three things are different on purpose, because a model should see what its user sees:
 //!
-//! - The **EXIF orientation** is applied; the published loader leaves photos lying. A set of photos in
+//! - The **EXIF orientation** is applied; the published loader leaves images lying. A set of images in
 //!   which some are turned therefore does not give exactly the published measures.
 //! - **Transparency** is laid over white. Pillow throws the opacity away and so shows what the program
 //!   that wrote the file happened to leave under transparent pixels, often black.
 //! - **16 bits** are rounded to the nearest of 256 levels. Pillow cuts off the lower byte of colours, at
-//!   most one level darker, and makes white of all grey above level 255 of 65535, which is a lost picture.
+//!   most one level darker, and makes white of all grey above level 255 of 65535, which is a lost image.
 
 mod decode;
 mod fit;

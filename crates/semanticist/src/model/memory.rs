@@ -25,7 +25,7 @@ const AUTOENCODER_COPIES: u64 = 8;
 /// Pixels that the KL autoencoder computes at once: four images of 256×256.
 const KL_PIXELS: u64 = 4 * 256 * 256;
 
-/// Code, the model in the box, threads and photos that are being read.
+/// Code, the built-in model, threads and images that are being read.
 const PROGRAM: u64 = 96 << 20;
 
 /// Bytes of memory; estimates, except for the weights.
@@ -37,9 +37,9 @@ pub struct Memory {
     pub loading: u64,
     /// What encoding takes per image.
     pub encode: u64,
-    /// What painting takes per image, without guidance.
+    /// What decoding takes per image, without guidance.
     pub decode: u64,
-    /// What the autoencoder takes at the end of painting, however many images there are.
+    /// What the autoencoder takes at the end of decoding, however many images there are.
     pub autoencoder: u64,
 }
 

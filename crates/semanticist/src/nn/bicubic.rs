@@ -1,7 +1,7 @@
 //! A square grid of vectors on a grid of another side, as a product with constant matrices: gradients
 //! pass through it.
 //!
-//! Not for photos, whose resampling is Pillow's (`image`): antialiased, with another cubic.
+//! Not for images, whose resampling is Pillow's (`image`): antialiased, with another cubic.
 
 use burn::tensor::{Device, Tensor, TensorData};
 

@@ -23,7 +23,7 @@ pub enum Precision {
     /// Exactly as the model has them.
     F32,
     /// In half the space. What 16 bits cannot hold stays in 32, and so does the autoencoder, whose
-    /// errors would be seen in every picture.
+    /// errors would be seen in every image.
     F16,
 }
 

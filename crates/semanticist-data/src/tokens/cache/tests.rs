@@ -28,7 +28,7 @@ fn picture(seed: u32) -> RgbImage {
 }
 
 impl Bench {
-    /// Five pictures of the classes a, b, a, b, a.
+    /// Five images of the classes a, b, a, b, a.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for seed in 0..5 {
@@ -76,7 +76,7 @@ fn tokens_come_back_by_image_and_view_as_the_encoder_gave_them() {
     assert_eq!((cache.len(), cache.views(4)), (5, 2));
     assert_eq!(cache.classes().unwrap(), ["a", "b"]);
     assert_eq!((0..5).map(|i| cache.label(i).unwrap()).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
-    // The fourth image is the first of class b, picture 1.
+    // The fourth image is the first of class b, image 1.
     let view = image::imageops::flip_horizontal(&picture(1));
     let tokens = bench.tokenizer.encode(&to_pixels(&[view], &bench.device), 2).unwrap();
     let expected = tokens.0.into_data().try_to_vec::<f32>().unwrap();

@@ -1,4 +1,4 @@
-//! The critic of an autoencoder's pictures: which patches look like photos?
+//! The discriminator of an autoencoder's reconstructions: which patches look real?
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
@@ -55,7 +55,7 @@ impl Discriminator {
         }
     }
 
-    /// How much each patch looks like a photo; above 0 it is taken for one.
+    /// How real each patch looks; above 0 it is taken for real.
     ///
     /// # Shapes
     /// `[B, 3, H, W]` in `[0, 1]` → `[B, H / 2^layers, W / 2^layers, 1]`
@@ -69,9 +69,9 @@ impl Discriminator {
     }
 }
 
-/// The hinge loss of a discriminator: what it says of photos should be above 1, of pictures below -1.
-pub fn hinge(photos: Tensor<4>, pictures: Tensor<4>) -> Tensor<1> {
-    ((-photos + 1.0).clamp_min(0.0).mean() + (pictures + 1.0).clamp_min(0.0).mean()) * 0.5
+/// The hinge loss of a discriminator: what it says of originals should be above 1, of reconstructions below -1.
+pub fn hinge(originals: Tensor<4>, reconstructions: Tensor<4>) -> Tensor<1> {
+    ((-originals + 1.0).clamp_min(0.0).mean() + (reconstructions + 1.0).clamp_min(0.0).mean()) * 0.5
 }
 
 #[cfg(test)]
@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn the_hinge_is_zero_once_both_sides_are_clear() {
         let of = |value: f64| Tensor::<4>::ones([1, 2, 2, 1], &Device::flex()) * value;
-        let loss = |photos, pictures| hinge(of(photos), of(pictures)).into_scalar::<f32>();
+        let loss =
+            |originals, reconstructions| hinge(of(originals), of(reconstructions)).into_scalar::<f32>();
         assert_eq!(loss(1.5, -1.0), 0.0);
         assert_eq!(loss(0.0, 0.0), 1.0);
         assert_eq!(loss(-1.0, 1.0), 2.0);

@@ -1,4 +1,4 @@
-//! The training of a KL autoencoder: pictures close to their photos from latents close to normal ones
+//! The training of a KL autoencoder: reconstructions close to their images from latents close to normal ones
 //! (Rombach et al., 2022, appendix G; `ldm/modules/losses/contperceptual.py` of CompVis/latent-diffusion).
 
 mod discriminator;
@@ -39,7 +39,7 @@ pub struct AutoencoderModel {
     pub image_size: usize,
     /// The autoencoder; its scale is estimated at the end, and before on the validation images.
     pub autoencoder: AutoencoderConfig,
-    /// Someone who judges its pictures, if anyone.
+    /// Someone who judges its reconstructions, if anyone.
     #[serde(default)]
     pub discriminator: Option<DiscriminatorConfig>,
 }
@@ -56,7 +56,7 @@ impl AutoencoderModel {
     }
 }
 
-/// How far a picture is from its photo, pixel by pixel.
+/// How far a reconstruction is from its image, pixel by pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Distance {
@@ -324,13 +324,13 @@ impl Objective for AutoencoderObjective {
     fn loss(&self, model: &LearningAutoencoder, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
         let AutoencoderLoss { distance, kl_weight, perceptual, .. } = &self.config.objective;
         let AutoencoderNetworks { autoencoder, discriminator } = &model.networks;
-        let photos = Pixels(Tensor::from_inner(to_pixels(images, &self.device).0));
-        let values = photos.0.dims()[1..].iter().product::<usize>() as f64;
-        let posterior = autoencoder.posterior(&photos);
-        let pictures = autoencoder.decode(&autoencoder.scaled(posterior.sample(noise))).0;
+        let originals = Pixels(Tensor::from_inner(to_pixels(images, &self.device).0));
+        let values = originals.0.dims()[1..].iter().product::<usize>() as f64;
+        let posterior = autoencoder.posterior(&originals);
+        let reconstructions = autoencoder.decode(&autoencoder.scaled(posterior.sample(noise))).0;
 
         // Pixels in [-1, 1] have twice the difference of those in [0, 1].
-        let difference = (pictures.clone() - photos.0.clone()) * 2.0;
+        let difference = (reconstructions.clone() - originals.0.clone()) * 2.0;
         let pixels = match distance {
             Distance::L1 => difference.abs().mean(),
             Distance::L2 => difference.square().mean(),
@@ -340,18 +340,19 @@ impl Objective for AutoencoderObjective {
         let mut parts = vec![("pixels", number(&pixels)), ("divergence", number(&divergence))];
         let mut total = pixels + divergence * (kl_weight / values);
         if let (Some(measure), Some(config)) = (&self.perceptual, perceptual) {
-            let seen = measure.distances(photos.0.clone(), pictures.clone()).mean();
+            let seen = measure.distances(originals.0.clone(), reconstructions.clone()).mean();
             parts.push(("perceptual", number(&seen)));
             total = total + seen * config.weight;
         }
         let critic = discriminator.as_ref().zip(model.config.discriminator);
         if let Some((critic, config)) = critic.filter(|(_, config)| step > config.from_step) {
-            // The autoencoder learns from a critic that stands still, the critic from finished pictures;
+            // The autoencoder learns from a critic that stands still, the critic from finished reconstructions;
             // so one backward pass gives each its own gradients. The critic goes first, because a frozen
             // copy of parameters that are not drawn yet would freeze the original with it.
-            let of_photos = critic.forward(photos.0);
-            let critic_loss = discriminator::hinge(of_photos, critic.forward(pictures.clone().detach()));
-            let judgement = -critic.clone().no_grad().forward(pictures).mean();
+            let of_originals = critic.forward(originals.0);
+            let critic_loss =
+                discriminator::hinge(of_originals, critic.forward(reconstructions.clone().detach()));
+            let judgement = -critic.clone().no_grad().forward(reconstructions).mean();
             parts.push(("judgement", number(&judgement)));
             parts.push(("discriminator", number(&critic_loss)));
             total = total + judgement * config.weight + critic_loss;
@@ -367,8 +368,8 @@ impl Objective for AutoencoderObjective {
         let (mut psnr, mut ssim) = (0.0, Some(0.0));
         for images in measured.chunks(BATCH) {
             let pixels = to_pixels(images, &self.device);
-            let pictures = autoencoder.decode(&autoencoder.encode(&pixels));
-            for quality in quality::compare(&pixels, &pictures) {
+            let reconstructions = autoencoder.decode(&autoencoder.encode(&pixels));
+            for quality in quality::compare(&pixels, &reconstructions) {
                 psnr += quality.psnr / measured.len() as f64;
                 ssim = ssim.zip(quality.ssim).map(|(sum, found)| sum + found / measured.len() as f64);
             }
@@ -376,11 +377,11 @@ impl Objective for AutoencoderObjective {
         let shown = &self.validation_images[..shown.min(self.validation_images.len())];
         if !shown.is_empty() {
             let pixels = to_pixels(shown, &self.device);
-            let pictures = from_pixels(&autoencoder.decode(&autoencoder.encode(&pixels)));
+            let reconstructions = from_pixels(&autoencoder.decode(&autoencoder.encode(&pixels)));
             let row = |(photo, picture): (&RgbImage, RgbImage)| {
                 vec![Cell::original(photo.clone()), Cell::captioned(picture, "decoded")]
             };
-            let rows: Vec<_> = shown.iter().zip(pictures).map(row).collect();
+            let rows: Vec<_> = shown.iter().zip(reconstructions).map(row).collect();
             semanticist::image::save_png(&sheet::draw(&rows), sheet)?;
         }
         let measures = json!({ "psnr": psnr, "ssim": ssim, "images": measured.len() });

@@ -14,7 +14,7 @@ const LAST: f64 = 0.96;
 pub(super) struct FlowPlan {
     flow: Flow,
     way: Way,
-    /// Every share of the way that is asked about, in order.
+    /// Every share of the way that is visited, in order.
     shares: Vec<f32>,
 }
 

@@ -46,7 +46,7 @@ impl GaussianPlan {
         Ok(Self { gaussian: whole.respaced(respacing)?, way })
     }
 
-    /// From the highest down, as they are asked about.
+    /// From the highest down, as they are visited.
     pub fn times(&self) -> Vec<f32> {
         self.gaussian.tables.timesteps.iter().rev().map(|&timestep| timestep as f32).collect()
     }

@@ -1,4 +1,4 @@
-//! Sampling: from noise to data by asking the network a number of times.
+//! Sampling: from noise to data by evaluating the network a number of times.
 
 mod flow;
 mod gaussian;
@@ -17,7 +17,7 @@ use crate::{Noise, Result};
 #[derive(Debug, Clone)]
 pub struct SamplingPlan {
     walk: Walk,
-    /// In the order in which they are first asked about.
+    /// In the order in which they are first visited.
     times: Vec<f32>,
     /// Multiplies the noise that is added on the way.
     temperature: f64,
@@ -54,12 +54,12 @@ impl SamplingPlan {
         Self { temperature, ..self }
     }
 
-    /// The times at which the network is asked, in order, as it is told them.
+    /// The times at which the network is evaluated, in order, as it is told them.
     pub fn times(&self) -> &[f32] {
         &self.times
     }
 
-    /// How often [`SamplingPlan::run`] asks the network.
+    /// How often [`SamplingPlan::run`] evaluates the network.
     pub fn evaluations(&self) -> usize {
         match &self.walk {
             Walk::Gaussian(_) => self.times.len(),
