@@ -101,7 +101,7 @@ pub struct SampleOptions {
 
 impl Default for SampleOptions {
     /// What the library, the commands and the samples of training paint with unless something else is asked
-    /// for: as models/README.md measures it.
+    /// for. Guidance of 1.5 gains a little PSNR (models/README.md); more of it loses some.
     fn default() -> Self {
         Self { steps: 25, sampler: None, guidance: Guidance::constant(1.5) }
     }
