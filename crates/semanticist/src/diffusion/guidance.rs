@@ -3,6 +3,8 @@
 //!
 //! Where both are asked in one batch, the half without comes first.
 
+use std::cmp::Ordering;
+
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -33,12 +35,13 @@ impl Guidance {
     /// If the scale is not a number of at least 0, or the interval ends before it begins.
     pub fn validate(&self) -> Result<()> {
         validate_scale(self.scale)?;
-        match self.interval {
-            Some((first, last)) if !(first <= last) => Err(Error::Config(format!(
-                "guidance interval {first}..{last} ends before it begins; give the lower time first"
-            ))),
-            _ => Ok(()),
+        let Some((first, last)) = self.interval else { return Ok(()) };
+        if matches!(first.partial_cmp(&last), Some(Ordering::Less | Ordering::Equal)) {
+            return Ok(());
         }
+        Err(Error::Config(format!(
+            "guidance interval {first}..{last} ends before it begins; give the lower time first"
+        )))
     }
 
     /// Whether the output without the condition is needed at this time. Where it is not, the output with it

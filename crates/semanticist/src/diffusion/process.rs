@@ -74,8 +74,8 @@ impl Process {
         }
     }
 
-    /// The sampler that is used unless another is asked for. Both take one straight step per question on the
-    /// way that draws no noise.
+    /// The sampler that is used unless another is asked for: one straight step per question, and no noise on
+    /// the way.
     pub fn default_sampler(&self) -> Sampler {
         match &self.0 {
             Kind::Gaussian(_) => Sampler::Ddim { eta: 0.0 },

@@ -77,23 +77,10 @@ impl FlowPlan {
             Ok(self.flow.velocity(&x, output, self.shares[index].into()))
         };
         let last = self.shares.len() - 1;
-        let length = f64::from(self.shares[1]) - f64::from(self.shares[0]);
+        let length = self.length();
         let mut x = start;
         match self.way {
-            Way::EulerMaruyama => {
-                for index in 0..=last {
-                    let t = f64::from(self.shares[index]);
-                    let v = velocity(x.clone(), index)?;
-                    // Velocity plus score times diffusion: the score is (t v − x) / (1 − t).
-                    let drift = v.clone() + v * t - x.clone();
-                    if index == last {
-                        x = x + drift * (1.0 - LAST);
-                    } else {
-                        let drawn = noise.normal(x.dims(), &x.device());
-                        x = x + drift * length + drawn * (temperature * (2.0 * (1.0 - t) * length).sqrt());
-                    }
-                }
-            }
+            Way::EulerMaruyama => return self.stochastic(x, temperature, noise, velocity),
             Way::Euler => {
                 for index in 0..=last {
                     x = x.clone() + velocity(x, index)? * length;
@@ -111,6 +98,36 @@ impl FlowPlan {
             }
         }
         Ok(x)
+    }
+
+    /// Euler-Maruyama, with the last step of the published head.
+    fn stochastic<const D: usize, E>(
+        &self,
+        start: Tensor<D>,
+        temperature: f64,
+        noise: &mut Noise,
+        mut velocity: impl FnMut(Tensor<D>, usize) -> Result<Tensor<D>, E>,
+    ) -> Result<Tensor<D>, E> {
+        let (last, length) = (self.shares.len() - 1, self.length());
+        let mut x = start;
+        for (index, &share) in self.shares.iter().enumerate() {
+            let t = f64::from(share);
+            let v = velocity(x.clone(), index)?;
+            // Velocity plus score times diffusion: the score is (t v − x) / (1 − t).
+            let drift = v.clone() + v * t - x.clone();
+            if index == last {
+                x = x + drift * (1.0 - LAST);
+            } else {
+                let drawn = noise.normal(x.dims(), &x.device());
+                x = x + drift * length + drawn * (temperature * (2.0 * (1.0 - t) * length).sqrt());
+            }
+        }
+        Ok(x)
+    }
+
+    /// Of a step, all of which are alike.
+    fn length(&self) -> f64 {
+        f64::from(self.shares[1]) - f64::from(self.shares[0])
     }
 }
 
