@@ -109,7 +109,7 @@ impl Client<'_> {
         let mut file = opened.map_err(unwritable())?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy(self.remote.clone())),
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy(self.remote.to_string())),
             // A file system without locks: two transfers at once would be found out by the hash.
             Err(TryLockError::Error(_)) => {}
         }
@@ -127,7 +127,7 @@ impl Client<'_> {
                 Ok(()) => {}
                 Err(Broken::Finally(error)) => return Err(error),
                 Err(Broken::Off(problem)) if attempt >= ATTEMPTS => {
-                    let (remote, had) = (self.remote.clone(), megabytes(content.bytes));
+                    let (remote, had) = (self.remote.to_string(), megabytes(content.bytes));
                     return Err(Error::BrokeOff { remote, had, problem });
                 }
                 Err(Broken::Off(_)) => sleep(Duration::from_millis(250 << attempt)),
@@ -191,7 +191,7 @@ impl Client<'_> {
         }
         fs::remove_file(partial).map_err(Error::cache(partial))?;
         let first = |hash: &str| hash[..12].to_string();
-        let (remote, expected, found) = (self.remote.clone(), first(&stated.hash), first(&found));
+        let (remote, expected, found) = (self.remote.to_string(), first(&stated.hash), first(&found));
         Err(Error::Corrupt { remote, found, expected })
     }
 
@@ -229,7 +229,7 @@ impl Client<'_> {
     }
 
     fn unreachable(&self, error: ureq::Error) -> Error {
-        let (remote, endpoint) = (self.remote.clone(), self.hub.endpoint.clone());
+        let (remote, endpoint) = (self.remote.to_string(), self.hub.endpoint.clone());
         Error::Unreachable { remote, endpoint, source: Box::new(error) }
     }
 }

@@ -20,12 +20,12 @@ pub enum Error {
     Environment(String),
     /// The file is not in the cache and `HF_HUB_OFFLINE` is set.
     #[error("{0}: it was not fetched before, and HF_HUB_OFFLINE forbids to fetch it now")]
-    Offline(Remote),
+    Offline(String),
     /// The hub does not give the file: it is not there, or may not be read.
     #[error("{remote}: {problem}")]
     Refused {
         /// The file that was asked for.
-        remote: Remote,
+        remote: String,
         /// What the hub answered, and what to do.
         problem: String,
     },
@@ -36,7 +36,7 @@ pub enum Error {
     )]
     Unreachable {
         /// The file that was asked for.
-        remote: Remote,
+        remote: String,
         /// The hub's address.
         endpoint: String,
         /// What the HTTP client says.
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{remote}: broke off after {had}: {problem}; fetch it again to go on from there")]
     BrokeOff {
         /// The file that was asked for.
-        remote: Remote,
+        remote: String,
         /// How much has arrived.
         had: String,
         /// How the last attempt ended.
@@ -58,7 +58,7 @@ pub enum Error {
     )]
     Corrupt {
         /// The file that was asked for.
-        remote: Remote,
+        remote: String,
         /// The first digits of the SHA-256 of what arrived.
         found: String,
         /// The first digits of what the hub states.
@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// Another process is fetching the same file.
     #[error("{0}: another process is fetching it; wait for that")]
-    Busy(Remote),
+    Busy(String),
     /// The cache cannot be read or written.
     #[error("{}: {problem}: {source}", path.display())]
     Cache {
@@ -107,6 +107,6 @@ impl Error {
     }
 
     pub(crate) fn refused(remote: &Remote, problem: impl Into<String>) -> Self {
-        Self::Refused { remote: remote.clone(), problem: problem.into() }
+        Self::Refused { remote: remote.to_string(), problem: problem.into() }
     }
 }

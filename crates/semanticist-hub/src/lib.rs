@@ -114,7 +114,7 @@ impl Hub {
     /// If it is not there, may not be read, or cannot be written.
     pub fn pull(&self, remote: &Remote, observe: &mut dyn FnMut(Transfer)) -> Result<PathBuf> {
         if self.offline {
-            return self.cache.find(remote).ok_or_else(|| Error::Offline(remote.clone()));
+            return self.cache.find(remote).ok_or_else(|| Error::Offline(remote.to_string()));
         }
         let path = download::fetch(self, remote, observe)?;
         if remote.file.ends_with(".index.json") {

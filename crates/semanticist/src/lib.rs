@@ -37,3 +37,8 @@ pub use noise::{Noise, Purpose, Seed};
 pub use progress::Progress;
 pub use spaces::{Latents, Pixels, Tokens};
 pub use tokenizer::{Tokenizer, TokenizerConfig};
+
+/// The code of the README is compiled.
+#[cfg(all(doctest, feature = "hub"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -81,7 +81,7 @@ fn huge(folder: &Folder) {
         shape: shape.clone(),
     };
     let entries: Vec<Entry> = shapes.iter().map(entry).collect();
-    let header = header::write(&entries, &tokenizer_metadata(&config));
+    let header = header::write(&entries, &tokenizer_metadata(&config), 0);
     let numbers: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
     let mut file = File::create(folder.path("huge.safetensors")).unwrap();
     file.write_all(&header).unwrap();

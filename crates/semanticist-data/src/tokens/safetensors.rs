@@ -74,7 +74,7 @@ impl Writer {
             metadata.insert(PADDED.into(), serde_json::json!(self.padded).to_string());
         }
         let entry = Entry { name: TENSOR.to_owned(), dtype: Dtype::F32, shape };
-        let header = header::write(&[entry], &metadata);
+        let header = header::write(&[entry], &metadata, 0);
 
         let failed = |error| self.partial.failed(error);
         let mut payload = self.payload.into_inner().map_err(|error| failed(error.into_error()))?;

@@ -50,7 +50,7 @@ fn write(path: &Path, config: &TokenizerConfig, shapes: &BTreeMap<String, Vec<us
         dtype: Dtype::F32,
         shape: shape.clone(),
     };
-    let header = header::write(&shapes.iter().map(entry).collect::<Vec<_>>(), &tokenizer_metadata(config));
+    let header = header::write(&shapes.iter().map(entry).collect::<Vec<_>>(), &tokenizer_metadata(config), 0);
     let mut noise = Noise::seeded(0);
     write_atomically(path, |file| {
         file.write_all(&header)?;

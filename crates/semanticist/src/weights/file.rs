@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use super::header::{self, Entry, Header};
-use super::{Bytes, HostTensor, Weights};
+use super::{Bytes, Dtype, HostTensor, Weights};
 use crate::files::write_atomically;
 use crate::{Error, Result};
 
@@ -33,25 +33,43 @@ impl Precision {
     }
 }
 
-/// Writes a file that appears under its name only when it is complete.
+/// Writes a file that appears under its name only when it is complete. Each tensor is read once.
 pub fn save(path: &Path, weights: &Weights, metadata: &Metadata, precision: Precision) -> Result<()> {
-    let entry = |(name, tensor): (&str, &HostTensor)| {
-        let (dtype, _) = tensor.stored(precision.of(name))?;
-        Ok(Entry { name: name.to_owned(), dtype, shape: tensor.shape().to_vec() })
+    let entry = |(name, tensor): (&str, &HostTensor)| Entry {
+        name: name.to_owned(),
+        dtype: tensor.usual_dtype(precision.of(name)),
+        shape: tensor.shape().to_vec(),
     };
-    let entries: io::Result<Vec<Entry>> = weights.iter().map(entry).collect();
-    let mut entries = entries.map_err(|error| Error::io(path, "read the weights for", error))?;
+    let mut entries: Vec<Entry> = weights.iter().map(entry).collect();
     // Wider elements first, as the format recommends, keeps every tensor aligned.
     entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
-    let header = header::write(&entries, metadata);
     write_atomically(path, |file| {
-        file.write_all(&header)?;
-        for tensor in entries.iter().filter_map(|entry| Some((&entry.name, weights.get(&entry.name)?))) {
-            let (name, tensor) = tensor;
-            file.write_all(&tensor.stored(precision.of(name))?.1)?;
+        // Whether 16 bits can hold a tensor is known when it is read; the header has room for 32.
+        let room = header::write(&in_32_bits(&entries), metadata, 0).len();
+        file.write_all(&header::write(&entries, metadata, room))?;
+        let mut wider = false;
+        for entry in &mut entries {
+            let tensor = weights.get(&entry.name).expect("the entries are of these weights");
+            let (dtype, bytes) = tensor.stored(precision.of(&entry.name))?;
+            file.write_all(&bytes)?;
+            wider |= dtype != entry.dtype;
+            entry.dtype = dtype;
+        }
+        if wider {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&header::write(&entries, metadata, room))?;
         }
         Ok(())
     })
+}
+
+fn in_32_bits(entries: &[Entry]) -> Vec<Entry> {
+    let wide = |entry: &Entry| Entry {
+        name: entry.name.clone(),
+        dtype: if entry.dtype == Dtype::F16 { Dtype::F32 } else { entry.dtype },
+        shape: entry.shape.clone(),
+    };
+    entries.iter().map(wide).collect()
 }
 
 /// Opens a file; its tensors are read from the disk as they are used.
@@ -117,8 +135,6 @@ fn split(header: Header, bytes: impl Fn(std::ops::Range<usize>) -> Bytes) -> (We
 
 #[cfg(test)]
 mod tests {
-    use safetensors::Dtype;
-
     use super::*;
 
     fn small() -> (Weights, Metadata) {
@@ -170,6 +186,30 @@ mod tests {
             std::fs::read(&again).unwrap(),
             "bytes are not deterministic"
         );
+    }
+
+    #[test]
+    fn a_tensor_is_read_once() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        for precision in [Precision::F32, Precision::F16] {
+            let reads = Arc::new(AtomicUsize::new(0));
+            let mut weights = Weights::new();
+            for (name, value) in [("a", 1.0f32), ("large", 1e6)] {
+                let reads = reads.clone();
+                let read = move || {
+                    reads.fetch_add(1, Ordering::Relaxed);
+                    Ok(value.to_le_bytes().to_vec())
+                };
+                weights.insert(name, HostTensor::deferred(Dtype::F32, vec![1], read));
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("m.safetensors");
+            save(&path, &weights, &Metadata::new(), precision).unwrap();
+            assert_eq!(reads.load(Ordering::Relaxed), 2);
+            let (loaded, _) = load(&path).unwrap();
+            let value = |name: &str| loaded.get(name).unwrap().to_f32().unwrap();
+            assert_eq!((value("a"), value("large")), (vec![1.0], vec![1e6]));
+        }
     }
 
     #[test]

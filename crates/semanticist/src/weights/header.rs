@@ -75,11 +75,12 @@ pub struct Entry {
     pub shape: Vec<usize>,
 }
 
-/// The length and the JSON of a header for `entries`, whose bytes must follow in the same order.
+/// The length and the JSON of a header for `entries`, whose bytes must follow in the same order; `room` bytes
+/// long, if it would be shorter.
 ///
 /// # Panics
 /// If the tensors are together larger than any memory.
-pub fn write(entries: &[Entry], metadata: &Metadata) -> Vec<u8> {
+pub fn write(entries: &[Entry], metadata: &Metadata, room: usize) -> Vec<u8> {
     let mut json = serde_json::Map::new();
     json.insert("__metadata__".into(), serde_json::json!(metadata));
     let mut start = 0;
@@ -91,6 +92,7 @@ pub fn write(entries: &[Entry], metadata: &Metadata) -> Vec<u8> {
     }
     let mut text = serde_json::Value::Object(json).to_string().into_bytes();
     // Spaces align the tensors, so that readers may map them in place.
-    text.resize(text.len().next_multiple_of(LENGTH), b' ');
+    let length = text.len().max(room.saturating_sub(LENGTH));
+    text.resize(length.next_multiple_of(LENGTH), b' ');
     [&(text.len() as u64).to_le_bytes()[..], &text].concat()
 }

@@ -283,6 +283,15 @@ impl HostTensor {
         Some(decode(&bytes, i64::from_le_bytes))
     }
 
+    /// The type under which this tensor is stored at `precision`, unless its values do not fit.
+    fn usual_dtype(&self, precision: Precision) -> Dtype {
+        match (self.dtype, precision) {
+            (Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64, Precision::F32) => Dtype::F32,
+            (Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64, Precision::F16) => Dtype::F16,
+            (other, _) => other,
+        }
+    }
+
     /// The type and bytes under which this tensor is stored at `precision`.
     fn stored(&self, precision: Precision) -> io::Result<(Dtype, Cow<'_, [u8]>)> {
         let already = match precision {
