@@ -13,6 +13,9 @@ const FREE: [&str; 4] = ["log", "validation", "data.workers", "accumulate"];
 /// What cannot change in a run: the weights are of it.
 const FIXED: &str = "model";
 
+/// What can neither come nor go, as it has weights of its own, though its numbers may change.
+const PRESENT: &str = "objective.linear_readout";
+
 /// Whether a run goes on under conditions that it was not started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnChange {
@@ -80,7 +83,11 @@ pub fn allowed(changes: Vec<Change>, on_change: OnChange) -> Result<Vec<Change>>
     let matters = |change: &Change| !FREE.iter().any(|place| lies_in(&change.field, place));
     let told: Vec<Change> = changes.into_iter().filter(matters).collect();
     let list = |changes: &[Change]| changes.iter().map(|change| format!("\n  {change}")).collect::<String>();
-    let fixed: Vec<Change> = told.iter().filter(|change| lies_in(&change.field, FIXED)).cloned().collect();
+    let fixed: Vec<Change> = told
+        .iter()
+        .filter(|change| lies_in(&change.field, FIXED) || change.field == PRESENT)
+        .cloned()
+        .collect();
     if !fixed.is_empty() {
         return Err(Error::Config(format!(
             "the run is of another model; give the same configuration, or start another run:{}",

@@ -41,6 +41,8 @@ warmup_steps = 2
 decay = "cosine"
 [objective.nested_guidance]
 from_step = 2
+[objective.linear_readout]
+weight = 0.5
 [log]
 every = 1
 checkpoint_every = 3
@@ -128,7 +130,9 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
         let [a, b] = [&parts, &whole].map(|out| std::fs::read(out.join(&name)).unwrap());
         assert!(a == b, "{name} differs");
     }
-    assert!(whole.join("model.safetensors").is_file() && whole.join("samples/step-00000006.png").is_file());
+    // The readout stays in the checkpoints: loading is strict.
+    Tokenizer::open(whole.join("model.safetensors"), &Device::flex()).unwrap();
+    assert!(whole.join("samples/step-00000006.png").is_file());
 }
 
 #[test]
@@ -201,6 +205,8 @@ fn a_resumed_run_is_the_run_or_says_what_changed() {
         assert!(error.contains(part), "{part} is not in {error}");
     }
     assert!(!error.contains("log.every"), "{error}");
+    let error = refused(&["steps=3", "objective={}"]);
+    assert!(error.contains("of another model") && error.contains("objective.linear_readout"), "{error}");
     // Data that lost an image is other data.
     std::fs::remove_file(data.join("007.png")).unwrap();
     let error = refused(&["steps=3"]);
@@ -268,8 +274,8 @@ fn learnt_by_heart(settings: &[&str], options: &DecodeOptions) -> f64 {
             times: process.draw_times(batch, &mut noise),
             noise: Tensor::from_inner(noise.normal(latents.dims(), &device)),
         };
-        let batch = (&Pixels(lift(&pixels.0)), Latents(latents));
-        let total = loss(&networks, &process, batch, draws, None).total.mean();
+        let tokens = networks.encoder.forward(&Pixels(lift(&pixels.0)), 4, None).tokens;
+        let total = loss(&networks, &process, &tokens, &Latents(latents), &draws).total.mean();
         let gradients = Gradients::collect(&networks, &total.backward());
         let norm = gradients.norm();
         networks = optimizer.step(networks, &gradients, norm, 3e-3);
@@ -341,7 +347,7 @@ fn what_does_not_fit_a_tokenizer_is_an_error_and_decoding_can_be_ended() {
     let device = Device::flex();
     let settings = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"].map(String::from);
     let config = RunConfig::parse(CONFIG, &settings).unwrap();
-    let tokenizer = untrained(&config, semanticist::autoencoder::Autoencoder::Pixel, &device).unwrap();
+    let tokenizer = untrained(&config, semanticist::autoencoder::Autoencoder::Pixel, &device).unwrap().tokenizer();
     let error = |result: semanticist::Result<Tokens>| result.unwrap_err().to_string();
     let pixels = to_pixels(&[picture(1, 16)], &device);
     assert!(error(tokenizer.encode(&to_pixels(&[picture(1, 20)], &device), 4)).contains("[B, 3, 16, 16]"));

@@ -25,6 +25,22 @@ pub struct EncoderConfig {
     /// linearly from 0 in the first block.
     #[serde(default)]
     pub drop_path: f64,
+    /// Standard deviation of the initial positions: 0.02 as published. That is a thirtieth of what the
+    /// embedded patches have beside them, so that a short training run hardly learns to tell one place
+    /// from another; with 1 it does from the first step.
+    #[serde(default = "published_position_deviation", skip_serializing_if = "is_published_deviation")]
+    pub position_deviation: f64,
+}
+
+/// As the published trainer draws positions.
+pub const POSITION_DEVIATION: f64 = 0.02;
+
+fn published_position_deviation() -> f64 {
+    POSITION_DEVIATION
+}
+
+fn is_published_deviation(deviation: &f64) -> bool {
+    *deviation == POSITION_DEVIATION
 }
 
 impl EncoderConfig {
@@ -39,6 +55,12 @@ impl EncoderConfig {
         }
         if !(0.0..1.0).contains(&self.drop_path) {
             return Err(Error::Config(format!("encoder: drop_path {} is not in [0, 1)", self.drop_path)));
+        }
+        if !(self.position_deviation.is_finite() && self.position_deviation >= 0.0) {
+            return Err(Error::Config(format!(
+                "encoder: position_deviation {} is not a number of 0 or more",
+                self.position_deviation
+            )));
         }
         Ok(())
     }
@@ -94,12 +116,14 @@ impl Encoder {
         let width = config.blocks.width;
         let patches = (image_size / config.patch_size).pow(2);
         let last = (config.blocks.depth - 1).max(1) as f64;
-        let small = |noise: &mut Noise, n| Initial::Normal(0.02).parameter([1, n, width], noise, device);
+        let normal = |deviation, noise: &mut Noise, n| {
+            Initial::Normal(deviation).parameter([1, n, width], noise, device)
+        };
         Self {
             patches: PatchEmbed::init(3, config.patch_size, width, noise, device),
-            class_token: small(noise, 1),
-            positions: small(noise, 1 + patches + tokens.count),
-            concept_tokens: small(noise, tokens.count),
+            class_token: normal(0.02, noise, 1),
+            positions: normal(config.position_deviation, noise, 1 + patches + tokens.count),
+            concept_tokens: normal(0.02, noise, tokens.count),
             blocks: (0..config.blocks.depth)
                 .map(|i| {
                     EncoderBlock::init(&config.blocks, config.drop_path * i as f64 / last, noise, device)

@@ -3,7 +3,7 @@
 use crate::autoencoder::AutoencoderConfig;
 use crate::decoder::{DecoderConfig, RepaConfig};
 use crate::diffusion::DiffusionConfig;
-use crate::encoder::EncoderConfig;
+use crate::encoder::{EncoderConfig, POSITION_DEVIATION};
 use crate::error::{Error, Result};
 use crate::generator::{GeneratorConfig, HeadConditioning, HeadConfig, HeadProcess};
 use crate::nn::BlockSize;
@@ -57,7 +57,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
         tokens,
         token_dim,
         token_epsilon: if published { 0.0 } else { 1e-12 },
-        encoder: EncoderConfig { patch_size: 16, blocks: B, drop_path: 0.1 },
+        encoder: EncoderConfig { patch_size: 16, blocks: B, drop_path: 0.1, position_deviation: POSITION_DEVIATION },
         decoder: DecoderConfig {
             patch_size: 2,
             blocks,

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlConfig};
 use semanticist::decoder::DecoderConfig;
 use semanticist::diffusion::DiffusionConfig;
-use semanticist::encoder::EncoderConfig;
+use semanticist::encoder::{EncoderConfig, POSITION_DEVIATION};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, load_autoencoder, save_autoencoder};
 use semanticist::nn::BlockSize;
 use semanticist::tokenizer::Networks;
@@ -100,7 +100,7 @@ fn tokenizer_config() -> TokenizerConfig {
         tokens: 2,
         token_dim: 4,
         token_epsilon: 0.0,
-        encoder: EncoderConfig { patch_size: 8, blocks, drop_path: 0.0 },
+        encoder: EncoderConfig { patch_size: 8, blocks, drop_path: 0.0, position_deviation: POSITION_DEVIATION },
         decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
         autoencoder: AutoencoderConfig::Kl(config()),
         diffusion: DiffusionConfig::default(),

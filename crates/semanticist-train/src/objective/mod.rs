@@ -4,6 +4,7 @@ pub mod autoencoder;
 pub mod generator;
 pub mod images;
 pub mod nested;
+pub mod readout;
 pub mod tokenizer;
 
 use std::path::Path;

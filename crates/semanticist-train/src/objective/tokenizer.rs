@@ -3,19 +3,21 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::Autoencoder;
 use semanticist::diffusion::{Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Metadata, Precision};
-use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig};
+use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::images::ImageBatches;
 use super::nested::NestedGuidance;
+use super::readout::{LinearReadout, ReadoutConfig};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 use semanticist_data::{Position, Source};
@@ -30,6 +32,9 @@ pub struct TokenizerRun;
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerLoss {
     pub nested_guidance: NestedGuidance,
+    /// A linear map from the tokens to the latents as a second loss, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linear_readout: Option<ReadoutConfig>,
 }
 
 /// On what the averaged weights are measured.
@@ -59,6 +64,7 @@ impl Kind for TokenizerRun {
     fn validate(config: &RunConfig<Self>) -> Result<()> {
         config.model.validate()?;
         config.objective.nested_guidance.validate()?;
+        config.objective.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
         let all = config.model.tokens;
         match config.validation.tokens.iter().find(|&&count| count > all) {
             None => Ok(()),
@@ -69,30 +75,74 @@ impl Kind for TokenizerRun {
     }
 }
 
-impl Trainable for Tokenizer {
-    type Parameters = Networks;
+/// The networks of a run: the readout is of no use afterwards.
+#[derive(Module, Debug)]
+pub struct LearningNetworks {
+    pub tokenizer: Networks,
+    pub readout: Option<LinearReadout>,
+}
 
-    fn parameters(&self) -> &Networks {
+/// A tokenizer while it learns.
+#[derive(Debug, Clone)]
+pub struct LearningTokenizer {
+    pub config: TokenizerConfig,
+    pub networks: LearningNetworks,
+    pub autoencoder: Autoencoder,
+}
+
+impl LearningTokenizer {
+    fn init(
+        config: &TokenizerConfig,
+        readout: Option<ReadoutConfig>,
+        autoencoder: Autoencoder,
+        noise: &mut Noise,
+        device: &Device,
+    ) -> Result<Self> {
+        let tokenizer = Networks::init(config, noise, device)?;
+        let readout = readout.map(|_| LinearReadout::init(config, noise, device)).transpose()?;
+        Ok(Self { config: config.clone(), networks: LearningNetworks { tokenizer, readout }, autoencoder })
+    }
+
+    /// The tokenizer at this step, as users get it; it shares the weights.
+    pub fn tokenizer(&self) -> Tokenizer {
+        let Self { config, networks, autoencoder } = self.clone();
+        Tokenizer { config, networks: networks.tokenizer, autoencoder }
+    }
+}
+
+/// What does not learn, beside the autoencoder's weights.
+#[derive(Serialize, Deserialize)]
+struct Frozen {
+    model: TokenizerConfig,
+    /// Whether there is a readout; its weight may change.
+    readout: Option<ReadoutConfig>,
+}
+
+impl Trainable for LearningTokenizer {
+    type Parameters = LearningNetworks;
+
+    fn parameters(&self) -> &LearningNetworks {
         &self.networks
     }
 
-    fn parameters_mut(&mut self) -> &mut Networks {
+    fn parameters_mut(&mut self) -> &mut LearningNetworks {
         &mut self.networks
     }
 
     fn save_frozen(&self, path: &Path) -> Result<()> {
-        let metadata = Metadata::from([(CONFIG.to_string(), json!(self.config).to_string())]);
+        let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
+        let frozen = Frozen { model: self.config.clone(), readout };
+        let metadata = Metadata::from([(CONFIG.to_string(), json!(frozen).to_string())]);
         weights::save(path, &self.autoencoder.to_weights(), &metadata, Precision::F32)
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
         let (mut stored, metadata) = weights::load(path)?;
-        let config: TokenizerConfig = frozen_config(path, &metadata)?;
+        let Frozen { model, readout } = frozen_config(path, &metadata)?;
         let plain = device.clone().without_autodiff();
-        let autoencoder = Autoencoder::from_weights(&config.autoencoder, &mut stored, &plain)?;
+        let autoencoder = Autoencoder::from_weights(&model.autoencoder, &mut stored, &plain)?;
         stored.finish(path)?;
-        let networks = Networks::init(&config, &mut Noise::seeded(0), device)?;
-        Ok(Self { config, networks, autoencoder })
+        Self::init(&model, readout, autoencoder, &mut Noise::seeded(0), device)
     }
 }
 
@@ -114,10 +164,10 @@ pub fn untrained(
     config: &RunConfig<TokenizerRun>,
     autoencoder: Autoencoder,
     device: &Device,
-) -> Result<Tokenizer> {
+) -> Result<LearningTokenizer> {
     let mut noise = Seed::new(config.seed).of(Purpose::Weights).noise();
-    let networks = Networks::init(&config.model, &mut noise, &device.clone().autodiff())?;
-    Ok(Tokenizer { config: config.model.clone(), networks, autoencoder })
+    let readout = config.objective.linear_readout;
+    LearningTokenizer::init(&config.model, readout, autoencoder, &mut noise, &device.clone().autodiff())
 }
 
 /// The loss of [`loss`] on images of a source.
@@ -157,7 +207,7 @@ impl TokenizerObjective {
 
 impl Objective for TokenizerObjective {
     type Kind = TokenizerRun;
-    type Model = Tokenizer;
+    type Model = LearningTokenizer;
     type Example = RgbImage;
 
     fn examples(&self) -> usize {
@@ -173,23 +223,33 @@ impl Objective for TokenizerObjective {
         Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start))
     }
 
-    fn loss(&self, model: &Tokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
+    fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
         let device = &self.device;
+        let TokenizerLoss { nested_guidance, linear_readout } = self.config.objective;
+        let LearningNetworks { tokenizer: networks, readout } = &model.networks;
         let pixels = to_pixels(images, device);
         let latents = model.autoencoder.sample(&pixels, noise).0;
         let (count, tokens) = (images.len(), model.config.tokens);
         let draws = Draws {
-            keep: self.config.objective.nested_guidance.draw(count, tokens, step, noise),
+            keep: nested_guidance.draw(count, tokens, step, noise),
             times: self.process.draw_times(count, noise),
             noise: Tensor::from_inner(noise.normal(latents.dims(), device)),
         };
-        let batch = (&Pixels(Tensor::from_inner(pixels.0)), Latents(Tensor::from_inner(latents)));
-        let losses = loss(&model.networks, &self.process, batch, draws, Some(noise));
-        let mse = f64::from(losses.mse.mean().into_scalar::<f32>());
-        Loss { total: losses.total.mean(), parts: vec![("mse", mse)] }
+        let (pixels, latents) = (Pixels(Tensor::from_inner(pixels.0)), Latents(Tensor::from_inner(latents)));
+        let tokens = networks.encoder.forward(&pixels, tokens, Some(noise)).tokens;
+        let losses = loss(networks, &self.process, &tokens, &latents, &draws);
+        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
+        let (mut total, mut parts) = (losses.total.mean(), vec![("mse", number(losses.mse.mean()))]);
+        if let (Some(readout), Some(ReadoutConfig { weight })) = (readout, linear_readout) {
+            let missed = readout.loss(tokens, &draws.keep, &latents);
+            parts.push(("readout", number(missed.clone())));
+            total = total + missed * weight;
+        }
+        Loss { total, parts }
     }
 
-    fn validate(&self, average: &Tokenizer, sheet: &Path) -> Result<Validation> {
+    fn validate(&self, average: &LearningTokenizer, sheet: &Path) -> Result<Validation> {
+        let average = &average.tokenizer();
         let TokenizerValidation { images, tokens, samples: shown } = &self.config.validation;
         let measured = &self.validation_images[..(*images).min(self.validation_images.len())];
         let losses = reconstruction::losses(average, measured, tokens, &self.device)?;
@@ -207,8 +267,8 @@ impl Objective for TokenizerObjective {
         })
     }
 
-    fn publish(&self, average: &Tokenizer, path: &Path, history: &serde_json::Value, _: Stage) -> Result<()> {
-        Tokenizer::save(average, path, Some(history), Precision::F16)
+    fn publish(&self, average: &LearningTokenizer, path: &Path, history: &serde_json::Value, _: Stage) -> Result<()> {
+        average.tokenizer().save(path, Some(history), Precision::F16)
     }
 }
 
@@ -235,22 +295,18 @@ pub struct Draws {
     pub noise: Tensor<4>,
 }
 
-/// The diffusion loss of a batch.
-///
-/// `drop_path` is the source of the encoder's dropped branches; `None` drops none.
+/// The diffusion loss of a batch whose tokens are these.
 ///
 /// # Shapes
-/// `images` `[B, 3, H, W]` and `latents` `[B, C, h, w]` on the networks' device.
+/// `tokens` `[B, K, D]` and `latents` `[B, C, h, w]` on the networks' device.
 pub fn loss(
     networks: &Networks,
     process: &Process,
-    (images, latents): (&Pixels, Latents),
-    draws: Draws,
-    drop_path: Option<&mut Noise>,
+    tokens: &Tokens,
+    latents: &Latents,
+    draws: &Draws,
 ) -> Losses {
-    let count = networks.encoder.concept_tokens.dims()[1];
-    let tokens = networks.encoder.forward(images, count, drop_path).tokens;
-    let example = process.corrupt(latents.0, draws.noise, &draws.times);
-    let output = networks.decoder.forward(example.noisy.clone(), &draws.times, &tokens, &draws.keep);
+    let example = process.corrupt(latents.0.clone(), draws.noise.clone(), &draws.times);
+    let output = networks.decoder.forward(example.noisy.clone(), &draws.times, tokens, &draws.keep);
     process.loss(output, &example)
 }

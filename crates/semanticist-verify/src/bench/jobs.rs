@@ -144,7 +144,8 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &De
         };
         let current = networks.take().expect("put back below");
         let latents = Latents(Tensor::from_inner(latents.clone()));
-        let loss = objective::loss(&current, &process, (&images, latents), draws, None).total.mean();
+        let tokens = current.encoder.forward(&images, config.tokens, None).tokens;
+        let loss = objective::loss(&current, &process, &tokens, &latents, &draws).total.mean();
         let gradients = Gradients::collect(&current, &loss.backward());
         networks = Some(optimizer.step(current, &gradients, gradients.norm(), 1e-4));
     }))

@@ -3,7 +3,7 @@
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::decoder::DecoderConfig;
 use semanticist::diffusion::DiffusionConfig;
-use semanticist::encoder::EncoderConfig;
+use semanticist::encoder::{EncoderConfig, POSITION_DEVIATION};
 use semanticist::generator::GeneratorConfig;
 use semanticist::{TokenizerConfig, presets};
 use serde::Serialize;
@@ -57,7 +57,7 @@ impl Preset {
             tokens: 256,
             token_dim: 16,
             token_epsilon: 1e-12,
-            encoder: EncoderConfig { patch_size: 16, blocks, drop_path: 0.0 },
+            encoder: EncoderConfig { patch_size: 16, blocks, drop_path: 0.0, position_deviation: POSITION_DEVIATION },
             decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use semanticist::decoder::{Decoder, DecoderConfig, LatentShape, RepaConfig};
-use semanticist::encoder::{Encoder, EncoderConfig, TokenShape};
+use semanticist::encoder::{Encoder, EncoderConfig, POSITION_DEVIATION, TokenShape};
 use semanticist::nn::BlockSize;
 use semanticist::weights::{self, HostTensor, Weights};
 use semanticist::{Error, Noise, Pixels, Result, Tokens};
@@ -75,6 +75,7 @@ impl EncoderSizes {
             patch_size,
             blocks: BlockSize { width: dim, depth, heads, mlp_ratio: mlp_ratio(parameters, "encoder", dim) },
             drop_path: 0.0,
+            position_deviation: POSITION_DEVIATION,
         };
         config.validate(image_size).map_err(|error| in_config(source, &error))?;
         let patches = (image_size / patch_size).pow(2);

@@ -113,8 +113,10 @@ fn train(mut networks: Networks, images: &Pixels, draws: &Draws, config: &RunCon
             times: draws.times[step].clone(),
             noise: noise.clone(),
         };
-        let batch = (images, Latents(draws.latents.clone()));
-        let loss = objective::loss(&networks, &process, batch, drawn, None).total.mean();
+        let count = networks.encoder.concept_tokens.dims()[1];
+        let tokens = networks.encoder.forward(images, count, None).tokens;
+        let latents = Latents(draws.latents.clone());
+        let loss = objective::loss(&networks, &process, &tokens, &latents, &drawn).total.mean();
         losses.extend(Values::from(loss.clone()).values);
         let gradients = Gradients::collect(&networks, &loss.backward());
         let norm = gradients.norm();

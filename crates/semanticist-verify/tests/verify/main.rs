@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use semanticist::decoder::{Decoder, DecoderConfig, LatentShape};
 use semanticist::diffusion::guidance::guide;
-use semanticist::encoder::{Encoder, EncoderConfig, TokenShape};
+use semanticist::encoder::{Encoder, EncoderConfig, POSITION_DEVIATION, TokenShape};
 use semanticist::nn::BlockSize;
 use semanticist::weights::{self, HostTensor, Metadata, Precision, Weights, names};
 use semanticist::{Noise, Pixels, Tokens};
@@ -392,7 +392,7 @@ fn sizes_come_from_the_metadata() {
 fn record_encoder(folder: &Path) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(1));
     let blocks = BlockSize { width: 20, depth: 1, heads: 5, mlp_ratio: 3 };
-    let config = EncoderConfig { patch_size: 3, blocks, drop_path: 0.0 };
+    let config = EncoderConfig { patch_size: 3, blocks, drop_path: 0.0, position_deviation: POSITION_DEVIATION };
     let encoder = Encoder::init(&config, 12, TokenShape { count: 5, dim: 3 }, 0.0, &mut noise, &device);
     let images = noise.normal([2, 3, 12, 12], &device);
     let output = encoder.forward(&Pixels(images.clone()), 5, None);
