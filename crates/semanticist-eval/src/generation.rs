@@ -13,6 +13,7 @@ const TOGETHER: usize = 16;
 /// How tokens become pictures.
 #[derive(Debug, Clone)]
 pub struct Painting {
+    /// Steps, sampler and guidance of the decoder.
     pub options: SampleOptions,
     /// The seed of the noise that each image's pictures start from.
     pub seeds: Vec<u64>,

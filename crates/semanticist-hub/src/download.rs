@@ -127,7 +127,7 @@ impl Client<'_> {
                 Ok(()) => {}
                 Err(Broken::Finally(error)) => return Err(error),
                 Err(Broken::Off(problem)) if attempt >= ATTEMPTS => {
-                    let (remote, had) = (self.remote.clone(), megabytes(content.bytes));
+                    let (remote, had) = (Box::new(self.remote.clone()), megabytes(content.bytes));
                     return Err(Error::BrokeOff { remote, had, problem });
                 }
                 Err(Broken::Off(_)) => sleep(Duration::from_millis(250 << attempt)),
@@ -191,8 +191,8 @@ impl Client<'_> {
         }
         fs::remove_file(partial).map_err(Error::cache(partial))?;
         let first = |hash: &str| hash[..12].to_string();
-        let (remote, expected, found) = (self.remote.clone(), first(&stated.hash), first(&found));
-        Err(Error::Corrupt { remote, found, expected })
+        let (expected, found) = (first(&stated.hash), first(&found));
+        Err(Error::Corrupt { remote: Box::new(self.remote.clone()), found, expected })
     }
 
     fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
@@ -229,7 +229,7 @@ impl Client<'_> {
     }
 
     fn unreachable(&self, error: ureq::Error) -> Error {
-        let (remote, endpoint) = (self.remote.clone(), self.hub.endpoint.clone());
+        let (remote, endpoint) = (Box::new(self.remote.clone()), self.hub.endpoint.clone());
         Error::Unreachable { remote, endpoint, source: Box::new(error) }
     }
 }

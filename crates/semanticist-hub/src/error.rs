@@ -36,7 +36,7 @@ pub enum Error {
     )]
     Unreachable {
         /// The file that was asked for.
-        remote: Remote,
+        remote: Box<Remote>,
         /// The hub's address.
         endpoint: String,
         /// What the HTTP client says.
@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{remote}: broke off after {had}: {problem}; fetch it again to go on from there")]
     BrokeOff {
         /// The file that was asked for.
-        remote: Remote,
+        remote: Box<Remote>,
         /// How much has arrived.
         had: String,
         /// How the last attempt ended.
@@ -58,7 +58,7 @@ pub enum Error {
     )]
     Corrupt {
         /// The file that was asked for.
-        remote: Remote,
+        remote: Box<Remote>,
         /// The first digits of the SHA-256 of what arrived.
         found: String,
         /// The first digits of what the hub states.

@@ -29,6 +29,7 @@ pub struct TokenizerRun;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerLoss {
+    /// How many tokens of each example the decoder is shown.
     pub nested_guidance: NestedGuidance,
 }
 
