@@ -1,5 +1,6 @@
 //! The command line of Semanticist: parse, dispatch, and say once what went wrong.
 
+#[expect(unsafe_code, reason = "the allocator's settings are C functions")]
 mod allocator;
 mod args;
 mod device;

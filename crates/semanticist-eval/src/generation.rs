@@ -15,6 +15,7 @@ const TOGETHER: usize = 16;
 /// How tokens become images.
 #[derive(Debug, Clone)]
 pub struct ImageDecoding {
+    /// Steps, sampler and guidance of the decoder.
     pub options: DecodeOptions,
     /// The seed of the noise that each image starts from, whatever the number of tokens.
     pub seeds: Vec<u64>,

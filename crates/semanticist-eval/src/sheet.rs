@@ -30,6 +30,7 @@ const GREY: Rgb888 = Rgb888::new(96, 96, 96);
 /// An image and the two lines below it.
 #[derive(Debug, Clone)]
 pub struct Cell {
+    /// Of any size; a row is as high as its highest.
     pub picture: RgbImage,
     /// What the image is.
     pub caption: String,

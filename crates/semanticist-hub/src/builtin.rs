@@ -1,7 +1,9 @@
 //! What is compiled into the program, so that it works on its own: small models and an image.
+//!
+//! The bytes are statics: of a constant, every crate that names it gets a copy of its own.
 
 /// A built-in model: the bytes of its file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Builtin {
     /// What it is called where a model is named.
     pub name: &'static str,
@@ -10,18 +12,18 @@ pub struct Builtin {
 }
 
 /// The small tokenizer, trained on 64×64 images.
-pub const TOKENIZER: Builtin =
+pub static TOKENIZER: Builtin =
     Builtin { name: "tiny", bytes: include_bytes!("../../../models/tokenizer-tiny.safetensors") };
 
 /// The small generator of its tokens.
-pub const GENERATOR: Builtin =
+pub static GENERATOR: Builtin =
     Builtin { name: "tiny-generator", bytes: include_bytes!("../../../models/generator-tiny.safetensors") };
 
 /// The built-in models.
-pub const ALL: [Builtin; 2] = [TOKENIZER, GENERATOR];
+pub static ALL: [&Builtin; 2] = [&TOKENIZER, &GENERATOR];
 
 /// What the built-in image is called.
 pub const IMAGE_NAME: &str = "chelsea.png (built in)";
 
 /// Chelsea, from scikit-image's `data.chelsea`: by Stéfan van der Walt, CC0. Cropped and reduced; a PNG file.
-pub const IMAGE: &[u8] = include_bytes!("../../../assets/chelsea.png");
+pub static IMAGE: &[u8] = include_bytes!("../../../assets/chelsea.png");

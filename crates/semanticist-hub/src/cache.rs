@@ -19,7 +19,9 @@ pub struct Cache(PathBuf);
 /// A file in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cached {
+    /// Where it was fetched from.
     pub remote: Remote,
+    /// Its copy on this machine.
     pub path: PathBuf,
 }
 

@@ -8,12 +8,15 @@ use crate::Remote;
 /// A published file and what it needs to be used.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
+    /// What users call it.
     pub name: &'static str,
+    /// What it holds, and what else it needs.
     pub kind: Kind,
     /// Owner, repository and file.
     location: [&'static str; 3],
     /// Of the weights.
     pub licence: &'static str,
+    /// One line for a list of models.
     pub about: &'static str,
 }
 
@@ -42,6 +45,7 @@ pub enum Kind {
 /// The code of Semanticist is under the MIT licence; what its weights are under is not stated.
 const UNSTATED: &str = "unknown";
 
+/// All of them: networks first, then the autoencoders they were trained with.
 pub const KNOWN: [Known; 5] = [
     Known {
         name: "semanticist-l",

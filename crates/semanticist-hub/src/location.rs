@@ -11,7 +11,7 @@ pub enum Location {
     /// A file, which need not be there.
     File(PathBuf),
     /// Compiled into the program.
-    Builtin(Builtin),
+    Builtin(&'static Builtin),
     /// Published, and known by name.
     Known(&'static Known),
     /// A file on the hub, by its full name.

@@ -10,8 +10,11 @@ const SCHEME: &str = "hf:";
 /// A file in a repository of models, at a branch, tag or commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
+    /// The user or organisation.
     pub owner: String,
+    /// Its name, without the owner's.
     pub repository: String,
+    /// A branch, a tag or a commit.
     pub revision: String,
     /// With the folders it lies in, separated by `/`.
     pub file: String,

@@ -42,17 +42,20 @@ pub struct State<K: Kind> {
     pub optimizers: BTreeMap<String, u64>,
     /// Which data the run learns from.
     pub data: String,
+    /// The whole configuration, defaults included.
     pub config: RunConfig<K>,
 }
 
 /// A run at a step.
 #[derive(Debug)]
 pub struct Checkpoint<K: Kind, M> {
+    /// Where the run stands.
     pub state: State<K>,
     /// The current weights, and what belongs to them.
     pub model: M,
     /// Their moving average.
     pub average: M,
+    /// One per prefix of [`Trainable::optimized_apart`].
     pub optimizers: Vec<AdamW>,
 }
 

@@ -46,16 +46,23 @@ pub struct RunConfig<K: Kind> {
     /// Decay of the moving average of the weights per step.
     #[serde(default = "default_ema")]
     pub ema: f64,
+    /// What is trained.
     pub model: K::Model,
+    /// How examples are made of the data set.
     #[serde(default)]
     pub data: K::Data,
+    /// What is minimised.
     #[serde(default)]
     pub objective: K::Objective,
+    /// Its course over the steps.
     pub learning_rate: LearningRate,
+    /// The other numbers of AdamW.
     #[serde(default)]
     pub optimizer: AdamWConfig,
+    /// What is written, and how often.
     #[serde(default)]
     pub log: LogConfig,
+    /// On what the averaged weights are measured.
     #[serde(default)]
     pub validation: K::Validation,
 }

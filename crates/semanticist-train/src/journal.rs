@@ -23,6 +23,7 @@ pub struct StepRecord {
     /// The same of parameters that are optimised apart, by what their names begin with.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub other_gradient_norms: BTreeMap<String, f64>,
+    /// Of this step.
     pub learning_rate: f64,
     /// Since the last logged step.
     pub images_per_second: f64,
@@ -33,6 +34,7 @@ pub struct StepRecord {
 /// A validation of the averaged weights.
 #[derive(Debug, Clone, Serialize)]
 pub struct ValidationRecord {
+    /// Steps made, counted from 1.
     pub step: u64,
     /// What was found, by name.
     #[serde(flatten)]

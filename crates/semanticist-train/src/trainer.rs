@@ -24,9 +24,23 @@ use semanticist_data::Position;
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A step was made; not every one is in the journal.
-    Stepped { step: u64, steps: u64, loss: f64, images_per_second: f64 },
+    Stepped {
+        /// Counted from 1.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Mean over the batch, before the step.
+        loss: f64,
+        /// Since the last logged step.
+        images_per_second: f64,
+    },
     /// The averaged weights were measured; in one line.
-    Validated { step: u64, summary: &'a str },
+    Validated {
+        /// Counted from 1.
+        step: u64,
+        /// Such as `validation loss 0.3100`.
+        summary: &'a str,
+    },
     /// A checkpoint is on the disk.
     Saved(&'a Path),
     /// Something to know that does not stop the run.
@@ -46,6 +60,7 @@ pub enum Ending {
 pub struct RunContext<'a> {
     /// The run's folder: `config.toml`, `journal.jsonl`, `checkpoints/`, `samples/`, `model.safetensors`.
     pub out: &'a Path,
+    /// Where everything is computed, optimiser steps included.
     pub device: &'a Device,
     /// Set from outside to stop after the current step.
     pub interrupted: &'a AtomicBool,

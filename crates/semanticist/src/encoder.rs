@@ -78,6 +78,7 @@ pub struct TokenShape {
 /// A vision transformer that answers with concept tokens.
 #[derive(Module, Debug)]
 pub struct Encoder {
+    /// `[B, 3, H, W]` to N vectors of width W.
     pub patches: PatchEmbed,
     /// `[1, 1, W]`
     pub class_token: Param<Tensor<3>>,
@@ -85,8 +86,11 @@ pub struct Encoder {
     pub positions: Param<Tensor<3>>,
     /// `[1, K, W]`
     pub concept_tokens: Param<Tensor<3>>,
+    /// In the order in which they are passed.
     pub blocks: Vec<EncoderBlock>,
+    /// Behind the last block; only concept tokens pass it.
     pub norm: LayerNorm,
+    /// `[D, W]`
     pub projection: Linear,
     #[module(skip)]
     token_epsilon: f64,
@@ -196,9 +200,13 @@ fn normalise(raw: Tensor<3>, epsilon: f64) -> Tensor<3> {
 /// A pre-norm transformer block.
 #[derive(Module, Debug)]
 pub struct EncoderBlock {
+    /// Before the attention.
     pub norm1: LayerNorm,
+    /// Of every position to those it sees.
     pub attention: Attention,
+    /// Before the MLP.
     pub norm2: LayerNorm,
+    /// With the exact GELU.
     pub mlp: Mlp,
     #[module(skip)]
     drop_path: f64,

@@ -60,8 +60,11 @@ impl fmt::Display for ModelKind {
 /// One of our files that was looked at: what it holds is known, its weights are still on the disk.
 #[derive(Debug, Clone)]
 pub enum ModelFile {
+    /// Encoder, decoder and autoencoder.
     Tokenizer(TokenizerFile),
+    /// A generator, whose tokens a tokenizer paints.
     Generator(GeneratorFile),
+    /// An autoencoder alone.
     Autoencoder(AutoencoderFile),
 }
 

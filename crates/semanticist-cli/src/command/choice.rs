@@ -116,10 +116,10 @@ pub const BUILTIN: &str = "the built-in tokenizer";
 
 /// The built-in tokenizer, not yet on a device.
 pub fn builtin_tokenizer() -> Result<TokenizerFile> {
-    builtin_file(builtin::TOKENIZER)
+    builtin_file(&builtin::TOKENIZER)
 }
 
-fn builtin_file(builtin: Builtin) -> Result<TokenizerFile> {
+fn builtin_file(builtin: &'static Builtin) -> Result<TokenizerFile> {
     Ok(ModelFile::from_bytes(BUILTIN, builtin.bytes)?.into_tokenizer()?)
 }
 
@@ -190,13 +190,10 @@ pub fn counts(asked: &[usize], all: usize) -> Result<Vec<usize>> {
     if asked.is_empty() {
         return Ok(powers(all));
     }
-    match asked.iter().find(|&&count| count > all) {
-        Some(count) => {
-            return Err(failure::usage(format!(
-                "--tokens {count}: the model has {all} tokens per image; use 0 to {all}"
-            )));
-        }
-        None => {}
+    if let Some(count) = asked.iter().find(|&&count| count > all) {
+        return Err(failure::usage(format!(
+            "--tokens {count}: the model has {all} tokens per image; use 0 to {all}"
+        )));
     }
     Ok(asked.to_vec())
 }

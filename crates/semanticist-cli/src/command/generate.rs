@@ -60,7 +60,7 @@ pub fn run(request: &Generate) -> Result<()> {
     write(request, rows)
 }
 
-fn builtin_generator(builtin: Builtin, device: &Device) -> Result<GeneratorModel> {
+fn builtin_generator(builtin: &'static Builtin, device: &Device) -> Result<GeneratorModel> {
     Ok(ModelFile::from_bytes("the built-in generator", builtin.bytes)?.into_generator()?.load(device)?)
 }
 
@@ -68,7 +68,7 @@ fn builtin_generator(builtin: Builtin, device: &Device) -> Result<GeneratorModel
 fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
     let named = request.generator_preset.as_deref();
     let (path, preset) = match request.generator.as_deref().map(Location::of).transpose()? {
-        None => return builtin_generator(builtin::GENERATOR, device),
+        None => return builtin_generator(&builtin::GENERATOR, device),
         Some(Location::Builtin(builtin)) => return builtin_generator(builtin, device),
         Some(Location::File(path)) => (path, named),
         Some(Location::Remote(remote)) => (fetch::find(&remote)?, named),

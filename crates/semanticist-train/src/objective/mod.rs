@@ -21,8 +21,10 @@ pub trait Trainable: Clone {
     /// The parts that learn.
     type Parameters: Module + Clone;
 
+    /// The parts that learn, to be read.
     fn parameters(&self) -> &Self::Parameters;
 
+    /// The parts that learn, to be changed by an optimiser's step.
     fn parameters_mut(&mut self) -> &mut Self::Parameters;
 
     /// Prefixes of the parameters' names: those that begin with one of them have an optimiser of their own, with
@@ -49,7 +51,9 @@ pub trait Trainable: Clone {
 
 /// A loss and the data that it is of.
 pub trait Objective {
+    /// What the configuration of such a run holds.
     type Kind: Kind;
+    /// What learns.
     type Model: Trainable;
     /// One of a batch.
     type Example;
@@ -100,6 +104,7 @@ pub enum Stage {
 
 /// An endless stream of batches.
 pub trait Batches {
+    /// One of a batch.
     type Example;
 
     /// The next batch, and where to go on after it.

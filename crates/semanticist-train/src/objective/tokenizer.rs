@@ -31,6 +31,7 @@ pub struct TokenizerRun;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerLoss {
+    /// How many tokens of each example the decoder is shown.
     pub nested_guidance: NestedGuidance,
     /// A linear map from the tokens to the latents as a second loss, if any.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -71,7 +71,9 @@ impl Job {
 /// What is asked for; `None` is the usual number of the job.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
+    /// What is timed.
     pub job: Job,
+    /// The size of the networks.
     pub preset: Option<Preset>,
     /// Images that are computed together.
     pub batch: Option<usize>,
@@ -123,7 +125,9 @@ impl BenchOptions {
 /// What was measured. Numbers that a job does not have are `None`.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
+    /// What is timed.
     pub job: Job,
+    /// The size of the networks.
     pub preset: Preset,
     /// Images that are computed together.
     pub batch: usize,
@@ -150,8 +154,11 @@ pub struct BenchReport {
 /// What one operator takes of one run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Share {
+    /// Its name in `semanticist_ops::profile`, or `all else`.
     pub operator: &'static str,
+    /// How often it is called in one run.
     pub calls: u64,
+    /// Wall time of all calls together.
     pub seconds: f64,
 }
 

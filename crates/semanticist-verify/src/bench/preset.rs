@@ -17,10 +17,15 @@ use semanticist_train::objective::tokenizer::TokenizerRun;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
+    /// The tokenizer in the box, on 64×64 pixels.
     Tiny,
+    /// ViT-S and DiT-S: width 384.
     S,
+    /// ViT-B and DiT-B: width 768.
     B,
+    /// ViT-L and DiT-L: width 1024.
     L,
+    /// Encoder and decoder as deep and wide as DiT-XL: width 1152.
     Xl,
 }
 

@@ -17,6 +17,7 @@ pub struct Check {
     pub max_relative: f64,
     /// The largest accepted `max_relative`.
     pub tolerance: f64,
+    /// Whether the differences are within the tolerance.
     #[serde(flatten)]
     pub verdict: Verdict,
 }

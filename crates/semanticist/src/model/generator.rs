@@ -74,6 +74,7 @@ impl Generator {
 /// A generator with what is known of its classes and tokens.
 #[derive(Debug, Clone)]
 pub struct GeneratorModel {
+    /// Networks and configuration, ready to draw.
     pub generator: Generator,
     /// The name of every class, or nothing.
     pub classes: Vec<String>,

@@ -26,6 +26,7 @@ pub struct PublishedTokenizer<'a> {
 /// A tokenizer with its identity and history.
 #[derive(Debug, Clone)]
 pub struct TokenizerModel {
+    /// Networks and configuration, ready to encode and decode.
     pub tokenizer: Tokenizer,
     /// How it was trained, if the file says so.
     pub training: Option<serde_json::Value>,

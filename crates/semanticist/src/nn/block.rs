@@ -57,6 +57,7 @@ pub struct Attention {
 }
 
 impl Attention {
+    /// Random weights, drawn in the order of the fields.
     pub fn init(size: &BlockSize, noise: &mut Noise, device: &Device) -> Self {
         Self {
             qkv: Linear::init(size.width, 3 * size.width, noise, device),
@@ -82,6 +83,7 @@ pub struct Mlp {
 }
 
 impl Mlp {
+    /// Random weights, drawn in the order of the fields.
     pub fn init(size: &BlockSize, noise: &mut Noise, device: &Device) -> Self {
         let hidden = size.mlp_ratio * size.width;
         Self {

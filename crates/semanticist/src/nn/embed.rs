@@ -67,6 +67,7 @@ pub struct TimestepEmbed {
 const FREQUENCIES: usize = 128;
 
 impl TimestepEmbed {
+    /// Random weights: normal, with a deviation of 0.02.
     pub fn init(width: usize, noise: &mut Noise, device: &Device) -> Self {
         Self {
             up: Linear::init_small(2 * FREQUENCIES, width, noise, device),

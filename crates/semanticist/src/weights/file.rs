@@ -110,6 +110,7 @@ pub fn hash(weights: &Weights, metadata: &Metadata) -> io::Result<String> {
     Ok(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+#[expect(unsafe_code, reason = "a map of a file that somebody else may change")]
 fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|source| Error::io(path, "read", source))?;
     let kind = file.metadata().map_err(|source| Error::io(path, "read", source))?;

@@ -267,6 +267,7 @@ impl HostTensor {
 
     /// Gives back the memory of a mapped file's pages, so that a model that is loaded from one is not
     /// in memory twice. Who reads them again gets them from the file.
+    #[cfg_attr(unix, expect(unsafe_code, reason = "advice that only a system call gives"))]
     fn release(&self) {
         #[cfg(unix)]
         if let Bytes::Mapped(map, range) = &self.bytes {

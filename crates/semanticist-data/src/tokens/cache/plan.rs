@@ -16,13 +16,17 @@ use crate::{Broken, Record, Source, Views};
 /// What a cache will hold.
 #[derive(Debug, Clone)]
 pub struct CachePlan {
+    /// What its token files say of themselves.
     pub info: TokenFileInfo,
+    /// The crops and flips of each image that are encoded.
     pub views: Views,
+    /// How tokens are stored: `F16` or `F32`.
     pub precision: Precision,
     /// Images of the data set, broken ones included.
     pub images: usize,
     /// Images per shard, broken ones included.
     pub shard_images: usize,
+    /// The name of every class, if the data set has names.
     pub classes: Option<Vec<String>>,
 }
 

@@ -71,6 +71,7 @@ pub enum Distance {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderLoss {
+    /// Between a photo and its reconstruction.
     pub distance: Distance,
     /// Weight of the divergence of latents from normal ones, in nats, beside the sum of distances over
     /// pixels and colours.
@@ -149,14 +150,18 @@ impl Kind for AutoencoderRun {
 /// The networks of a run: only the autoencoder is of use afterwards.
 #[derive(Module, Debug)]
 pub struct AutoencoderNetworks {
+    /// What the run is about.
     pub autoencoder: KlAutoencoder,
+    /// Tells photos from reconstructions; `None` without an adversarial loss.
     pub discriminator: Option<Discriminator>,
 }
 
 /// An autoencoder while it learns.
 #[derive(Debug, Clone)]
 pub struct LearningAutoencoder {
+    /// Sizes, as the run has them.
     pub config: AutoencoderModel,
+    /// All that has weights.
     pub networks: AutoencoderNetworks,
 }
 

@@ -11,16 +11,16 @@ use crate::nn::{Convolution, GroupNorm};
 /// Images to moments.
 #[derive(Module, Debug)]
 pub struct KlEncoder {
-    pub input: Convolution,
+    pub(crate) input: Convolution,
     /// From the finest to the coarsest.
-    pub levels: Vec<Level>,
-    pub middle: Middle,
-    pub norm: GroupNorm,
-    pub output: Convolution,
+    pub(crate) levels: Vec<Level>,
+    pub(crate) middle: Middle,
+    pub(crate) norm: GroupNorm,
+    pub(crate) output: Convolution,
 }
 
 impl KlEncoder {
-    pub fn blank(config: &KlConfig, device: &Device) -> Self {
+    pub(crate) fn blank(config: &KlConfig, device: &Device) -> Self {
         let (groups, last) = (config.groups, config.levels() - 1);
         let level = |i: usize| {
             let width = config.width(i);
@@ -61,16 +61,16 @@ impl KlEncoder {
 /// Latents to images.
 #[derive(Module, Debug)]
 pub struct KlDecoder {
-    pub input: Convolution,
-    pub middle: Middle,
+    pub(crate) input: Convolution,
+    pub(crate) middle: Middle,
     /// From the finest to the coarsest, as in the encoder; they are passed the other way round.
-    pub levels: Vec<Level>,
-    pub norm: GroupNorm,
-    pub output: Convolution,
+    pub(crate) levels: Vec<Level>,
+    pub(crate) norm: GroupNorm,
+    pub(crate) output: Convolution,
 }
 
 impl KlDecoder {
-    pub fn blank(config: &KlConfig, device: &Device) -> Self {
+    pub(crate) fn blank(config: &KlConfig, device: &Device) -> Self {
         let (groups, last) = (config.groups, config.levels() - 1);
         let level = |i: usize| {
             let width = config.width(i);

@@ -24,11 +24,13 @@ use crate::spaces::{Latents, Pixels};
 /// A KL autoencoder on a device.
 #[derive(Module, Debug)]
 pub struct KlAutoencoder {
+    /// Images to moments of latents.
     pub encoder: KlEncoder,
     /// `[2 C, 2 C]`, behind the encoder (`quant_conv`), if the configuration has it.
     pub moments: Option<Linear>,
     /// `[C, C]`, before the decoder (`post_quant_conv`).
     pub latents: Option<Linear>,
+    /// Latents to images.
     pub decoder: KlDecoder,
     #[module(skip)]
     scale: f64,
