@@ -7,6 +7,7 @@ mod bench;
 mod cache_tokens;
 mod decode;
 mod encode;
+mod evaluate;
 mod generate;
 mod hub;
 mod models;
