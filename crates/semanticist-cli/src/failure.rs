@@ -42,12 +42,12 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     use semanticist::Error;
     Some(match error.downcast_ref::<Error>()? {
-        Error::Undescribed { .. } => "--config FILE.toml or --preset NAME says what it holds",
+        Error::Undescribed { .. } => "say it with --config FILE.toml or --preset NAME",
         Error::Described { .. } => "leave --config, --preset and --autoencoder out",
         Error::RunExists { .. } => "go on with --resume, or give another --out",
         Error::NoCheckpoint { .. } => "start without --resume",
         Error::RunChanged { .. } => "--force goes on all the same, another --out starts another run",
-        Error::AutoencoderNeeded => "give it with --autoencoder FILE",
+        Error::AutoencoderNeeded { .. } => "give it with --autoencoder FILE",
         _ => return None,
     })
 }

@@ -174,7 +174,7 @@ fn a_published_kl_autoencoder_serves_as_it_is() {
         train(folder, out).args(settings).args(more).output().unwrap()
     };
     let missing = stderr(&run("missing", &[]));
-    assert!(missing.contains("give its weights with --autoencoder"), "{missing}");
+    assert!(missing.contains("give it with --autoencoder FILE"), "{missing}");
     let other = stderr(&run("other", &["--autoencoder", "photos/1.png"]));
     assert!(other.contains("expected a checkpoint written by torch.save"), "{other}");
     let output = run("run", &["--autoencoder", "kl.safetensors"]);

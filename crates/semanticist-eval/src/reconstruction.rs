@@ -147,6 +147,7 @@ pub struct ReconstructionMetrics {
 pub struct EvaluationOptions {
     /// From how many tokens images are reconstructed; 0 is from none.
     pub counts: Vec<usize>,
+    /// Steps, sampler and guidance of the decoder.
     pub sampling: DecodeOptions,
     /// Image i starts from the noise of seed `seed + i`, whatever the count.
     pub seed: u64,

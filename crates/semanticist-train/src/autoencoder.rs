@@ -35,7 +35,8 @@ pub fn fit(
         AutoencoderConfig::Pixel {} => return Ok(Autoencoder::Pixel),
         AutoencoderConfig::Linear { patch_size, channels, whitening } => (patch_size, channels, whitening),
         AutoencoderConfig::Kl(_) => {
-            return Err(Error::AutoencoderNeeded);
+            let reason = "a KL autoencoder cannot be fitted on the way";
+            return Err(Error::AutoencoderNeeded { reason });
         }
     };
     const BATCH: usize = 100;

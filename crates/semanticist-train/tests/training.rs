@@ -347,7 +347,8 @@ fn what_does_not_fit_a_tokenizer_is_an_error_and_decoding_can_be_ended() {
     let device = Device::flex();
     let settings = ["model.autoencoder={kind=\"pixel\"}", "model.decoder.patch_size=2"].map(String::from);
     let config = RunConfig::parse(CONFIG, &settings).unwrap();
-    let tokenizer = untrained(&config, semanticist::autoencoder::Autoencoder::Pixel, &device).unwrap().tokenizer();
+    let tokenizer =
+        untrained(&config, semanticist::autoencoder::Autoencoder::Pixel, &device).unwrap().tokenizer();
     let error = |result: semanticist::Result<Tokens>| result.unwrap_err().to_string();
     let pixels = to_pixels(&[picture(1, 16)], &device);
     assert!(error(tokenizer.encode(&to_pixels(&[picture(1, 20)], &device), 4)).contains("[B, 3, 16, 16]"));

@@ -74,6 +74,7 @@ impl RepaConfig {
 /// The latent side of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LatentShape {
+    /// Of the latents.
     pub channels: usize,
     /// Height and width.
     pub side: usize,
@@ -110,14 +111,19 @@ impl DecoderConfig {
 /// A transformer on noisy latents and tokens.
 #[derive(Module, Debug)]
 pub struct Decoder {
+    /// From noisy latent patches to the width.
     pub patches: PatchEmbed,
+    /// From a time to the width.
     pub time: TimestepEmbed,
     /// From token space to the transformer's width.
     pub tokens: Linear,
     /// `[1, K, D]`: what stands for a token that is not there.
     pub null_tokens: Param<Tensor<3>>,
+    /// The transformer.
     pub blocks: Vec<DecoderBlock>,
+    /// From the width to what is predicted of each patch.
     pub output: OutputLayer,
+    /// Onto a teacher's features, if it is trained with one.
     pub projector: Option<Projector>,
     /// `[1, N, W]`, fixed.
     positions: Tensor<3>,
@@ -301,7 +307,9 @@ impl Decoder {
 pub struct DecoderBlock {
     /// `[6 W, W]`: shift, scale and gate of the attention, then of the MLP
     pub modulation: Linear,
+    /// Over patches and tokens together.
     pub attention: Attention,
+    /// Position by position.
     pub mlp: Mlp,
 }
 
@@ -354,8 +362,11 @@ impl OutputLayer {
 /// Three linear layers from hidden states to a teacher's features.
 #[derive(Module, Debug)]
 pub struct Projector {
+    /// `[hidden, W]`
     pub first: Linear,
+    /// `[hidden, hidden]`
     pub second: Linear,
+    /// `[teacher width, hidden]`
     pub third: Linear,
 }
 

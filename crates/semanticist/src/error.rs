@@ -55,8 +55,11 @@ pub enum Error {
         changes: String,
     },
     /// A configuration asks for an autoencoder that can only be had from a file.
-    #[error("a KL autoencoder cannot be fitted on the way; it needs the file of a trained one")]
-    AutoencoderNeeded,
+    #[error("{reason}; it needs the file of an autoencoder")]
+    AutoencoderNeeded {
+        /// Why there is none.
+        reason: &'static str,
+    },
     /// A model could not be found or fetched by its name.
     #[cfg(feature = "hub")]
     #[error(transparent)]
@@ -65,7 +68,7 @@ pub enum Error {
     #[error("{0}")]
     Training(String),
     /// A file of weights does not say what they are of, as published checkpoints do not.
-    #[error("{}: holds weights but does not say of what; if it is a published checkpoint, say what it holds", path.display())]
+    #[error("{}: holds weights but does not say of what, as published checkpoints do", path.display())]
     Undescribed {
         /// The file.
         path: PathBuf,

@@ -18,16 +18,13 @@ pub mod image;
 pub mod nn;
 
 pub mod autoencoder;
-#[allow(missing_docs)]
 pub mod decoder;
 pub mod diffusion;
 pub mod encoder;
 
-#[allow(missing_docs)]
 pub mod generator;
 pub mod model;
 pub mod presets;
-#[allow(missing_docs)]
 pub mod tokenizer;
 pub mod weights;
 

@@ -57,7 +57,12 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
         tokens,
         token_dim,
         token_epsilon: if published { 0.0 } else { 1e-12 },
-        encoder: EncoderConfig { patch_size: 16, blocks: B, drop_path: 0.1, position_deviation: POSITION_DEVIATION },
+        encoder: EncoderConfig {
+            patch_size: 16,
+            blocks: B,
+            drop_path: 0.1,
+            position_deviation: POSITION_DEVIATION,
+        },
         decoder: DecoderConfig {
             patch_size: 2,
             blocks,

@@ -28,9 +28,13 @@ pub struct TokenizerConfig {
     /// changes no ordinary float32 result and keeps a constant token finite.
     #[serde(default = "default_token_epsilon")]
     pub token_epsilon: f64,
+    /// From pixels to tokens.
     pub encoder: EncoderConfig,
+    /// From noisy latents and tokens to clean latents.
     pub decoder: DecoderConfig,
+    /// Between pixels and latents.
     pub autoencoder: AutoencoderConfig,
+    /// How latents are noised, and what the decoder predicts.
     #[serde(default)]
     pub diffusion: DiffusionConfig,
 }
@@ -76,7 +80,9 @@ impl TokenizerConfig {
 /// The parts that learn.
 #[derive(Module, Debug)]
 pub struct Networks {
+    /// From pixels to tokens.
     pub encoder: Encoder,
+    /// From noisy latents and tokens to clean latents.
     pub decoder: Decoder,
 }
 
@@ -98,8 +104,11 @@ impl Networks {
 /// A ready tokenizer.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
+    /// Its sizes.
     pub config: TokenizerConfig,
+    /// Its weights that learn.
     pub networks: Networks,
+    /// Between pixels and latents.
     pub autoencoder: Autoencoder,
 }
 

@@ -52,5 +52,9 @@ fn what_a_preset_cannot_do_is_said() {
     folder.fails("bench encode --preset tiny --tokens 33", 2, "the preset has 32");
     folder.fails("bench decode --preset tiny --tokens 4", 2, "this job computes all 32");
     folder.fails("bench encode --preset huge", 2, "huge");
-    folder.fails("bench encode --preset tiny --file x.safetensors", 2, "only load reads a model file");
+    folder.fails(
+        "bench encode --preset tiny --file x.safetensors",
+        2,
+        "only the job load reads a model file",
+    );
 }

@@ -60,9 +60,9 @@ fn files_that_lie_or_attack_are_refused_and_nothing_is_run() {
         ("import attack_inside.pkl --config sizes.toml -o x.safetensors", "nothing was run"),
         ("info folder", "is a folder; give the .safetensors file itself"),
         ("info folder --config sizes.toml", "is a folder without weights"),
-        ("info model.safetensors --config sizes.toml", "needs neither --config nor --preset"),
-        ("info model.safetensors --preset l-256x16", "needs neither --config nor --preset"),
-        ("import model.safetensors --config sizes.toml -o x.safetensors", "needs neither"),
+        ("info model.safetensors --config sizes.toml", "leave --config, --preset"),
+        ("info model.safetensors --preset l-256x16", "leave --config, --preset"),
+        ("import model.safetensors --config sizes.toml -o x.safetensors", "leave --config"),
     ] {
         folder.fails(&format!("models {arguments}"), 1, part);
     }
@@ -75,7 +75,7 @@ fn files_that_lie_or_attack_are_refused_and_nothing_is_run() {
 #[test]
 fn without_a_file_it_is_the_model_in_the_box() {
     let json = Folder::new().run("models info --json").json();
-    assert_eq!(json["file"], "the built-in tokenizer");
+    assert_eq!(json["file"], "tiny (built in)");
     assert_eq!((&json["config"]["image_size"], &json["config"]["tokens"]), (&64.into(), &32.into()));
 }
 

@@ -108,9 +108,9 @@ fn what_cannot_be_asked_for_is_said() {
     folder.photo("cat.png", 3);
     let cases = [
         ("--tokens 9", "use 0 to"),
-        ("--tokens 5", "the model has 4 tokens per image; use 1 to 4"),
-        ("--tokens two", "whole number from 1"),
-        ("--tokens 1,,2", "whole number from 1"),
+        ("--tokens 5", "the model has 4 tokens per image; use 0 to 4"),
+        ("--tokens two", "whole number from 0"),
+        ("--tokens 1,,2", "whole number from 0"),
         ("--tokens 2,1,2", "2 is given twice"),
         ("--steps 0", "whole number from 2"),
         ("--steps 1", "whole number from 2"),
@@ -179,7 +179,7 @@ fn what_is_no_model_is_said() {
         ("empty.safetensors", "is empty"),
         ("text.safetensors", "begins with"),
         ("half.safetensors", "half.safetensors"),
-        ("old.pkl", "give its configuration with --config FILE.toml"),
+        ("old.pkl", "say it with --config FILE.toml"),
         ("tokens.safetensors", "a published checkpoint needs --config FILE.toml"),
         ("old.pkl --config missing.toml", "missing.toml: cannot read"),
         ("old.pkl --config sizes.toml", "sizes.toml: "),

@@ -79,15 +79,20 @@ impl Kind for TokenizerRun {
 /// The networks of a run: the readout is of no use afterwards.
 #[derive(Module, Debug)]
 pub struct LearningNetworks {
+    /// What users get.
     pub tokenizer: Networks,
+    /// If `objective.linear_readout` asks for one.
     pub readout: Option<LinearReadout>,
 }
 
 /// A tokenizer while it learns.
 #[derive(Debug, Clone)]
 pub struct LearningTokenizer {
+    /// Of the tokenizer.
     pub config: TokenizerConfig,
+    /// What learns.
     pub networks: LearningNetworks,
+    /// What does not.
     pub autoencoder: Autoencoder,
 }
 
@@ -268,7 +273,13 @@ impl Objective for TokenizerObjective {
         })
     }
 
-    fn publish(&self, average: &LearningTokenizer, path: &Path, history: &serde_json::Value, _: Stage) -> Result<()> {
+    fn publish(
+        &self,
+        average: &LearningTokenizer,
+        path: &Path,
+        history: &serde_json::Value,
+        _: Stage,
+    ) -> Result<()> {
         average.tokenizer().save(path, Some(history), Precision::F16)
     }
 }

@@ -62,7 +62,12 @@ impl Preset {
             tokens: 256,
             token_dim: 16,
             token_epsilon: 1e-12,
-            encoder: EncoderConfig { patch_size: 16, blocks, drop_path: 0.0, position_deviation: POSITION_DEVIATION },
+            encoder: EncoderConfig {
+                patch_size: 16,
+                blocks,
+                drop_path: 0.0,
+                position_deviation: POSITION_DEVIATION,
+            },
             decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),

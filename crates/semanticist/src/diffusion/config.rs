@@ -12,7 +12,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub enum DiffusionConfig {
+    /// Gaussian diffusion, as published.
     Gaussian(GaussianConfig),
+    /// A straight line from noise to data.
     Flow(FlowConfig),
 }
 
@@ -94,11 +96,14 @@ pub enum FlowPrediction {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum TrainingTimes {
+    /// All alike.
     Uniform {},
     /// The logistic function of normal numbers (Esser et al. 2024, eq. 19): most in the middle, and the
     /// nearer to the noise the lower the mean. JiT has −0.8 and 0.8.
     LogitNormal {
+        /// Of the normal numbers; below 0, most times are nearer to the noise.
         mean: f64,
+        /// Of the normal numbers.
         deviation: f64,
     },
 }

@@ -23,6 +23,7 @@ pub struct GeneratorConfig {
     pub depth: usize,
     /// Attention heads per layer.
     pub heads: usize,
+    /// The network that draws a token.
     pub head: HeadConfig,
 }
 
@@ -30,6 +31,7 @@ pub struct GeneratorConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
+    /// Of its hidden states.
     pub width: usize,
     /// Residual blocks.
     pub depth: usize,

@@ -23,6 +23,7 @@ pub enum GuidanceSchedule {
 pub struct TokenGuidance {
     /// 1: none. That of the last token, with a linear schedule.
     pub scale: f64,
+    /// How the scale grows over the tokens.
     #[serde(default)]
     pub schedule: GuidanceSchedule,
 }

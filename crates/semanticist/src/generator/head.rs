@@ -33,12 +33,15 @@ pub struct HeadOutput {
 /// The network of the diffusion head.
 #[derive(Module, Debug)]
 pub struct Head {
+    /// From a time to the width.
     pub time: TimestepEmbed,
     /// `[width, transformer's width]`
     pub condition: Linear,
     /// `[width, D]`
     pub input: Linear,
+    /// The residual blocks.
     pub blocks: Vec<HeadBlock>,
+    /// From the width to what is predicted of the token.
     pub output: HeadOutput,
     #[module(skip)]
     joined: bool,

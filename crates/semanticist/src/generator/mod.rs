@@ -27,7 +27,9 @@ use crate::spaces::Tokens;
 /// The networks of a generator.
 #[derive(Module, Debug)]
 pub struct GeneratorNetworks {
+    /// What is known of a token from the class and the tokens before it.
     pub transformer: Transformer,
+    /// Draws a token from that.
     pub head: Head,
 }
 
@@ -48,7 +50,9 @@ impl GeneratorNetworks {
 /// A ready generator.
 #[derive(Debug, Clone)]
 pub struct Generator {
+    /// Its sizes.
     pub config: GeneratorConfig,
+    /// Its weights.
     pub networks: GeneratorNetworks,
 }
 
@@ -66,6 +70,7 @@ pub struct HeadDraws {
 pub struct GenerateOptions {
     /// How many of the first tokens are drawn.
     pub tokens: usize,
+    /// How strongly the class is over-weighted.
     pub guidance: TokenGuidance,
     /// Steps from noise to a token; see [`SamplingPlan::evaluations`].
     pub steps: usize,

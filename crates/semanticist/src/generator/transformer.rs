@@ -18,8 +18,11 @@ pub struct Transformer {
     pub tokens: Linear,
     /// `[1, K + 1, width]`
     pub positions: Param<Tensor<3>>,
+    /// Of inputs with their positions.
     pub embedding_norm: RmsNorm,
+    /// The layers, from the first.
     pub layers: Vec<Layer>,
+    /// Of the last hidden states.
     pub norm: RmsNorm,
     /// `[1, K, width]`, added to the answers
     pub answer_positions: Param<Tensor<3>>,

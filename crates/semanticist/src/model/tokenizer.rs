@@ -274,11 +274,7 @@ fn load_published(
         }
         None if config.autoencoder == (AutoencoderConfig::Pixel {}) => Autoencoder::Pixel,
         None => {
-            return Err(Error::Config(
-                "a published checkpoint holds no autoencoder; give its file, or set autoencoder.kind = \"pixel\" in \
-                 the configuration"
-                    .into(),
-            ));
+            return Err(Error::AutoencoderNeeded { reason: "a published checkpoint holds no autoencoder" });
         }
     };
     let checkpoint = published::load(path)?;
