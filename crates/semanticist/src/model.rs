@@ -61,8 +61,8 @@ impl fmt::Display for ModelKind {
 #[derive(Debug, Clone)]
 pub enum ModelFile {
     /// Encoder, decoder and autoencoder.
-    Tokenizer(TokenizerFile),
-    /// A generator, whose tokens a tokenizer paints.
+    Tokenizer(Box<TokenizerFile>),
+    /// A generator, whose tokens a tokenizer decodes.
     Generator(GeneratorFile),
     /// An autoencoder alone.
     Autoencoder(AutoencoderFile),
@@ -89,7 +89,7 @@ impl ModelFile {
 
     fn of(origin: Origin) -> Result<Self> {
         match origin.metadata.get(KIND).map(String::as_str) {
-            Some("tokenizer") => TokenizerFile::of(origin).map(Self::Tokenizer),
+            Some("tokenizer") => Ok(Self::Tokenizer(Box::new(TokenizerFile::of(origin)?))),
             Some("generator") => GeneratorFile::of(origin).map(Self::Generator),
             Some("autoencoder") => AutoencoderFile::of(origin).map(Self::Autoencoder),
             Some(kind) => Err(origin.error(format!(
@@ -115,7 +115,7 @@ impl ModelFile {
     /// If it is another kind of model.
     pub fn into_tokenizer(self) -> Result<TokenizerFile> {
         match self {
-            Self::Tokenizer(file) => Ok(file),
+            Self::Tokenizer(file) => Ok(*file),
             other => Err(other.origin().another_kind(other.kind(), ModelKind::Tokenizer)),
         }
     }

@@ -84,7 +84,7 @@ impl ModelChoice {
         match self.model.as_deref().map(Location::of).transpose()? {
             Some(Location::Builtin(builtin)) => Ok(ModelFile::from_bytes(builtin.name, builtin.bytes)?),
             Some(Location::File(path)) if !described => Ok(ModelFile::open(&path)?),
-            _ => Ok(ModelFile::Tokenizer(self.open()?)),
+            _ => Ok(ModelFile::Tokenizer(Box::new(self.open()?))),
         }
     }
 

@@ -45,7 +45,7 @@ struct Parameters {
 pub fn info(request: &ModelsInfo) -> Result<()> {
     let choice = ModelChoice::of(request.file.clone(), &request.published);
     match choice.open_any()? {
-        ModelFile::Tokenizer(file) => tokenizer(file, request.json),
+        ModelFile::Tokenizer(file) => tokenizer(*file, request.json),
         ModelFile::Generator(file) => generators::info(file, request.json),
         ModelFile::Autoencoder(file) => autoencoder(&file, request.json),
     }

@@ -180,7 +180,7 @@ fn what_is_no_model_is_said() {
         ("text.safetensors", "begins with"),
         ("half.safetensors", "half.safetensors"),
         ("old.pkl", "say it with --config FILE.toml"),
-        ("tokens.safetensors", "a published checkpoint needs --config FILE.toml"),
+        ("tokens.safetensors", "say it with --config FILE.toml"),
         ("old.pkl --config missing.toml", "missing.toml: cannot read"),
         ("old.pkl --config sizes.toml", "sizes.toml: "),
     ];

@@ -56,18 +56,18 @@ impl Generator {
 
 enum Located {
     /// One of our files.
-    File(ModelFile),
+    File(Box<ModelFile>),
     /// A published checkpoint, of which is known what it holds.
     Known(&'static Known),
 }
 
 fn locate(name: &str) -> Result<Located> {
-    Ok(Located::File(match Location::of(Path::new(name))? {
+    Ok(Located::File(Box::new(match Location::of(Path::new(name))? {
         Location::Builtin(builtin) => ModelFile::from_bytes(builtin.name, builtin.bytes)?,
         Location::File(path) => ModelFile::open(&path)?,
         Location::Remote(remote) => ModelFile::open(&find(&remote)?)?,
         Location::Known(known) => return Ok(Located::Known(known)),
-    }))
+    })))
 }
 
 fn published(known: &Known) -> Result<TokenizerFile> {
