@@ -4,7 +4,7 @@ The published evaluation reads with torchvision's ImageFolder, whose loader is `
 no rotation by EXIF, opacity thrown away. That is `NAME.pillow.png`. Where this project means to see something
 else, `NAME.meant.png` holds that, made with Pillow and numpy.
 
-    python scripts/record_images.py /work/shared/photos crates/semanticist/tests/data/formats
+    python scripts/record_images.py PHOTOS crates/semanticist/tests/data/formats
     (needs pillow and numpy)
 """
 

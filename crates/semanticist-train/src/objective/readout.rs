@@ -1,7 +1,7 @@
 //! A nested linear readout: a signal for the encoder that does not pass through the decoder.
 //!
 //! At most times the noisy latents themselves say most of what the diffusion loss asks for, so that
-//! a young encoder learns next to nothing from it: after 46,500 images (RECIPES.md, runs A to C) the
+//! a young encoder learns next to nothing from it: after some 45,000 images (docs/recipes.md) the
 //! tokens beyond the fourth still held nothing. One linear map from the kept tokens straight to the
 //! clean latents has no such way out, and because the number of kept tokens is drawn, it puts what
 //! matters most into the first ones. It belongs to the training run only; nothing is decoded with it.
