@@ -1,6 +1,7 @@
 //! A bar on stderr for work that takes a while.
 
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -48,6 +49,16 @@ impl Progress {
         if self.bar.is_hidden() && self.begun.elapsed() > PATIENCE {
             // Still hidden after this if stderr is no terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Progress {
+    /// An observer of the library that counts so many pieces each time it is told, and never ends the work.
+    pub fn observer(&self, pieces: usize) -> impl FnMut(semanticist::Progress) -> ControlFlow<()> {
+        move |_| {
+            self.advance(pieces);
+            ControlFlow::Continue(())
         }
     }
 }

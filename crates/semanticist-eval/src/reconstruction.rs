@@ -181,19 +181,23 @@ impl<'a> Evaluation<'a> {
         Ok(Self { tokenizer, process, options, images: 0, sums })
     }
 
-    /// Measures some more images. `after_step` is called for every batch of reconstructions in every sampling
-    /// step, with the number of images in it.
+    /// Measures some more images, of which one batch at a time is in memory. `after_step` is called for every batch
+    /// of reconstructions in every sampling step, with the number of images in it.
     ///
     /// # Errors
-    /// If the sampler cannot run.
+    /// If an image cannot be had, or the sampler cannot run.
     pub fn add(
         &mut self,
-        images: &[RgbImage],
+        mut images: impl Iterator<Item = Result<RgbImage>>,
         device: &Device,
         mut after_step: impl FnMut(usize),
     ) -> Result<()> {
-        for images in images.chunks(BATCH) {
-            let batch = Batch::new(self.tokenizer, images, self.images, device)?;
+        loop {
+            let images = images.by_ref().take(BATCH).collect::<Result<Vec<_>>>()?;
+            if images.is_empty() {
+                return Ok(());
+            }
+            let batch = Batch::new(self.tokenizer, &images, self.images, device)?;
             let losses = batch.losses(self.tokenizer, &self.process, &self.options.counts);
             for (at, loss) in losses.into_iter().enumerate() {
                 let qualities = self.qualities(&batch, self.options.counts[at], &mut after_step)?;
@@ -201,7 +205,6 @@ impl<'a> Evaluation<'a> {
             }
             self.images += images.len();
         }
-        Ok(())
     }
 
     fn qualities(

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
 use semanticist::{Error, Result, Seed};
+use semanticist_data::{BatchOptions, Batches, Position, Source};
 
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
-use semanticist_data::{BatchOptions, Batches, Position, Source};
 
 /// The autoencoder of the run in `out` as that was started with it: its file knew the scale and shift of its
 /// latents, which the configuration need not.

@@ -11,12 +11,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use semanticist::weights::{self, Metadata, Precision, Weights};
 use semanticist::{Error, Result};
+use semanticist_data::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Kind, RunConfig};
 use crate::objective::Trainable;
 use crate::optimizer::{AdamW, AdamWConfig};
-use semanticist_data::Position;
 
 const WEIGHTS: &str = "weights.safetensors";
 const AVERAGE: &str = "average.safetensors";

@@ -8,6 +8,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use semanticist::{Error, Noise, Purpose, Result, Seed, files};
+use semanticist_data::Position;
 use serde_json::json;
 
 use crate::changes::{self, OnChange};
@@ -18,7 +19,6 @@ use crate::gradients::Gradients;
 use crate::journal::{Journal, StepRecord, ValidationRecord};
 use crate::objective::{Objective, Stage, Trainable};
 use crate::optimizer::AdamW;
-use semanticist_data::Position;
 
 /// What training has to say while it runs.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ impl ModelChoice {
                  or --config TOML",
             ));
         }
-        let Some(config) = config else { return ours(&path) };
+        let Some(config) = config else { return Ok(ModelFile::open(&path)?.into_tokenizer()?) };
         let autoencoder = autoencoder.as_deref().map(autoencoder_file).transpose()?;
         let published = PublishedTokenizer { config: &config, autoencoder: autoencoder.as_deref() };
         Ok(TokenizerFile::published(&path, published)?)
@@ -104,11 +104,6 @@ impl ModelChoice {
         let published = PublishedTokenizer { config: &config, autoencoder: Some(&autoencoder) };
         Ok(TokenizerFile::published(&path, published)?)
     }
-}
-
-/// One of our files.
-fn ours(path: &Path) -> Result<TokenizerFile> {
-    Ok(ModelFile::open(path)?.into_tokenizer()?)
 }
 
 /// What messages call the built-in tokenizer.
@@ -149,13 +144,18 @@ pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
     }
 }
 
+/// How many evaluations of the decoder an image takes under these options.
+pub fn evaluations(options: &DecodeOptions, model: &TokenizerModel) -> Result<usize> {
+    let process = Process::new(&model.tokenizer.config.diffusion)?;
+    Ok(options.plan(&process).map_err(failure::usage)?.evaluations())
+}
+
 impl Sampling {
     /// The options, and how many evaluations of the network that takes under them.
     pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
         let guidance = Guidance::constant(self.guidance);
         let options = DecodeOptions { steps: self.steps, sampler: self.sampler, guidance };
-        let process = Process::new(&model.tokenizer.config.diffusion)?;
-        let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+        let evaluations = evaluations(&options, model)?;
         Ok((options, evaluations))
     }
 

@@ -1,7 +1,6 @@
 //! `semanticist decode`: a file of tokens to images.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -110,11 +109,7 @@ impl TokenDecoder<'_> {
         // Every image starts from the same noise: it depends on its tokens and the seed alone.
         let seed = Seed::new(self.request.sampling.seed).of(Purpose::Latents);
         let mut noise = Noise::per_sample(vec![seed; b]);
-        let progress = &self.progress;
-        let mut observe = |_| {
-            progress.advance(b);
-            ControlFlow::Continue(())
-        };
+        let mut observe = self.progress.observer(b);
         let keep = vec![self.count; b];
         let decoded =
             self.model.tokenizer.decode_observed(&tokens, &keep, &self.options, &mut noise, &mut observe)?;

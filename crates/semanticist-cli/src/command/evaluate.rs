@@ -29,14 +29,8 @@ pub fn run(request: &Evaluate) -> Result<()> {
     let progress = Progress::new(expected * counts.len() * steps, "decoding");
     let options = EvaluationOptions { counts, sampling: options, seed: request.sampling.seed };
     let mut evaluation = Evaluation::new(&tokenizer, &options)?;
-    let mut images = reconstruction::images(&source, request.images, tokenizer.config.image_size);
-    loop {
-        let batch = images.by_ref().take(reconstruction::BATCH).collect::<semanticist::Result<Vec<_>>>()?;
-        if batch.is_empty() {
-            break;
-        }
-        evaluation.add(&batch, &device, |images| progress.advance(images))?;
-    }
+    let images = reconstruction::images(&source, request.images, tokenizer.config.image_size);
+    evaluation.add(images, &device, |images| progress.advance(images))?;
     drop(progress);
     let images = evaluation.images();
     let rows = evaluation.finish()?;

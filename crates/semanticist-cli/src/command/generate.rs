@@ -1,11 +1,10 @@
 //! `semanticist generate`: classes to tokens to images.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{DecodeOptions, Guidance, Process};
+use semanticist::diffusion::{DecodeOptions, Guidance};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{GeneratorModel, TokenizerModel};
@@ -15,7 +14,7 @@ use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Location};
 
-use super::choice::check_count;
+use super::choice::{check_count, evaluations};
 use crate::args::Generate;
 use crate::output::{self, note};
 use crate::progress::Progress;
@@ -142,8 +141,7 @@ fn decoding(request: &Generate, tokenizer: &TokenizerModel) -> Result<(DecodeOpt
         sampler: decoding.decode_sampler,
         guidance: Guidance::constant(decoding.decode_guidance),
     };
-    let process = Process::new(&tokenizer.tokenizer.config.diffusion)?;
-    let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+    let evaluations = evaluations(&options, tokenizer)?;
     Ok((options, evaluations))
 }
 
@@ -159,10 +157,7 @@ fn draw(
     for (labels, seeds) in labels.chunks(TOGETHER).zip(seeds.chunks(TOGETHER)) {
         let seeds = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
         let mut noise = Noise::per_sample(seeds);
-        let mut observe = |_| {
-            progress.advance(labels.len());
-            ControlFlow::Continue(())
-        };
+        let mut observe = progress.observer(labels.len());
         parts.push(model.generator.generate_observed(labels, options, &mut noise, &mut observe)?.0);
     }
     Ok(Tokens(Tensor::cat(parts, 0)))

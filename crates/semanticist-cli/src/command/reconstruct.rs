@@ -1,7 +1,6 @@
 //! `semanticist reconstruct`: what the first 1, 2, 4 … tokens say of an image.
 
 use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -111,10 +110,7 @@ impl Reconstruction<'_> {
             // The same noise for every count, so that a sheet shows what the tokens add.
             let mut noise = Noise::per_sample(vec![self.seed; counts.len()]);
             let repeated = Tokens(tokens.0.clone().repeat_dim(0, counts.len()));
-            let mut observe = |_| {
-                self.progress.advance(counts.len());
-                ControlFlow::Continue(())
-            };
+            let mut observe = self.progress.observer(counts.len());
             let decoded =
                 tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, &mut observe)?;
             let decoded = visible(&decoded, job.window);

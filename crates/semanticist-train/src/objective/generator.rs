@@ -7,18 +7,18 @@ use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::diffusion::DecodeOptions;
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
-use semanticist::weights::{self, Metadata, Precision, Weights};
+use semanticist::weights::{Precision, Weights};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-
-use super::tokenizer::{CONFIG, frozen_config};
-use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
-use crate::config::{Kind, RunConfig};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::tokens::{TokenBatchOptions, TokenBatches, TokenExample};
 use semanticist_data::{Position, spread};
 use semanticist_eval::{generation, sheet};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::frozen;
+use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
+use crate::config::{Kind, RunConfig};
 
 /// A generator's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,13 +106,11 @@ impl Trainable for GeneratorModel {
             classes: classes.clone(),
             tokenizer: tokenizer.clone(),
         };
-        let metadata = Metadata::from([(CONFIG.to_string(), json!(frozen).to_string())]);
-        weights::save(path, &Weights::new(), &metadata, Precision::F32)
+        frozen::save(path, &frozen, &Weights::new())
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
-        let (_, metadata) = weights::load(path)?;
-        let Frozen { config, classes, tokenizer } = frozen_config(path, &metadata)?;
+        let (Frozen { config, classes, tokenizer }, _) = frozen::load(path)?;
         let networks = GeneratorNetworks::init(&config, &mut Noise::seeded(0), device)?;
         Ok(Self { generator: Generator { config, networks }, classes, tokenizer, training: None })
     }

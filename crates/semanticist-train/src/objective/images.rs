@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
+use semanticist_data::{self as data, BatchOptions, Position, Source};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
-use semanticist_data::{self as data, BatchOptions, Position, Source};
 
 /// [`data::Batches`] as the trainer takes them.
 pub struct ImageBatches(data::Batches);

@@ -1,6 +1,7 @@
 //! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
 
 pub mod autoencoder;
+mod frozen;
 pub mod generator;
 pub mod images;
 pub mod nested;
@@ -12,9 +13,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::{Noise, Result};
+use semanticist_data::Position;
 
 use crate::config::Kind;
-use semanticist_data::Position;
 
 /// A model with parameters that learn, and whatever belongs to it that does not.
 pub trait Trainable: Clone {

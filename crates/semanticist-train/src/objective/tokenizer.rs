@@ -9,19 +9,19 @@ use semanticist::autoencoder::Autoencoder;
 use semanticist::diffusion::{Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
-use semanticist::weights::{self, Metadata, Precision};
+use semanticist::weights::Precision;
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
-use serde::de::DeserializeOwned;
+use semanticist_data::{Position, Source};
+use semanticist_eval::{reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::frozen;
 use super::images::ImageBatches;
 use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
-use semanticist_data::{Position, Source};
-use semanticist_eval::{reconstruction, sheet};
 
 /// A tokenizer's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,28 +138,16 @@ impl Trainable for LearningTokenizer {
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let frozen = Frozen { model: self.config.clone(), readout };
-        let metadata = Metadata::from([(CONFIG.to_string(), json!(frozen).to_string())]);
-        weights::save(path, &self.autoencoder.to_weights(), &metadata, Precision::F32)
+        frozen::save(path, &frozen, &self.autoencoder.to_weights())
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
-        let (mut stored, metadata) = weights::load(path)?;
-        let Frozen { model, readout } = frozen_config(path, &metadata)?;
+        let (Frozen { model, readout }, mut stored) = frozen::load(path)?;
         let plain = device.clone().without_autodiff();
         let autoencoder = Autoencoder::from_weights(&model.autoencoder, &mut stored, &plain)?;
         stored.finish(path)?;
         Self::init(&model, readout, autoencoder, &mut Noise::seeded(0), device)
     }
-}
-
-/// The entry of a file of frozen weights that says what they belong to.
-pub(super) const CONFIG: &str = "config";
-
-/// What such a file says.
-pub(super) fn frozen_config<C: DeserializeOwned>(path: &Path, metadata: &Metadata) -> Result<C> {
-    let text = metadata.get(CONFIG).map_or("", String::as_str);
-    serde_json::from_str(text)
-        .map_err(|error| Error::file(path, format!("is not what a run of this version began with: {error}")))
 }
 
 /// A tokenizer to train, with random networks on the device of training.

@@ -16,13 +16,13 @@ use semanticist::encoder::Encoder;
 use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
 use semanticist::{Error, Latents, Noise, Pixels, Result, Seed, TokenizerConfig, Tokens};
-use semanticist_ops::profile::{self, Timing};
-
-use super::{Measured, Share, peak};
 use semanticist_data::{BatchOptions, Batches, Position, Source, Split};
+use semanticist_ops::profile::{self, Timing};
 use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{self as objective, Draws};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
+
+use super::{Measured, Share, peak};
 
 /// Runs `job` once for nothing, then `repeats` times, and the machine's peak before and after.
 fn timed(repeats: usize, device: &Device, mut job: impl FnMut()) -> Measured {

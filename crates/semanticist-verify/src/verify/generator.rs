@@ -10,6 +10,7 @@ use semanticist::generator::{
 use semanticist::progress::unobserved;
 use semanticist::weights::{self, names, published};
 use semanticist::{Noise, Result};
+use semanticist_train::gradients::Gradients;
 use serde::Deserialize;
 
 use super::checkpoints::compare_stored;
@@ -17,7 +18,6 @@ use super::comparison::{Comparison, Values};
 use super::recording::Recording;
 use super::sizes::{bounded, fit, in_config};
 use super::{EXACT, GRADIENT, LOSS, OUTPUT};
-use semanticist_train::gradients::Gradients;
 
 pub(super) const SI_CONCAT: &str = "generator_si_concat.safetensors";
 pub(super) const SI_ADALN: &str = "generator_si_adaln.safetensors";

@@ -7,6 +7,10 @@ use semanticist::diffusion::{DiffusionConfig, Process};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Weights, names};
 use semanticist::{Latents, Pixels, Result};
+use semanticist_train::ema;
+use semanticist_train::gradients::Gradients;
+use semanticist_train::objective::tokenizer as objective;
+use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use serde::Deserialize;
 
 use super::RUN;
@@ -14,10 +18,6 @@ use super::comparison::{Comparison, Values};
 use super::decoder::{self, LAST_TIMESTEP};
 use super::recording::Recording;
 use super::sizes::{DecoderSizes, EncoderSizes};
-use semanticist_train::ema;
-use semanticist_train::gradients::Gradients;
-use semanticist_train::objective::tokenizer as objective;
-use semanticist_train::optimizer::{AdamW, AdamWConfig};
 
 pub(super) const FILE: &str = "training_run.safetensors";
 

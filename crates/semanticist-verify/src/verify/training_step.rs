@@ -5,14 +5,14 @@ use semanticist::Result;
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::{DiffusionConfig, Losses, Process};
 use semanticist::weights::{self, HostTensor, names};
+use semanticist_train::alignment::{alignment_loss, side};
+use semanticist_train::gradients::Gradients;
 
 use super::comparison::{Comparison, Values};
 use super::decoder::Question;
 use super::recording::Recording;
 use super::sizes::DecoderSizes;
 use super::{GRADIENT, LOSS};
-use semanticist_train::alignment::{alignment_loss, side};
-use semanticist_train::gradients::Gradients;
 
 pub(super) const FILE: &str = "training_step.safetensors";
 

@@ -46,14 +46,6 @@ pub fn load(path: &Path) -> Result<PublishedWeights> {
     Ok(PublishedWeights { skipped, ..translate(weights, path)? })
 }
 
-/// The names of the shards that an index (`….index.json`) lists; they lie beside it.
-///
-/// # Errors
-/// If it is damaged or points elsewhere.
-pub fn shards(index: &Path) -> Result<Vec<String>> {
-    sources::shards(index)
-}
-
 /// The tensors of a checkpoint under their published names, and what else it held. `known` says of a
 /// name without wrappers whether it is one of the model's.
 ///

@@ -52,15 +52,6 @@ pub(super) fn find(path: &Path) -> Result<Sources> {
     Ok(Sources { files: vec![path.to_owned()], promised: BTreeSet::new() })
 }
 
-/// The names of the files beside an index that it lists.
-///
-/// # Errors
-/// If it is damaged or points elsewhere.
-pub(super) fn shards(index: &Path) -> Result<Vec<String>> {
-    let name = |file: &PathBuf| Some(file.file_name()?.to_str()?.to_owned());
-    Ok(read_index(index)?.files.iter().filter_map(name).collect())
-}
-
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,

@@ -11,21 +11,21 @@ use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlAutoencoder, KlConfig};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
-use semanticist::weights::{self, Metadata, Precision, Weights};
+use semanticist::weights::Weights;
 use semanticist::{Error, Noise, Pixels, Purpose, Result, Seed};
+use semanticist_data::{self as data, BatchOptions, Position, Source};
+use semanticist_eval::PerceptualLoss;
+use semanticist_eval::sheet::{self, Cell};
+use semanticist_eval::{quality, reconstruction};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::frozen;
 use super::images::ImageBatches;
-use super::tokenizer::{CONFIG, frozen_config};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
-use semanticist_data::{self as data, BatchOptions, Position, Source};
-use semanticist_eval::sheet::{self, Cell};
-use semanticist_eval::{quality, reconstruction};
 
 pub use discriminator::{Discriminator, DiscriminatorConfig};
-use semanticist_eval::PerceptualLoss;
 
 /// A KL autoencoder's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,13 +194,12 @@ impl Trainable for LearningAutoencoder {
     }
 
     fn save_frozen(&self, path: &Path) -> Result<()> {
-        let metadata = Metadata::from([(CONFIG.to_string(), json!(self.config).to_string())]);
-        weights::save(path, &Weights::new(), &metadata, Precision::F32)
+        frozen::save(path, &self.config, &Weights::new())
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
-        let (_, metadata) = weights::load(path)?;
-        Self::init(&frozen_config(path, &metadata)?, &mut Noise::seeded(0), device)
+        let (config, _) = frozen::load(path)?;
+        Self::init(&config, &mut Noise::seeded(0), device)
     }
 }
 

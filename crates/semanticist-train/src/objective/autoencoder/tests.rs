@@ -1,3 +1,5 @@
+use semanticist::weights;
+
 use super::*;
 use crate::gradients::Gradients;
 
