@@ -253,6 +253,8 @@ def main():
     parser.add_argument("--file", help="what load reads")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="bfloat16: autocast")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)

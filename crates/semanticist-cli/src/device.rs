@@ -1,8 +1,8 @@
 //! `--device` and `--threads`: where, and with how much of it, the networks compute.
 
 use anyhow::{Context, Result};
-use clap::Args;
-use semanticist::{Device, DeviceSpec};
+use clap::{Args, ValueEnum};
+use semanticist::{Device, DeviceSpec, Precision};
 
 use crate::args;
 
@@ -17,6 +17,19 @@ pub struct Machine {
     /// Threads to compute with [default: one per core]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<usize>,
+    /// What matrix products are computed in [default: float32; to train, what the configuration says]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionChoice>,
+}
+
+/// [`Precision`] as it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PrecisionChoice {
+    /// The published numbers to rounding
+    Float32,
+    /// Within about 1 % of them, twice as fast where the processor has AVX512-BF16, half the memory for
+    /// weights
+    Bfloat16,
 }
 
 impl Machine {
@@ -27,6 +40,19 @@ impl Machine {
             pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
         }
         Ok(self.device.open()?)
+    }
+
+    /// What was asked for, if it was.
+    pub fn asked_precision(&self) -> Option<Precision> {
+        self.precision.map(|choice| match choice {
+            PrecisionChoice::Float32 => Precision::Float32,
+            PrecisionChoice::Bfloat16 => Precision::Bfloat16,
+        })
+    }
+
+    /// What a model is used in.
+    pub fn precision(&self) -> Precision {
+        self.asked_precision().unwrap_or_default()
     }
 }
 

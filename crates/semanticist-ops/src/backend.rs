@@ -2,6 +2,7 @@
 //! that a backend without native versions needs an empty implementation only.
 
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
+use burn::tensor::FloatDType;
 
 use crate::composed;
 
@@ -38,6 +39,15 @@ pub enum Visibility {
     },
 }
 
+/// What the result of a linear layer is stored in; sums are in float32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// float32.
+    Float32,
+    /// What the weight is stored in.
+    AsWeight,
+}
+
 /// The numbers of one AdamW step (Loshchilov and Hutter, 2019, Algorithm 2), bias corrections
 /// resolved.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,6 +70,12 @@ pub struct AdamWStep {
 
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait Operators: Backend {
+    /// Every number rounded to the nearest bfloat16, to even in the middle.
+    fn fused_to_bfloat16(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        composed::cast::<Self>(x, FloatDType::BF16)
+    }
+
+    /// The answer is stored as x is.
     fn fused_activate(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         composed::activate::<Self>(x, activation)
     }
@@ -147,7 +163,8 @@ pub(crate) trait Operators: Backend {
         composed::gated_add_backward::<Self>(y, gate, grad)
     }
 
-    /// qkv `[B, N, 3 W]` -> `[B, N, W]` and the logarithm of each row's sum, `[B, heads, N]`.
+    /// qkv `[B, N, 3 W]` -> `[B, N, W]`, stored as qkv is, and the logarithm of each row's sum,
+    /// `[B, heads, N]`.
     fn fused_attention(
         qkv: FloatTensor<Self>,
         heads: usize,
@@ -170,8 +187,8 @@ pub(crate) trait Operators: Backend {
 
     /// x `[.., I]`, weight `[O, I]` -> `[.., O]`. Two methods instead of an optional bias, because the
     /// extension's routing knows no optional tensors.
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        composed::linear::<Self>(x, weight, None)
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, answer: Answer) -> FloatTensor<Self> {
+        composed::linear::<Self>(x, weight, None, answer)
     }
 
     /// x `[.., I]`, weight `[O, I]`, bias `[O]` -> `[.., O]`.
@@ -179,16 +196,29 @@ pub(crate) trait Operators: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        answer: Answer,
     ) -> FloatTensor<Self> {
-        composed::linear::<Self>(x, weight, Some(bias))
+        composed::linear::<Self>(x, weight, Some(bias), answer)
     }
 
-    /// The gradient of x.
+    /// [`Operators::fused_linear_biased`] and an activation of what it gives, both stored as the weight
+    /// is: activated, and before.
+    fn fused_linear_activated(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let y = composed::linear::<Self>(x, weight, Some(bias), Answer::AsWeight);
+        (composed::activate::<Self>(y.clone(), activation), y)
+    }
+
+    /// The gradient of x, in float32.
     fn fused_linear_backward_input(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::linear_backward_input::<Self>(weight, grad)
     }
 
-    /// The gradient of the weight.
+    /// The gradient of the weight, in float32. x and grad are stored alike.
     fn fused_linear_backward_weight(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         composed::linear_backward_weight::<Self>(x, grad)
     }

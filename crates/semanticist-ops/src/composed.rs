@@ -5,9 +5,22 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use burn::backend::tensor::{Device, FloatTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Shape, Slice, TensorData};
+use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 
-use crate::backend::{Activation, AdamWStep, Norm};
+use crate::backend::{Activation, AdamWStep, Answer, Norm};
+
+/// `x`, stored as `dtype`.
+pub fn cast<B: Backend>(x: FloatTensor<B>, dtype: FloatDType) -> FloatTensor<B> {
+    if FloatDType::from(x.dtype()) == dtype { x } else { B::float_cast(x, dtype) }
+}
+
+/// `x` in float32 if it is narrower: everything but matrix products is computed in that.
+fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype().into() {
+        FloatDType::BF16 | FloatDType::F16 => cast::<B>(x, FloatDType::F32),
+        _ => x,
+    }
+}
 
 /// Φ(x) for [`Activation::Gelu`], its tanh approximation, or σ(x): what x is multiplied by.
 fn gate_of<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
@@ -32,7 +45,9 @@ fn sigmoid<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 pub fn activate<B: Backend>(x: FloatTensor<B>, activation: Activation) -> FloatTensor<B> {
-    B::float_mul(x.clone(), gate_of::<B>(x, activation))
+    let dtype = x.dtype().into();
+    let x = wide::<B>(x);
+    cast::<B>(B::float_mul(x.clone(), gate_of::<B>(x, activation)), dtype)
 }
 
 pub fn activate_backward<B: Backend>(
@@ -40,6 +55,8 @@ pub fn activate_backward<B: Backend>(
     grad: FloatTensor<B>,
     activation: Activation,
 ) -> FloatTensor<B> {
+    let dtype = x.dtype().into();
+    let (x, grad) = (wide::<B>(x), wide::<B>(grad));
     let gate = gate_of::<B>(x.clone(), activation);
     let logistic_slope = |gate: FloatTensor<B>| {
         let rest = B::float_add_scalar(B::float_neg(gate.clone()), 1.0.into());
@@ -61,11 +78,13 @@ pub fn activate_backward<B: Backend>(
         }
         Activation::Silu => logistic_slope(gate.clone()),
     };
-    B::float_mul(B::float_add(gate, B::float_mul(x, gate_slope)), grad)
+    cast::<B>(B::float_mul(B::float_add(gate, B::float_mul(x, gate_slope)), grad), dtype)
 }
 
 pub fn swiglu<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_mul(activate::<B>(gate, Activation::Silu), up)
+    let dtype = up.dtype().into();
+    let product = B::float_mul(activate::<B>(wide::<B>(gate), Activation::Silu), wide::<B>(up));
+    cast::<B>(product, dtype)
 }
 
 pub fn swiglu_backward<B: Backend>(
@@ -73,8 +92,11 @@ pub fn swiglu_backward<B: Backend>(
     up: FloatTensor<B>,
     grad: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dtype = up.dtype().into();
+    let (gate, up, grad) = (wide::<B>(gate), wide::<B>(up), wide::<B>(grad));
     let d_up = B::float_mul(grad.clone(), activate::<B>(gate.clone(), Activation::Silu));
-    (activate_backward::<B>(gate, B::float_mul(grad, up), Activation::Silu), d_up)
+    let d_gate = activate_backward::<B>(gate, B::float_mul(grad, up), Activation::Silu);
+    (cast::<B>(d_gate, dtype), cast::<B>(d_up, dtype))
 }
 
 /// `[G, D]` -> `[G, 1, D]`, so that it broadcasts over positions.
@@ -171,16 +193,16 @@ fn heads_of<B: Backend>(qkv: FloatTensor<B>, heads: usize) -> [FloatTensor<B>; 3
     })
 }
 
+/// In float32, as everything on the way to the weights.
 fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, open: usize) -> FloatTensor<B> {
     let [_, _, n, d] = q.shape().dims();
     let device = q.device();
-    let scores = B::float_matmul(q, B::float_swap_dims(k, 2, 3));
+    let scores = wide::<B>(B::float_matmul(q, B::float_swap_dims(k, 2, 3)));
     let scores = B::float_mul_scalar(scores, (1.0 / (d as f64).sqrt()).into());
     if open == n {
         return scores;
     }
-    let dtype = scores.dtype();
-    B::float_add(scores, B::float_cast(penalty::<B>(n, open, &device), dtype.into()))
+    B::float_add(scores, penalty::<B>(n, open, &device))
 }
 
 /// What is added to scores, `[1, 1, N, N]`: 0 where a key is seen, and else what no exponential
@@ -203,13 +225,15 @@ pub fn attention<B: Backend>(
     open: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [b, n, packed] = qkv.shape().dims();
+    let dtype = qkv.dtype().into();
     let [q, k, v] = heads_of::<B>(qkv, heads);
     let scores = scores::<B>(q, k, open);
     let highest = B::float_max_dim(scores.clone(), 3);
     let weights = B::float_exp(B::float_sub(scores, highest.clone()));
     let sum = B::float_sum_dim(weights.clone(), 3);
     let log_sum = B::float_add(highest, B::float_log(sum.clone()));
-    let out = B::float_matmul(B::float_div(weights, sum), v); // [B, H, N, d]
+    let weights = cast::<B>(B::float_div(weights, sum), dtype);
+    let out = B::float_matmul(weights, v); // [B, H, N, d]
     let out = B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([b, n, packed / 3]));
     (out, B::float_reshape(log_sum, Shape::new([b, heads, n])))
 }
@@ -225,14 +249,17 @@ pub fn attention_backward<B: Backend>(
     let [b, n, packed] = qkv.shape().dims();
     let d = packed / 3 / heads;
     let by_head = |x| B::float_swap_dims(B::float_reshape(x, Shape::new([b, n, heads, d])), 1, 2);
+    let dtype = qkv.dtype().into();
     let [q, k, v] = heads_of::<B>(qkv, heads);
-    let (out, grad) = (by_head(out), by_head(grad));
+    let (out, wide_grad) = (wide::<B>(by_head(out)), wide::<B>(by_head(grad)));
+    let grad = cast::<B>(wide_grad.clone(), dtype);
     let log_sum = B::float_reshape(log_sum, Shape::new([b, heads, n, 1]));
     let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), open), log_sum));
-    let d_weights = B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3));
-    let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3);
+    let d_weights = wide::<B>(B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3)));
+    let along = B::float_sum_dim(B::float_mul(out, wide_grad), 3);
     let d_scores = B::float_mul(weights.clone(), B::float_sub(d_weights, along));
-    let d_scores = B::float_mul_scalar(d_scores, (1.0 / (d as f64).sqrt()).into());
+    let d_scores = cast::<B>(B::float_mul_scalar(d_scores, (1.0 / (d as f64).sqrt()).into()), dtype);
+    let weights = cast::<B>(weights, dtype);
     let d_q = B::float_matmul(d_scores.clone(), k);
     let d_k = B::float_matmul(B::float_swap_dims(d_scores, 2, 3), q);
     let d_v = B::float_matmul(B::float_swap_dims(weights, 2, 3), grad);
@@ -255,33 +282,42 @@ fn with_width(mut shape: Shape, width: usize) -> Shape {
     shape
 }
 
+/// The product is of what the weight is stored in.
 pub fn linear<B: Backend>(
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
     bias: Option<FloatTensor<B>>,
+    answer: Answer,
 ) -> FloatTensor<B> {
     let outputs = weight.shape()[0];
     let shape = with_width(x.shape(), outputs);
-    let product = B::float_matmul(as_rows::<B>(x), B::float_transpose(weight));
+    let dtype = weight.dtype().into();
+    let x = cast::<B>(as_rows::<B>(x), dtype);
+    let product = wide::<B>(B::float_matmul(x, B::float_transpose(weight)));
     let y = match bias {
         Some(bias) => B::float_add(product, B::float_reshape(bias, Shape::new([1, outputs]))),
         None => product,
     };
-    B::float_reshape(y, shape)
+    let y = B::float_reshape(y, shape);
+    match answer {
+        Answer::Float32 => y,
+        Answer::AsWeight => cast::<B>(y, dtype),
+    }
 }
 
 pub fn linear_backward_input<B: Backend>(weight: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
     let shape = with_width(grad.shape(), weight.shape()[1]);
-    B::float_reshape(B::float_matmul(as_rows::<B>(grad), weight), shape)
+    let grad = cast::<B>(as_rows::<B>(grad), weight.dtype().into());
+    B::float_reshape(wide::<B>(B::float_matmul(grad, weight)), shape)
 }
 
 pub fn linear_backward_weight<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_matmul(B::float_transpose(as_rows::<B>(grad)), as_rows::<B>(x))
+    wide::<B>(B::float_matmul(B::float_transpose(as_rows::<B>(grad)), as_rows::<B>(x)))
 }
 
 /// The gradient of a bias over the last axis: the sum over all others, `[.., O]` -> `[O]`.
 pub fn backward_bias<B: Backend>(grad: FloatTensor<B>) -> FloatTensor<B> {
-    let grad = as_rows::<B>(grad);
+    let grad = wide::<B>(as_rows::<B>(grad));
     let outputs = grad.shape()[1];
     B::float_reshape(B::float_sum_dim(grad, 0), Shape::new([outputs]))
 }

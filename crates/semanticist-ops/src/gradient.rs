@@ -2,14 +2,30 @@
 //! hands on. Written once for every backend.
 
 use burn::backend::autodiff::{
-    Autodiff,
+    Autodiff, NodeId,
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{AutodiffBackend, tensor::FloatTensor};
+use burn::backend::{AutodiffBackend, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::DType;
 
-use crate::backend::{Activation, Norm, Operators};
+use crate::backend::{Activation, Answer, Norm, Operators};
+
+/// Rounding has no slope anybody could follow: the gradient passes as it is.
+#[derive(Debug)]
+struct ToBfloat16;
+
+impl<B: Operators> Backward<B, 1> for ToBfloat16 {
+    type State = ();
+
+    fn backward(self, ops: Ops<(), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, grad);
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Activate;
@@ -130,13 +146,8 @@ impl<B: Operators> Backward<B, 2> for Linear {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = linear_gradients::<B>(wanted, ops.state, grad);
-        for pair in ops.parents.into_iter().zip(gradients) {
-            if let (Some(node), Some(gradient)) = pair {
-                grads.register::<B>(node.id, gradient);
-            }
-        }
+        let [input, weights] = ops.parents.map(|parent| parent.map(|node| node.id));
+        register_linear::<B>([input, weights, None], ops.state, grad, grads);
     }
 }
 
@@ -148,27 +159,50 @@ impl<B: Operators> Backward<B, 3> for LinearBiased {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let [input, weights, bias] = ops.parents;
-        let d_bias = bias.is_some().then(|| B::fused_linear_backward_bias(grad.clone()));
-        let wanted = [input.is_some(), weights.is_some()];
-        let [d_x, d_weight] = linear_gradients::<B>(wanted, ops.state, grad);
-        for pair in [(input, d_x), (weights, d_weight), (bias, d_bias)] {
-            if let (Some(node), Some(gradient)) = pair {
-                grads.register::<B>(node.id, gradient);
-            }
+        register_linear::<B>(ops.parents.map(|parent| parent.map(|node| node.id)), ops.state, grad, grads);
+    }
+}
+
+/// A linear layer with an activation behind it.
+#[derive(Debug)]
+struct LinearActivated;
+
+impl<B: Operators> Backward<B, 3> for LinearActivated {
+    /// x, weight and what was activated.
+    type State = ([FloatTensor<B>; 3], Activation);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let ([x, weight, before], activation) = ops.state;
+        let grad = B::fused_activate_backward(before, grad, activation);
+        register_linear::<B>(ops.parents.map(|parent| parent.map(|node| node.id)), (x, weight), grad, grads);
+    }
+}
+
+/// Hands on the gradients of x, weight and bias, those that are wanted.
+fn register_linear<B: Operators>(
+    [input, weights, bias]: [Option<NodeId>; 3],
+    (x, weight): (FloatTensor<B>, FloatTensor<B>),
+    grad: FloatTensor<B>,
+    grads: &mut Gradients,
+) {
+    let d_bias = bias.is_some().then(|| B::fused_linear_backward_bias(grad.clone()));
+    let grad = as_weight::<B>(grad, &weight);
+    let d_weight = weights.is_some().then(|| B::fused_linear_backward_weight(x, grad.clone()));
+    let d_x = input.is_some().then(|| B::fused_linear_backward_input(weight, grad));
+    for pair in [(input, d_x), (weights, d_weight), (bias, d_bias)] {
+        if let (Some(node), Some(gradient)) = pair {
+            grads.register::<B>(node, gradient);
         }
     }
 }
 
-/// The gradients of x and weight, those that are wanted.
-fn linear_gradients<B: Operators>(
-    [input, weights]: [bool; 2],
-    (x, weight): (FloatTensor<B>, FloatTensor<B>),
-    grad: FloatTensor<B>,
-) -> [Option<FloatTensor<B>>; 2] {
-    let d_weight = weights.then(|| B::fused_linear_backward_weight(x, grad.clone()));
-    let d_x = input.then(|| B::fused_linear_backward_input(weight, grad));
-    [d_x, d_weight]
+/// `x` as the products with a weight read it: rounded once for all of them.
+fn as_weight<B: Operators>(x: FloatTensor<B>, weight: &FloatTensor<B>) -> FloatTensor<B> {
+    match (x.dtype(), weight.dtype()) {
+        (DType::F32, DType::BF16) => B::fused_to_bfloat16(x),
+        _ => x,
+    }
 }
 
 impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
@@ -256,12 +290,23 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         (out, constant)
     }
 
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_to_bfloat16(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let node = x.node();
+        match ToBfloat16.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((), B::fused_to_bfloat16(x.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_to_bfloat16(x.into_primitive())),
+        }
+    }
+
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, answer: Answer) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
         match Linear.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x.clone(), weight.clone()), B::fused_linear(x, weight)),
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight)),
+            OpsKind::Tracked(prep) => {
+                let x = as_weight::<B>(x, &weight);
+                prep.finish((x.clone(), weight.clone()), B::fused_linear(x, weight, answer))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear(x, weight, answer)),
         }
     }
 
@@ -269,14 +314,35 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        answer: Answer,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
         match LinearBiased.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                prep.finish((x.clone(), weight.clone()), B::fused_linear_biased(x, weight, bias))
+                let x = as_weight::<B>(x, &weight);
+                prep.finish((x.clone(), weight.clone()), B::fused_linear_biased(x, weight, bias, answer))
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_biased(x, weight, bias)),
+            OpsKind::UnTracked(prep) => prep.finish(B::fused_linear_biased(x, weight, bias, answer)),
         }
+    }
+
+    fn fused_linear_activated(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let x = as_weight::<B>(x, &weight);
+        let (y, before) = B::fused_linear_activated(x.clone(), weight.clone(), bias, activation);
+        // No gradient flows through the second answer: it is lifted as a constant.
+        let constant = <Self as AutodiffBackend>::from_inner(before.clone());
+        let y = match LinearActivated.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(([x, weight, before], activation), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        };
+        (y, constant)
     }
 }

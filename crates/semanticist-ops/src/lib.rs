@@ -19,10 +19,10 @@ use backend::Operators;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-pub use backend::{Activation, AdamWStep, Norm, Visibility};
+pub use backend::{Activation, AdamWStep, Answer, Norm, Visibility};
 pub use convolution::{Stride, convolve};
 
-/// Applies `activation` to every element.
+/// Applies `activation` to every element; the answer is stored as `x` is.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Operators>::fused_activate(x.into_dispatch(), activation))
 }
@@ -83,7 +83,7 @@ pub fn gated_add(x: Tensor<3>, y: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
 ///
 /// # Shapes
 /// - `qkv`: `[B, N, 3 W]`, queries, keys and values of all heads side by side
-/// - result: `[B, N, W]`
+/// - result: `[B, N, W]`, stored as `qkv` is; in bfloat16, scores and sums are float32
 ///
 /// # Panics
 /// If `heads` does not divide `W`, or more positions are open than there are.
@@ -100,17 +100,43 @@ pub fn attention(qkv: Tensor<3>, heads: usize, visibility: Visibility) -> Tensor
 
 /// `x weightᵀ + bias` over the last axis; without a bias, the product alone.
 ///
+/// The weight decides the precision: with one in bfloat16, x and in the backward pass the answer's
+/// gradient are rounded to bfloat16 too, and products are summed in float32. All gradients are float32.
+///
 /// # Shapes
 /// - `x`: `[.., I]`
 /// - `weight`: `[O, I]`
-/// - `bias`: `[O]`
+/// - `bias`: `[O]`, float32
 /// - result: `[.., O]`
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    answer: Answer,
+) -> Tensor<D> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        Some(bias) => <Dispatch as Operators>::fused_linear_biased(x, weight, bias.into_dispatch()),
-        None => <Dispatch as Operators>::fused_linear(x, weight),
+        Some(bias) => <Dispatch as Operators>::fused_linear_biased(x, weight, bias.into_dispatch(), answer),
+        None => <Dispatch as Operators>::fused_linear(x, weight, answer),
     })
+}
+
+/// [`linear`] and an activation of what it gives, stored as the weight is.
+pub fn linear_activated<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    activation: Activation,
+) -> Tensor<D> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    let (y, _) = <Dispatch as Operators>::fused_linear_activated(x, weight, bias, activation);
+    Tensor::from_dispatch(y)
+}
+
+/// Every number rounded to the nearest bfloat16, to even in the middle; what is below the smallest
+/// normal number becomes 0, as in the processor's own instructions. The gradient passes unchanged.
+pub fn to_bfloat16<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_to_bfloat16(x.into_dispatch()))
 }
 
 /// One step of AdamW: the new parameter, first and second moment. Not differentiable.

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
-use crate::backend::{Activation, AdamWStep, Norm, Operators};
+use crate::backend::{Activation, AdamWStep, Answer, Norm, Operators};
 use crate::convolution::{self, Convolution, Stride};
 use crate::{composed, convolve, linear};
 
@@ -225,11 +225,14 @@ fn linear_layers() {
         let [x, weight, g, bias] =
             drawn([&[b, n, inputs], &[outputs, inputs], &[b, n, outputs], &[outputs]], views, seed);
         let native = match biased {
-            true => Flex::fused_linear_biased(x.view.clone(), weight.view.clone(), bias.view),
-            false => Flex::fused_linear(x.view.clone(), weight.view.clone()),
+            true => {
+                Flex::fused_linear_biased(x.view.clone(), weight.view.clone(), bias.view, Answer::Float32)
+            }
+            false => Flex::fused_linear(x.view.clone(), weight.view.clone(), Answer::Float32),
         };
         let bias = biased.then_some(bias.copy);
-        close_sums(native, composed::linear::<Flex>(x.copy.clone(), weight.copy.clone(), bias), inputs)?;
+        let reference = composed::linear::<Flex>(x.copy.clone(), weight.copy.clone(), bias, Answer::Float32);
+        close_sums(native, reference, inputs)?;
         let native = Flex::fused_linear_backward_input(weight.view, g.view.clone());
         close_sums(native, composed::linear_backward_input::<Flex>(weight.copy, g.copy.clone()), outputs)?;
         let native = Flex::fused_linear_backward_weight(x.view, g.view.clone());
@@ -328,8 +331,9 @@ fn no_bias_is_a_bias_of_zeros() {
     for_all(32, sizes, |(rows, inputs, outputs, seed)| {
         let x = Tensor::<2>::from_data(tensor(&[rows, inputs], seed), &device);
         let weight = Tensor::<2>::from_data(tensor(&[outputs, inputs], seed), &device);
-        let without = with_gradients(&x, &weight, |x, weight| linear(x, weight, None));
-        let with = with_gradients(&x, &weight, |x, weight| linear(x, weight, zeros(outputs)));
+        let without = with_gradients(&x, &weight, |x, weight| linear(x, weight, None, Answer::Float32));
+        let with =
+            with_gradients(&x, &weight, |x, weight| linear(x, weight, zeros(outputs), Answer::Float32));
         prop_assert_eq!(without, with);
         Ok(())
     });

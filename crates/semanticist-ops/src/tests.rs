@@ -109,15 +109,18 @@ fn linear_layers_match_their_compositions() {
     let (weight, bias) = (primitive(&noise([150, 19], 3)), primitive(&noise([150], 4)));
     for rows in [1, 3, 600] {
         let x = primitive(&noise([2, rows, 19], 1));
-        let native = Flex::fused_linear_biased(x.clone(), weight.clone(), bias.clone());
-        assert_close(native, composed::linear::<Flex>(x, weight.clone(), Some(bias.clone())), 2e-6);
+        let native = Flex::fused_linear_biased(x.clone(), weight.clone(), bias.clone(), Answer::Float32);
+        let reference = composed::linear::<Flex>(x, weight.clone(), Some(bias.clone()), Answer::Float32);
+        assert_close(native, reference, 2e-6);
     }
     // Long rows, which are taken in parts, beside whole and cut tiles.
     let (weight_long, bias_long) = (primitive(&noise([100, 2500], 3)), primitive(&noise([100], 4)));
     for rows in [9, 16, 61] {
         let x = primitive(&noise([1, rows, 2500], 1));
-        let native = Flex::fused_linear_biased(x.clone(), weight_long.clone(), bias_long.clone());
-        let reference = composed::linear::<Flex>(x, weight_long.clone(), Some(bias_long.clone()));
+        let native =
+            Flex::fused_linear_biased(x.clone(), weight_long.clone(), bias_long.clone(), Answer::Float32);
+        let reference =
+            composed::linear::<Flex>(x, weight_long.clone(), Some(bias_long.clone()), Answer::Float32);
         assert_close(native, reference, 5e-6);
     }
     let (x, g) = (primitive(&noise([2, 600, 19], 1)), primitive(&noise([2, 600, 150], 2)));
@@ -253,13 +256,26 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
     let flat = |x| reshaped::<Flex>(x, Shape::new([5]));
     check_gradient(
         x.clone(),
-        |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5]))),
-        |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias)))),
+        |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5])), Answer::Float32),
+        |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias))), Answer::Float32),
     );
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        check_gradient(
+            x.clone(),
+            |x| linear_activated(x, lifted(&weight), lifted(&bias).reshape([5]), activation),
+            |x| {
+                let bias = flat(exact(&bias));
+                composed::activate::<Flex>(
+                    composed::linear::<Flex>(x, exact(&weight), Some(bias), Answer::Float32),
+                    activation,
+                )
+            },
+        );
+    }
     check_gradient(
         weight.clone(),
-        |weight| linear(Tensor::from_inner(x.clone()), weight, None),
-        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, None),
+        |weight| linear(Tensor::from_inner(x.clone()), weight, None, Answer::Float32),
+        |weight| composed::linear::<Flex>(double::<Flex>(primitive(&x)), weight, None, Answer::Float32),
     );
 }
 

@@ -380,6 +380,7 @@ impl Projector {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.third.forward(ops::silu(self.second.forward(ops::silu(self.first.forward(x)))))
+        let x = self.first.forward_activated(x, Activation::Silu);
+        self.third.forward(self.second.forward_activated(x, Activation::Silu))
     }
 }

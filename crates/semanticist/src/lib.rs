@@ -10,6 +10,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod noise;
+pub mod precision;
 pub mod progress;
 pub mod spaces;
 
@@ -34,6 +35,7 @@ pub use error::{Error, Result};
 pub use generator::{GenerateOptions, Generator};
 pub use model::ModelFile;
 pub use noise::{Noise, Purpose, Seed};
+pub use precision::Precision;
 pub use progress::Progress;
 pub use spaces::{Latents, Pixels, Tokens};
 pub use tokenizer::{Tokenizer, TokenizerConfig};

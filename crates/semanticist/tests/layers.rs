@@ -10,6 +10,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("files", &[]),
     ("noise", &[]),
+    ("precision", &["weights"]),
     ("progress", &[]),
     ("spaces", &[]),
     ("image", &["files", "spaces"]),
@@ -23,7 +24,20 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("generator", &["progress", "nn", "diffusion", "noise", "spaces"]),
     ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise", "presets"]),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
-    ("lib", &["diffusion", "progress", "device", "generator", "model", "noise", "spaces", "tokenizer"]),
+    (
+        "lib",
+        &[
+            "diffusion",
+            "progress",
+            "device",
+            "generator",
+            "model",
+            "noise",
+            "precision",
+            "spaces",
+            "tokenizer",
+        ],
+    ),
 ];
 
 /// Crates and the ones they may use.
@@ -61,6 +75,7 @@ const EXPORTS: &[(&str, &str)] = &[
     ("Noise", "noise"),
     ("Purpose", "noise"),
     ("Seed", "noise"),
+    ("Precision", "precision"),
     ("Pixels", "spaces"),
     ("Latents", "spaces"),
     ("Tokens", "spaces"),

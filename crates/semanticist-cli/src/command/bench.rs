@@ -26,6 +26,7 @@ pub fn run(request: &Bench) -> Result<()> {
         preset: request.preset.map(Into::into),
         batch: request.batch,
         tokens: request.tokens,
+        precision: request.machine.precision(),
         repeats: request.repeats,
         file: request.file.clone(),
     };
@@ -67,9 +68,9 @@ fn every_job() -> Result<()> {
 }
 
 fn text(report: &Report) -> String {
-    let BenchReport { job, preset, batch, threads, tokens, seconds, .. } = report.times;
+    let BenchReport { job, preset, batch, threads, tokens, precision, seconds, .. } = report.times;
     let mut text = format!(
-        "{:<6}  {:<4}  batch {batch:<3} threads {threads}  tokens {tokens:<3}  {seconds:>8.4} s",
+        "{:<6}  {:<4}  batch {batch:<3} threads {threads}  tokens {tokens:<3}  {precision}  {seconds:>8.4} s",
         job.name(),
         preset.name()
     );

@@ -34,14 +34,17 @@ impl Sizes {
         self.heads * self.head
     }
 
-    fn scale(&self) -> f32 {
+    /// What scores are multiplied by.
+    pub fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
     }
 
-    /// Tiles of query rows, none of them across the border between open and ordered positions.
-    fn tiles(self) -> impl Iterator<Item = Tile> {
-        let cut =
-            |from: usize, to: usize| (from..to).step_by(TILE).map(move |start| (start, TILE.min(to - start)));
+    /// Tiles of at most `most` query rows, none of them across the border between open and ordered
+    /// positions.
+    pub fn tiles(self, most: usize) -> impl Iterator<Item = Tile> {
+        let cut = move |from: usize, to: usize| {
+            (from..to).step_by(most).map(move |start| (start, most.min(to - start)))
+        };
         cut(0, self.open).chain(cut(self.open, self.positions)).map(move |(start, rows)| Tile {
             start,
             rows,
@@ -53,16 +56,16 @@ impl Sizes {
 
 /// Some query rows and how many keys, from the first on, any of them sees.
 #[derive(Debug, Clone, Copy)]
-struct Tile {
-    start: usize,
-    rows: usize,
-    keys: usize,
+pub struct Tile {
+    pub start: usize,
+    pub rows: usize,
+    pub keys: usize,
     ordered: bool,
 }
 
 impl Tile {
     /// How many keys row `row` of the tile sees.
-    fn seen(&self, row: usize) -> usize {
+    pub fn seen(&self, row: usize) -> usize {
         if self.ordered { self.start + row + 1 } else { self.keys }
     }
 }
@@ -80,7 +83,7 @@ pub fn forward(qkv: &[f32], sizes: Sizes) -> (Vec<f32>, Vec<f32>) {
             let part =
                 |part: usize, row: usize| &qkv[(sample * n + row) * 3 * width + part * width + h * head..];
             let at = |p, row| Strided { start: part(p, row).as_ptr(), rows: 3 * width as isize, columns: 1 };
-            for tile in sizes.tiles() {
+            for tile in sizes.tiles(TILE) {
                 let scores = &mut scores[..tile.rows * tile.keys];
                 score_tile(scores, at(0, tile.start), at(1, 0), tile, head);
                 softmax_tile(scores, &mut log_sum[tile.start..tile.start + tile.rows], tile, sizes.scale());
@@ -148,7 +151,7 @@ pub fn backward(qkv: &[f32], out: &[f32], log_sum: &[f32], grad: &[f32], sizes: 
         |(weights, d_scores), task| {
             let head = Head { qkv, out, grad, sizes, sample: task / heads, head: task % heads };
             let log_sum = &log_sum[task * n..(task + 1) * n];
-            for tile in sizes.tiles() {
+            for tile in sizes.tiles(TILE) {
                 let size = tile.rows * tile.keys;
                 head.backward_tile(shared, log_sum, &mut weights[..size], &mut d_scores[..size], tile);
             }
@@ -179,7 +182,7 @@ impl Head<'_> {
         Strided { start, rows: 3 * self.sizes.width() as isize, columns: 1 }
     }
 
-    fn write(&self, d_qkv: Shared, part: usize, row: usize) -> Strided<*mut f32> {
+    fn write(&self, d_qkv: Shared<f32>, part: usize, row: usize) -> Strided<*mut f32> {
         let start = d_qkv.at(self.packed(part, row));
         Strided { start, rows: 3 * self.sizes.width() as isize, columns: 1 }
     }
@@ -196,7 +199,7 @@ impl Head<'_> {
 
     fn backward_tile(
         &self,
-        d_qkv: Shared,
+        d_qkv: Shared<f32>,
         log_sum: &[f32],
         weights: &mut [f32],
         d_scores: &mut [f32],

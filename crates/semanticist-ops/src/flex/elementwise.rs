@@ -5,13 +5,14 @@ use std::mem::MaybeUninit;
 use rayon::prelude::*;
 
 use super::Rows;
+use super::bfloat16::Stored;
 use super::numeric::{self, vectorised};
 use crate::backend::Activation;
 
 /// Elements per task: large enough to hide the hand-over, small enough for two cores to share.
 const CHUNK: usize = 16 * 1024;
 
-pub fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
+pub fn activate<T: Stored>(x: &[T], activation: Activation) -> Vec<T> {
     match activation {
         Activation::Gelu => map(x, numeric::gelu),
         Activation::GeluTanh => map(x, numeric::gelu_tanh),
@@ -19,7 +20,8 @@ pub fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
     }
 }
 
-pub fn activate_backward(x: &[f32], grad: &[f32], activation: Activation) -> Vec<f32> {
+/// The gradient is stored as x is, whatever that of the answer is stored in.
+pub fn activate_backward<T: Stored, G: Stored>(x: &[T], grad: &[G], activation: Activation) -> Vec<T> {
     match activation {
         Activation::Gelu => map_with(x, grad, |x, g| g * numeric::gelu_slope(x)),
         Activation::GeluTanh => map_with(x, grad, |x, g| g * numeric::gelu_tanh_slope(x)),
@@ -28,14 +30,14 @@ pub fn activate_backward(x: &[f32], grad: &[f32], activation: Activation) -> Vec
 }
 
 #[inline(always)]
-fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+fn map<T: Stored>(x: &[T], f: impl Fn(f32) -> f32 + Sync) -> Vec<T> {
     written(x.len(), |y| {
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
             vectorised(
                 #[inline(always)]
                 || {
                     for (y, &x) in y.iter_mut().zip(x) {
-                        y.write(f(x));
+                        y.write(T::write(f(x.read())));
                     }
                 },
             )
@@ -44,7 +46,7 @@ fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 }
 
 #[inline(always)]
-fn map_with(x: &[f32], grad: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+fn map_with<T: Stored, G: Stored>(x: &[T], grad: &[G], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<T> {
     assert_eq!(x.len(), grad.len(), "one gradient for each number");
     written(x.len(), |y| {
         let parts = y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK));
@@ -53,7 +55,7 @@ fn map_with(x: &[f32], grad: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<
                 #[inline(always)]
                 || {
                     for ((y, &x), &g) in y.iter_mut().zip(x).zip(g) {
-                        y.write(f(x, g));
+                        y.write(T::write(f(x.read(), g.read())));
                     }
                 },
             )
@@ -63,7 +65,7 @@ fn map_with(x: &[f32], grad: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<
 
 /// `len` numbers, all of which `write` writes. They are not zeroed first, which would be one more pass
 /// over memory, by one thread.
-fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+fn written<T>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<T> {
     let mut y = Vec::with_capacity(len);
     write(&mut y.spare_capacity_mut()[..len]);
     // SAFETY: both callers walk over all of it, beside inputs of the same length.
@@ -71,14 +73,14 @@ fn written(len: usize, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> 
     y
 }
 
-pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+pub fn swiglu<T: Stored>(gate: &[T], up: &[T]) -> Vec<T> {
     map_with(gate, up, |gate, up| numeric::silu(gate) * up)
 }
 
-/// The gradients of gate and up.
-pub fn swiglu_backward(gate: &[f32], up: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let mut d_gate = vec![0.0; gate.len()];
-    let mut d_up = vec![0.0; up.len()];
+/// The gradients of gate and up, stored as they are.
+pub fn swiglu_backward<T: Stored, G: Stored>(gate: &[T], up: &[T], grad: &[G]) -> (Vec<T>, Vec<T>) {
+    let mut d_gate = vec![T::default(); gate.len()];
+    let mut d_up = vec![T::default(); up.len()];
     d_gate
         .par_chunks_mut(CHUNK)
         .zip(d_up.par_chunks_mut(CHUNK))
@@ -90,8 +92,9 @@ pub fn swiglu_backward(gate: &[f32], up: &[f32], grad: &[f32]) -> (Vec<f32>, Vec
                 #[inline(always)]
                 || {
                     for i in 0..d_gate.len() {
-                        d_gate[i] = grad[i] * up[i] * numeric::silu_slope(gate[i]);
-                        d_up[i] = grad[i] * numeric::silu(gate[i]);
+                        let (gate, grad) = (gate[i].read(), grad[i].read());
+                        d_gate[i] = T::write(grad * up[i].read() * numeric::silu_slope(gate));
+                        d_up[i] = T::write(grad * numeric::silu(gate));
                     }
                 },
             )

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::bfloat16::Stored;
 use super::numeric::{self, vectorised};
 
 /// A matrix in memory: where it starts and how far apart its rows and columns are.
@@ -169,7 +170,7 @@ pub fn backward_weight(x: &[f32], grad: &[f32], inputs: usize, outputs: usize) -
 }
 
 /// Sums over rows, in parts of fixed size so that the result does not depend on the threads.
-pub fn backward_bias(grad: &[f32], outputs: usize) -> Vec<f32> {
+pub fn backward_bias<G: Stored>(grad: &[G], outputs: usize) -> Vec<f32> {
     const ROWS: usize = 512;
     let partial: Vec<Vec<f32>> = grad
         .par_chunks(ROWS * outputs)
@@ -179,8 +180,8 @@ pub fn backward_bias(grad: &[f32], outputs: usize) -> Vec<f32> {
                 #[inline(always)]
                 || {
                     for row in rows.chunks_exact(outputs) {
-                        for (sum, &v) in sums.iter_mut().zip(row) {
-                            *sum += v;
+                        for (sum, v) in sums.iter_mut().zip(row) {
+                            *sum += v.read();
                         }
                     }
                 },

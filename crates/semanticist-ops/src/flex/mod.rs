@@ -2,6 +2,7 @@
 //! widest vectors the processor has, chosen at run time.
 
 mod attention;
+mod bfloat16;
 mod convolution;
 mod elementwise;
 mod linear;
@@ -12,41 +13,56 @@ mod update;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Bytes, DType, Flex};
-use burn::tensor::Shape;
+use burn::tensor::{Shape, bf16};
 
-use crate::backend::{Activation, AdamWStep, Norm, Operators};
+use self::bfloat16::Stored;
+use crate::backend::{Activation, AdamWStep, Answer, Norm, Operators};
 use crate::profile::timed;
 
 impl Operators for Flex {
+    fn fused_to_bfloat16(x: FlexTensor) -> FlexTensor {
+        timed("rounding", || narrow(x))
+    }
+
     fn fused_activate(x: FlexTensor, activation: Activation) -> FlexTensor {
         timed("activation", || {
             let x = contiguous(x);
-            let y = elementwise::activate(x.storage(), activation);
-            tensor(y, x.layout().shape().clone())
+            let shape = x.layout().shape().clone();
+            match is_narrow(&x) {
+                true => tensor(elementwise::activate(x.storage::<bf16>(), activation), shape),
+                false => tensor(elementwise::activate(x.storage::<f32>(), activation), shape),
+            }
         })
     }
 
     fn fused_activate_backward(x: FlexTensor, grad: FlexTensor, activation: Activation) -> FlexTensor {
         timed("activation, backward", || {
             let (x, grad) = (contiguous(x), contiguous(grad));
-            let d_x = elementwise::activate_backward(x.storage(), grad.storage(), activation);
-            tensor(d_x, x.layout().shape().clone())
+            match is_narrow(&grad) {
+                true => activate_backward(&x, grad.storage::<bf16>(), activation),
+                false => activate_backward(&x, grad.storage::<f32>(), activation),
+            }
         })
     }
 
     fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         timed("SwiGLU", || {
             let (gate, up) = (contiguous(gate), contiguous(up));
-            tensor(elementwise::swiglu(gate.storage(), up.storage()), up.layout().shape().clone())
+            let shape = up.layout().shape().clone();
+            match is_narrow(&up) {
+                true => tensor(elementwise::swiglu(gate.storage::<bf16>(), up.storage()), shape),
+                false => tensor(elementwise::swiglu(gate.storage::<f32>(), up.storage()), shape),
+            }
         })
     }
 
     fn fused_swiglu_backward(gate: FlexTensor, up: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
         timed("SwiGLU, backward", || {
             let (gate, up, grad) = (contiguous(gate), contiguous(up), contiguous(grad));
-            let (d_gate, d_up) = elementwise::swiglu_backward(gate.storage(), up.storage(), grad.storage());
-            let shape = up.layout().shape().clone();
-            (tensor(d_gate, shape.clone()), tensor(d_up, shape))
+            match is_narrow(&grad) {
+                true => swiglu_backward(&gate, &up, grad.storage::<bf16>()),
+                false => swiglu_backward(&gate, &up, grad.storage::<f32>()),
+            }
         })
     }
 
@@ -114,9 +130,17 @@ impl Operators for Flex {
         timed("attention", || {
             let qkv = contiguous(qkv);
             let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
-            let (out, log_sum) = attention::forward(qkv.storage(), sizes);
-            let out_shape = Shape::new([sizes.batch, sizes.positions, sizes.width()]);
-            (tensor(out, out_shape), tensor(log_sum, Shape::new([sizes.batch, heads, sizes.positions])))
+            let shape = Shape::new([sizes.batch, sizes.positions, sizes.width()]);
+            let of_rows = Shape::new([sizes.batch, heads, sizes.positions]);
+            if is_narrow(&qkv) && sizes.head.is_multiple_of(2) {
+                let (out, log_sum) = bfloat16::attention::forward(qkv.storage(), sizes);
+                return (tensor(out, shape), tensor(log_sum, of_rows));
+            }
+            // Values of a head of odd width do not lie in pairs.
+            let answer_narrow = is_narrow(&qkv);
+            let (out, log_sum) = attention::forward(wide(qkv).storage(), sizes);
+            let out = tensor(out, shape);
+            (if answer_narrow { narrow(out) } else { out }, tensor(log_sum, of_rows))
         })
     }
 
@@ -129,29 +153,73 @@ impl Operators for Flex {
         open: usize,
     ) -> FlexTensor {
         timed("attention, backward", || {
-            let (qkv, out) = (contiguous(qkv), contiguous(out));
-            let (log_sum, grad) = (contiguous(log_sum), contiguous(grad));
-            let sizes = attention::Sizes::new(qkv.layout().shape(), heads, open);
+            let (qkv, log_sum) = (contiguous(qkv), contiguous(log_sum));
+            let shape = qkv.layout().shape().clone();
+            let sizes = attention::Sizes::new(&shape, heads, open);
+            if is_narrow(&qkv) && sizes.head.is_multiple_of(2) {
+                let (out, grad) = (contiguous(out), narrow(grad));
+                let (out, grad) = (out.storage(), grad.storage());
+                return tensor(
+                    bfloat16::attention::backward(qkv.storage(), out, log_sum.storage(), grad, sizes),
+                    shape,
+                );
+            }
+            let answer_narrow = is_narrow(&qkv);
+            let (qkv, out, grad) = (wide(qkv), wide(out), wide(grad));
+            let (out, grad) = (out.storage(), grad.storage());
             let d_qkv =
-                attention::backward(qkv.storage(), out.storage(), log_sum.storage(), grad.storage(), sizes);
-            tensor(d_qkv, qkv.layout().shape().clone())
+                tensor(attention::backward(qkv.storage(), out, log_sum.storage(), grad, sizes), shape);
+            if answer_narrow { narrow(d_qkv) } else { d_qkv }
         })
     }
 
-    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        linear(x, weight, None)
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, answer: Answer) -> FlexTensor {
+        linear(x, weight, None, answer)
     }
 
-    fn fused_linear_biased(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        linear(x, weight, Some(bias))
+    fn fused_linear_biased(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        answer: Answer,
+    ) -> FlexTensor {
+        linear(x, weight, Some(bias), answer)
+    }
+
+    fn fused_linear_activated(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        activation: Activation,
+    ) -> (FlexTensor, FlexTensor) {
+        if !is_narrow(&weight) {
+            let before = linear(x, weight, Some(bias), Answer::AsWeight);
+            return (Self::fused_activate(before.clone(), activation), before);
+        }
+        timed("linear, activated", || {
+            let (x, weight, bias) = (narrow(x), contiguous(weight), contiguous(bias));
+            let [outputs, inputs] = weight.layout().shape().dims();
+            let shape = with_width(x.layout().shape(), outputs);
+            let (weight, bias) = (weight.storage(), bias.storage());
+            let (after, before) =
+                bfloat16::linear::forward_activated(x.storage(), weight, bias, inputs, activation);
+            (tensor(after, shape.clone()), tensor(before, shape))
+        })
     }
 
     fn fused_linear_backward_input(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
         timed("linear, backward to input", || {
-            let (weight, grad) = (contiguous(weight), contiguous(grad));
+            let weight = contiguous(weight);
             let [outputs, inputs] = weight.layout().shape().dims();
-            let d_x = linear::backward_input(weight.storage(), grad.storage(), outputs, inputs);
-            tensor(d_x, with_width(grad.layout().shape(), inputs))
+            let shape = with_width(grad.layout().shape(), inputs);
+            let d_x = if is_narrow(&weight) {
+                let grad = narrow(grad);
+                bfloat16::linear::backward_input(weight.storage(), grad.storage(), outputs, inputs)
+            } else {
+                let grad = contiguous(grad);
+                linear::backward_input(weight.storage(), grad.storage(), outputs, inputs)
+            };
+            tensor(d_x, shape)
         })
     }
 
@@ -159,7 +227,11 @@ impl Operators for Flex {
         timed("linear, backward to weights", || {
             let (x, grad) = (contiguous(x), contiguous(grad));
             let (inputs, outputs) = (last(x.layout().shape()), last(grad.layout().shape()));
-            let d_weight = linear::backward_weight(x.storage(), grad.storage(), inputs, outputs);
+            let d_weight = if is_narrow(&x) {
+                bfloat16::linear::backward_weight(x.storage(), grad.storage(), inputs, outputs)
+            } else {
+                linear::backward_weight(x.storage(), grad.storage(), inputs, outputs)
+            };
             tensor(d_weight, Shape::new([outputs, inputs]))
         })
     }
@@ -168,7 +240,11 @@ impl Operators for Flex {
         timed("linear, backward to bias", || {
             let grad = contiguous(grad);
             let outputs = last(grad.layout().shape());
-            tensor(linear::backward_bias(grad.storage(), outputs), Shape::new([outputs]))
+            let sums = match is_narrow(&grad) {
+                true => linear::backward_bias(grad.storage::<bf16>(), outputs),
+                false => linear::backward_bias(grad.storage::<f32>(), outputs),
+            };
+            tensor(sums, Shape::new([outputs]))
         })
     }
 
@@ -213,31 +289,75 @@ fn normalise(
     })
 }
 
-fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
+fn linear(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, answer: Answer) -> FlexTensor {
     let rows = x.layout().num_elements() / last(x.layout().shape());
     timed(if rows <= linear::FEW { "linear, few rows" } else { "linear" }, || {
-        let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+        let (weight, bias) = (contiguous(weight), bias.map(contiguous));
         let [outputs, inputs] = weight.layout().shape().dims();
+        let shape = with_width(x.layout().shape(), outputs);
         let bias = bias.as_ref().map(|bias| bias.storage());
-        let y = linear::forward(x.storage(), weight.storage(), bias, inputs);
-        tensor(y, with_width(x.layout().shape(), outputs))
+        if !is_narrow(&weight) {
+            return tensor(linear::forward(contiguous(x).storage(), weight.storage(), bias, inputs), shape);
+        }
+        let x = narrow(x);
+        match answer {
+            Answer::Float32 => {
+                tensor(bfloat16::linear::forward::<f32>(x.storage(), weight.storage(), bias, inputs), shape)
+            }
+            Answer::AsWeight => {
+                tensor(bfloat16::linear::forward::<bf16>(x.storage(), weight.storage(), bias, inputs), shape)
+            }
+        }
     })
 }
 
+fn activate_backward<G: Stored>(x: &FlexTensor, grad: &[G], activation: Activation) -> FlexTensor {
+    let shape = x.layout().shape().clone();
+    match is_narrow(x) {
+        true => tensor(elementwise::activate_backward(x.storage::<bf16>(), grad, activation), shape),
+        false => tensor(elementwise::activate_backward(x.storage::<f32>(), grad, activation), shape),
+    }
+}
+
+fn swiglu_backward<G: Stored>(gate: &FlexTensor, up: &FlexTensor, grad: &[G]) -> (FlexTensor, FlexTensor) {
+    let shape = up.layout().shape().clone();
+    let tensors = |(d_gate, d_up)| (tensor(d_gate, shape.clone()), tensor(d_up, shape.clone()));
+    if is_narrow(up) {
+        let (d_gate, d_up) = elementwise::swiglu_backward(gate.storage::<bf16>(), up.storage(), grad);
+        return (tensor(d_gate, shape.clone()), tensor(d_up, shape));
+    }
+    tensors(elementwise::swiglu_backward(gate.storage::<f32>(), up.storage(), grad))
+}
+
 /// A pointer that threads may share because each task writes a region of its own.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
+struct Shared<T>(*mut T);
 
-// SAFETY: attention's tasks are the heads of samples, the blocked product's are panels of outputs; no
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: attention's tasks are the heads of samples, those of products are rows of panels of outputs; no
 // two write the same place, and nobody else touches the buffer meanwhile.
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    fn at(self, offset: usize) -> *mut f32 {
+impl<T> Shared<T> {
+    fn at(self, offset: usize) -> *mut T {
         // SAFETY: the callers' offsets lie inside the buffer.
         unsafe { self.0.add(offset) }
+    }
+
+    /// # Safety
+    /// The part must lie inside the buffer, and nobody else may use it while this slice lives. Its
+    /// numbers need not have been written before: any bits are a number.
+    unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: the caller vouches for it.
+        unsafe { std::slice::from_raw_parts_mut(self.at(offset), len) }
     }
 }
 
@@ -267,14 +387,41 @@ fn rows_of(x: &FlexTensor, parameter: &FlexTensor) -> Rows {
     Rows { width, per_group: b * n / groups }
 }
 
-fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+fn tensor<T: Stored>(values: Vec<T>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), T::dtype())
 }
 
+/// Whether a tensor is stored in bfloat16.
+fn is_narrow(x: &FlexTensor) -> bool {
+    x.dtype() == DType::BF16
+}
+
+/// `x` in bfloat16, in one piece.
+fn narrow(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    if is_narrow(&x) {
+        return x;
+    }
+    tensor(bfloat16::rounded(x.storage()), x.layout().shape().clone())
+}
+
+/// `x` in float32, in one piece.
+fn wide(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    if !is_narrow(&x) {
+        return x;
+    }
+    tensor(bfloat16::widened(x.storage()), x.layout().shape().clone())
+}
+
+/// `x` in one piece.
 fn contiguous(x: FlexTensor) -> FlexTensor {
-    assert_eq!(x.dtype(), DType::F32, "the operators compute in float32");
-    let whole = x.layout().start_offset() == 0
-        && x.bytes().len() == x.layout().num_elements() * std::mem::size_of::<f32>();
+    let size = match x.dtype() {
+        DType::F32 => 4,
+        DType::BF16 => 2,
+        other => panic!("the operators compute in float32 and bfloat16, not {other:?}"),
+    };
+    let whole = x.layout().start_offset() == 0 && x.bytes().len() == x.layout().num_elements() * size;
     if x.is_contiguous() && whole { x } else { FlexTensor::from_data(x.into_data()) }
 }
 

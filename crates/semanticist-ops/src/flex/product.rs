@@ -126,7 +126,7 @@ impl Product<'_> {
 struct Panel<'a> {
     product: &'a Product<'a>,
     packed: &'a [f32],
-    out: Shared,
+    out: Shared<f32>,
     /// Room for the packed weights.
     panel: &'a mut [f32],
     first: usize,

@@ -22,20 +22,20 @@ use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{self as objective, Draws};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 
-use super::{Measured, Share, peak};
+use super::{Machine, Measured, Share, peak};
 
 /// Runs `job` once for nothing, then `repeats` times, and the machine's peak before and after.
-fn timed(repeats: usize, device: &Device, mut job: impl FnMut()) -> Measured {
+fn timed(repeats: usize, machine: Machine, mut job: impl FnMut()) -> Measured {
     let mut job = || {
         job();
-        peak::finish(device);
+        peak::finish(machine.device);
     };
     job();
-    let before = peak::gflops(device);
+    let before = peak::gflops(machine);
     profile::start();
     let all: Vec<f64> = (0..repeats).map(|_| seconds_of(&mut job)).collect();
     let operators = shares(profile::stop(), all.iter().sum(), repeats);
-    let peak_gflops = Some(before.max(peak::gflops(device)));
+    let peak_gflops = Some(before.max(peak::gflops(machine)));
     Measured { seconds: median(all), peak_gflops, operators, model_bytes: None }
 }
 
@@ -77,28 +77,32 @@ pub fn encode(
     batch: usize,
     tokens: usize,
     repeats: usize,
-    device: &Device,
+    machine: Machine,
 ) -> Result<Measured> {
     config.validate()?;
+    let Machine { device, precision } = machine;
     let mut noise = Noise::seeded(0);
     let (shape, epsilon) = (config.token_shape(), config.token_epsilon);
     let encoder = Encoder::init(&config.encoder, config.image_size, shape, epsilon, &mut noise, device);
+    let encoder = precision.store(encoder);
     let images = images(config, batch, &mut noise, device);
-    Ok(timed(repeats, device, || {
+    Ok(timed(repeats, machine, || {
         black_box(encoder.forward(&images, tokens, None).tokens);
     }))
 }
 
 /// One denoising step of `batch` images.
-pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, machine: Machine) -> Result<Measured> {
     config.validate()?;
+    let Machine { device, precision } = machine;
     let mut noise = Noise::seeded(0);
     let latent = config.latent_shape()?;
     let decoder = Decoder::init(&config.decoder, latent, config.token_shape(), &mut noise, device);
+    let decoder = precision.store(decoder);
     let noisy = noise.normal([batch, latent.channels, latent.side, latent.side], device);
     let tokens = Tokens(noise.normal([batch, config.tokens, config.token_dim], device));
     let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
-    Ok(timed(repeats, device, || {
+    Ok(timed(repeats, machine, || {
         black_box(decoder.step(noisy.clone(), 500.0, &condition));
     }))
 }
@@ -108,15 +112,16 @@ pub const HEAD_STEPS: usize = 250;
 
 /// One token of `batch` images with guidance: each has a row with its class and one without. What the
 /// tokens of an image share is prepared before.
-pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, machine: Machine) -> Result<Measured> {
     config.validate()?;
+    let Machine { device, precision } = machine;
     let mut noise = Noise::seeded(0);
-    let head = Head::init(config, &mut noise, device);
+    let head = precision.store(Head::init(config, &mut noise, device));
     let process = config.head.process;
     let sampling = SamplingPlan::new(process.process(), process.default_sampler(), HEAD_STEPS)?;
     let plan = head.plan(sampling.times());
     let answers = noise.normal([2 * batch, config.width], device);
-    Ok(timed(repeats, device, || {
+    Ok(timed(repeats, machine, || {
         let condition = plan.condition(answers.clone());
         let start = noise.normal([batch, config.token_dim], device);
         black_box(sampling.run(start, &mut noise, |x, index| {
@@ -127,16 +132,18 @@ pub fn head(config: &GeneratorConfig, batch: usize, repeats: usize, device: &Dev
 }
 
 /// One optimiser step on `batch` images, without the moving average.
-pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, device: &Device) -> Result<Measured> {
+pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, machine: Machine) -> Result<Measured> {
+    let Machine { device, precision } = machine;
     let mut noise = Noise::seeded(0);
     let process = Process::new(&config.diffusion)?;
-    let mut networks = Some(Networks::init(config, &mut noise, &device.clone().autodiff())?);
+    let networks = Networks::init(config, &mut noise, &device.clone().autodiff())?;
+    let mut networks = Some(precision.train(networks));
     let mut optimizer = AdamW::new(AdamWConfig::default());
     let images = Pixels(Tensor::from_inner(images(config, batch, &mut noise, device).0));
     let latent = config.latent_shape()?;
     let shape = [batch, latent.channels, latent.side, latent.side];
     let latents = noise.normal(shape, device);
-    Ok(timed(repeats, device, || {
+    Ok(timed(repeats, machine, || {
         let draws = Draws {
             keep: noise.below(batch, config.tokens).into_iter().map(|k| k + 1).collect(),
             times: process.draw_times(batch, &mut noise),

@@ -10,7 +10,7 @@ mod work;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use semanticist::{Error, Result, TokenizerConfig};
+use semanticist::{Error, Precision, Result, TokenizerConfig};
 use serde::Serialize;
 
 pub use preset::Preset;
@@ -79,6 +79,8 @@ pub struct BenchOptions {
     pub batch: Option<usize>,
     /// Concept tokens that `encode` computes; the other jobs use all.
     pub tokens: Option<usize>,
+    /// What matrix products are computed in.
+    pub precision: Precision,
     /// Timed runs, after one that is not; of `load` every run is timed.
     pub repeats: usize,
     /// The file that `load` reads, which is written if it is not there and stays; without it, one that is
@@ -135,6 +137,8 @@ pub struct BenchReport {
     pub threads: usize,
     /// Tokens per image.
     pub tokens: usize,
+    /// What matrix products are computed in.
+    pub precision: Precision,
     /// Median of the timed runs.
     pub seconds: f64,
     /// The same per image.
@@ -171,13 +175,14 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
     let (job, preset, config) = (options.job, options.preset(), options.config());
     let batch = options.batch.unwrap_or(job.batch());
     let tokens = options.tokens.unwrap_or(options.all_tokens());
+    let machine = Machine { device, precision: options.precision };
     let Measured { seconds, peak_gflops, operators, model_bytes } = match job {
         Job::Load => load::load(&config, options.file.as_deref(), options.repeats, device)?,
         Job::Data => jobs::data(&config, batch, options.repeats)?,
-        Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, device)?,
-        Job::Decode => jobs::decode(&config, batch, options.repeats, device)?,
-        Job::Train => jobs::train(&config, batch, options.repeats, device)?,
-        Job::Head => jobs::head(&preset.generator(), batch, options.repeats, device)?,
+        Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, machine)?,
+        Job::Decode => jobs::decode(&config, batch, options.repeats, machine)?,
+        Job::Train => jobs::train(&config, batch, options.repeats, machine)?,
+        Job::Head => jobs::head(&preset.generator(), batch, options.repeats, machine)?,
     };
     let counted = match job {
         Job::Encode => Some(work::encoder(&config, tokens)),
@@ -192,6 +197,7 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
         batch,
         threads: rayon::current_num_threads(),
         tokens,
+        precision: options.precision,
         seconds,
         seconds_per_image: (job != Job::Load).then(|| seconds / batch as f64),
         gflops: counted.map(|operations| operations * batch as f64 / seconds / 1e9),
@@ -199,6 +205,13 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
         model_bytes,
         operators,
     })
+}
+
+/// What computes, and how.
+#[derive(Clone, Copy)]
+struct Machine<'a> {
+    device: &'a Device,
+    precision: Precision,
 }
 
 /// The median time of a job, and the machine's peak beside it.

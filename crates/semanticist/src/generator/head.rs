@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use semanticist_ops as ops;
+use semanticist_ops::{self as ops, Answer};
 
 use super::config::{GeneratorConfig, HeadConditioning};
 use crate::nn::{LayerNorm, Linear, NORM_EPSILON, TimestepEmbed};
@@ -119,7 +119,7 @@ impl Head {
         let width = condition.dims()[1];
         self.layers().map(|layer| {
             let weight = layer.weight.val().narrow(1, width, width);
-            ops::linear(condition.clone(), weight, Some(layer.bias.val()))
+            ops::linear(condition.clone(), weight, Some(layer.bias.val()), Answer::Float32)
         })
     }
 
@@ -146,7 +146,7 @@ impl Head {
         given: Option<&PerLayer<Tensor<2>>>,
     ) -> Tensor<2> {
         let enter = |y: Tensor<2>, front: &Front, given: Option<&Tensor<2>>| {
-            let y = ops::linear(y, front.weight.clone(), front.bias.clone());
+            let y = ops::linear(y, front.weight.clone(), front.bias.clone(), Answer::Float32);
             match given {
                 Some(given) => y + given.clone(),
                 None => y,

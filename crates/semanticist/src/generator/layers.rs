@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, activation};
-use semanticist_ops::{self as ops, Visibility};
+use semanticist_ops::{self as ops, Answer, Visibility};
 
 use super::cache::KeysValues;
 use super::config::GeneratorConfig;
@@ -28,9 +28,14 @@ impl Projection {
     }
 
     /// # Shapes
-    /// `[.., inputs]` -> `[.., outputs]`
+    /// `[.., inputs]` -> `[.., outputs]`, in float32
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), None)
+        ops::linear(x, self.weight.val(), None, Answer::Float32)
+    }
+
+    /// [`Projection::forward`], stored as the weight is: for what only a product reads.
+    pub fn forward_as_weight<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), None, Answer::AsWeight)
     }
 }
 
@@ -77,7 +82,8 @@ impl CausalAttention {
     /// # Shapes
     /// `[B, N, width]` -> the same
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.out.forward(ops::attention(self.qkv.forward(x), self.heads, Visibility::Ordered { open: 0 }))
+        let qkv = self.qkv.forward_as_weight(x);
+        self.out.forward(ops::attention(qkv, self.heads, Visibility::Ordered { open: 0 }))
     }
 
     /// The answer at the position behind those in `cache`, which then holds it too.
@@ -123,7 +129,8 @@ impl GatedMlp {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down.forward(ops::swiglu(self.gate.forward(x.clone()), self.up.forward(x)))
+        let gate = self.gate.forward_as_weight(x.clone());
+        self.down.forward(ops::swiglu(gate, self.up.forward_as_weight(x)))
     }
 }
 

@@ -69,7 +69,7 @@ impl Attention {
     /// # Shapes
     /// `[B, N, width]` -> the same
     pub fn forward(&self, x: Tensor<3>, visibility: Visibility) -> Tensor<3> {
-        self.out.forward(ops::attention(self.qkv.forward(x), self.heads, visibility))
+        self.out.forward(ops::attention(self.qkv.forward_as_weight(x), self.heads, visibility))
     }
 }
 
@@ -95,6 +95,6 @@ impl Mlp {
     /// # Shapes
     /// `[B, N, width]` -> the same
     pub fn forward(&self, x: Tensor<3>, activation: Activation) -> Tensor<3> {
-        self.down.forward(ops::activate(self.up.forward(x), activation))
+        self.down.forward(self.up.forward_activated(x, activation))
     }
 }

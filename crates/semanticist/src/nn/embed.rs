@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist_ops as ops;
+use semanticist_ops::{self as ops, Activation, Answer};
 
 use super::{Initial, Linear, constant};
 use crate::noise::Noise;
@@ -37,7 +37,7 @@ impl PatchEmbed {
             .permute([0, 2, 4, 1, 3, 5]) // [B, rows, columns, C, patch, patch]
             .reshape([b, rows * columns, channels * patch * patch]);
         let weight = self.weight.val().reshape([width, channels * patch * patch]);
-        ops::linear(patches, weight, Some(self.bias.val()))
+        ops::linear(patches, weight, Some(self.bias.val()), Answer::Float32)
     }
 }
 
@@ -79,7 +79,7 @@ impl TimestepEmbed {
     /// B times, whole or not -> `[B, width]`
     pub fn forward(&self, times: &[f32]) -> Tensor<2> {
         let device = self.up.weight.device();
-        self.down.forward(ops::silu(self.up.forward(sinusoids(times, &device))))
+        self.down.forward(self.up.forward_activated(sinusoids(times, &device), Activation::Silu))
     }
 }
 

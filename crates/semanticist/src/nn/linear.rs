@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use semanticist_ops as ops;
+use semanticist_ops::{self as ops, Activation, Answer};
 
 use super::{Initial, constant};
 use crate::noise::Noise;
@@ -38,8 +38,18 @@ impl Linear {
     }
 
     /// # Shapes
-    /// `[.., inputs]` -> `[.., outputs]`
+    /// `[.., inputs]` -> `[.., outputs]`, in float32
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), Some(self.bias.val()))
+        ops::linear(x, self.weight.val(), Some(self.bias.val()), Answer::Float32)
+    }
+
+    /// [`Linear::forward`], stored as the weight is: for what only a product reads.
+    pub fn forward_as_weight<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        ops::linear(x, self.weight.val(), Some(self.bias.val()), Answer::AsWeight)
+    }
+
+    /// [`Linear::forward_as_weight`] and an activation.
+    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        ops::linear_activated(x, self.weight.val(), self.bias.val(), activation)
     }
 }

@@ -1,0 +1,370 @@
+//! The product of two matrices of bfloat16 in blocks, as the float32 one: columns of the right matrix are
+//! packed in panels that stay in the second-level cache while all rows pass by, and the sums of a tile
+//! stay in registers (Goto and van de Geijn, 2008).
+
+use burn::tensor::bf16;
+use rayon::prelude::*;
+
+use super::sums::{LANES, PairSums, Task, dispatch};
+
+/// Rows of a tile; with [`VECTORS`] vectors each, what 32 registers hold beside the operands.
+pub const ROWS: usize = 6;
+
+/// Vectors per row of a tile.
+const VECTORS: usize = 4;
+
+/// Columns of a panel.
+pub const COLUMNS: usize = VECTORS * LANES;
+
+/// Pairs that a packed panel is deep at most: it then takes half of a second-level cache of 1 MiB.
+const DEPTH: usize = 2048;
+
+/// The left matrix, `[rows, depth]`.
+#[derive(Clone, Copy)]
+pub struct Left<'a> {
+    values: &'a [bf16],
+    /// From the first row of a tile to that of the next, in values; likewise below.
+    tile: usize,
+    row: usize,
+    pair: usize,
+}
+
+impl<'a> Left<'a> {
+    /// Rows of `depth` values, `stride` apart; the depth is even.
+    pub fn rows(values: &'a [bf16], stride: usize) -> Self {
+        Self { values, tile: ROWS * stride, row: stride, pair: 2 }
+    }
+
+    /// What [`transposed`] made of a matrix of so many pairs of rows.
+    pub fn transposed(values: &'a [bf16], pairs: usize) -> Self {
+        Self { values, tile: 2 * ROWS * pairs, row: 2, pair: 2 * ROWS }
+    }
+}
+
+/// The right matrix, `[depth, columns]`.
+#[derive(Clone, Copy)]
+pub enum Right<'a> {
+    /// Row after row: depth after depth, `stride` values apart.
+    Plain { values: &'a [bf16], stride: usize },
+    /// Its transpose row after row: column after column, `stride` values apart.
+    Transposed { values: &'a [bf16], stride: usize },
+}
+
+impl Right<'_> {
+    /// The columns `first..first + count`, of depth `from..from + 2 pairs` (of `depth` in all), as
+    /// `[pairs, width]`; what is not there is 0.
+    #[inline(always)]
+    pub fn pack(
+        &self,
+        panel: &mut [u32],
+        [first, count]: [usize; 2],
+        [from, depth]: [usize; 2],
+        width: usize,
+    ) {
+        match *self {
+            Right::Plain { values, stride } => {
+                for (pair, line) in panel.chunks_exact_mut(width).enumerate() {
+                    let start = (from + 2 * pair) * stride + first;
+                    let low = &values[start..start + count];
+                    let high = if from + 2 * pair + 1 < depth {
+                        &values[start + stride..start + stride + count]
+                    } else {
+                        &[]
+                    };
+                    interleave(line, low, high);
+                }
+            }
+            Right::Transposed { values, stride } => {
+                let pairs = panel.len() / width;
+                let row = |column: usize, pair: usize| (first + column) * stride + from + 2 * pair;
+                for c in (0..width).step_by(LANES) {
+                    for p in (0..pairs).step_by(LANES) {
+                        let whole =
+                            c + LANES <= count && p + LANES <= pairs && from + 2 * (p + LANES) <= depth;
+                        if whole {
+                            let square: [[u32; LANES]; LANES] =
+                                std::array::from_fn(|i| pairs_of(&values[row(c + i, p)..]));
+                            for j in 0..LANES {
+                                let line = &mut panel[(p + j) * width + c..][..LANES];
+                                for i in 0..LANES {
+                                    line[i] = square[i][j];
+                                }
+                            }
+                            continue;
+                        }
+                        for pair in p..pairs.min(p + LANES) {
+                            for column in c..c + LANES {
+                                let at = |k: usize| {
+                                    let there = column < count && from + 2 * pair + k < depth;
+                                    if there { values[row(column, pair) + k].to_bits() } else { 0 }
+                                };
+                                panel[pair * width + column] = u32::from(at(0)) | u32::from(at(1)) << 16;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`LANES`] pairs of neighbours.
+#[inline(always)]
+fn pairs_of(values: &[bf16]) -> [u32; LANES] {
+    let values = &values[..2 * LANES];
+    // SAFETY: as many bytes as there are; a bf16 is two of them, and any bits are a number.
+    unsafe { values.as_ptr().cast::<[u32; LANES]>().read_unaligned() }
+}
+
+/// Pairs of what stands in the same place of two rows; where there is none, 0.
+#[inline(always)]
+fn interleave(line: &mut [u32], low: &[bf16], high: &[bf16]) {
+    if low.len() == COLUMNS && high.len() == COLUMNS && line.len() == COLUMNS {
+        for i in 0..COLUMNS {
+            line[i] = u32::from(low[i].to_bits()) | u32::from(high[i].to_bits()) << 16;
+        }
+        return;
+    }
+    let bits = |row: &[bf16], i: usize| row.get(i).map_or(0, |value| u32::from(value.to_bits()));
+    for (i, pair) in line.iter_mut().enumerate() {
+        *pair = bits(low, i) | bits(high, i) << 16;
+    }
+}
+
+/// The transpose of `x` `[depth, rows]`, `stride` values from row to row, as a left matrix: tiles of
+/// [`ROWS`] rows, in each the pairs one after another.
+#[inline(always)]
+pub fn transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2], packed: &mut [bf16]) {
+    let pairs = depth.div_ceil(2);
+    for (tile, packed) in packed.chunks_exact_mut(2 * ROWS * pairs).enumerate() {
+        transpose_tile(x, stride, [tile * ROWS, rows, depth], packed);
+    }
+}
+
+#[inline(always)]
+fn transpose_tile(x: &[bf16], stride: usize, [first, rows, depth]: [usize; 3], packed: &mut [bf16]) {
+    let count = ROWS.min(rows - first);
+    for (pair, out) in packed.chunks_exact_mut(2 * ROWS).enumerate() {
+        let at = 2 * pair * stride + first;
+        let low = &x[at..at + count];
+        let high = if 2 * pair + 1 < depth { &x[at + stride..at + stride + count] } else { &[] };
+        for i in 0..ROWS {
+            out[2 * i] = low.get(i).copied().unwrap_or_default();
+            out[2 * i + 1] = high.get(i).copied().unwrap_or_default();
+        }
+    }
+}
+
+/// What [`transposed`] makes, by all threads.
+pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2]) -> Vec<bf16> {
+    let size = 2 * ROWS * depth.div_ceil(2);
+    let mut packed = vec![bf16::default(); rows.div_ceil(ROWS) * size];
+    packed.par_chunks_mut(size).enumerate().for_each(|(tile, packed)| {
+        transpose_tile(x, stride, [tile * ROWS, rows, depth], packed);
+    });
+    packed
+}
+
+/// Rows `rows` of the left matrix times a packed panel: `finish` gets each row's number, and its sums.
+///
+/// # Panics
+/// If the left matrix ends before the last row.
+#[inline(always)]
+pub fn by_panel<K: PairSums>(
+    k: K,
+    left: Left,
+    rows: std::ops::Range<usize>,
+    panel: &[u32],
+    width: usize,
+    finish: impl FnMut(usize, &mut [f32]),
+) {
+    match width / LANES {
+        1 => tiles::<K, 1>(k, left, rows, panel, finish),
+        2 => tiles::<K, 2>(k, left, rows, panel, finish),
+        3 => tiles::<K, 3>(k, left, rows, panel, finish),
+        _ => tiles::<K, VECTORS>(k, left, rows, panel, finish),
+    }
+}
+
+#[inline(always)]
+fn tiles<K: PairSums, const V: usize>(
+    k: K,
+    left: Left,
+    rows: std::ops::Range<usize>,
+    panel: &[u32],
+    mut finish: impl FnMut(usize, &mut [f32]),
+) {
+    debug_assert!(rows.start.is_multiple_of(ROWS));
+    let pairs = panel.len() / (V * LANES);
+    let mut sums = [[0.0f32; COLUMNS]; ROWS];
+    for first in rows.clone().step_by(ROWS) {
+        let count = ROWS.min(rows.end - first);
+        let start = first / ROWS * left.tile;
+        // Rows that are not there repeat the last one; nobody reads their sums.
+        let places: [usize; ROWS] = std::array::from_fn(|r| start + r.min(count - 1) * left.row);
+        assert!(
+            places[ROWS - 1] + (pairs - 1) * left.pair + 2 <= left.values.len(),
+            "rows of the left matrix"
+        );
+        // SAFETY: the assertion covers the last row's last pair, and those before lie before it; the
+        // panel has so many pairs of V vectors; a row of sums has room for V vectors.
+        unsafe {
+            tile::<K, V>(
+                k,
+                places.map(|at| left.values.as_ptr().add(at)),
+                left.pair,
+                panel.as_ptr(),
+                pairs,
+                &mut sums,
+            )
+        };
+        for (r, sums) in sums[..count].iter_mut().enumerate() {
+            finish(first + r, &mut sums[..V * LANES]);
+        }
+    }
+}
+
+/// # Safety
+/// `pairs` pairs can be read at each of `left`, `step` values apart, and `[pairs, V]` vectors at `right`.
+#[inline(always)]
+unsafe fn tile<K: PairSums, const V: usize>(
+    k: K,
+    left: [*const bf16; ROWS],
+    step: usize,
+    right: *const u32,
+    pairs: usize,
+    out: &mut [[f32; COLUMNS]; ROWS],
+) {
+    let mut sums = [[k.zero(); V]; ROWS];
+    for p in 0..pairs {
+        let mut columns = [k.splat(0); V];
+        for v in 0..V {
+            // SAFETY: inside the panel.
+            columns[v] = unsafe { k.load(right.add((p * V + v) * LANES)) };
+        }
+        for r in 0..ROWS {
+            // SAFETY: inside the left matrix.
+            let x = k.splat(unsafe { left[r].add(p * step).cast::<u32>().read_unaligned() });
+            for v in 0..V {
+                sums[r][v] = k.add(sums[r][v], x, columns[v]);
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for v in 0..V {
+            // SAFETY: V is at most VECTORS.
+            unsafe { k.store(out[r].as_mut_ptr().add(v * LANES), sums[r][v]) };
+        }
+    }
+}
+
+/// The product of `[rows, depth]` and `[depth, columns]`, by all threads: `finish` gets the number of a
+/// row, that of a column, and the sums from there on. It is called once for each place.
+///
+/// # Panics
+/// If the matrices are smaller than they should be.
+pub fn product<F>(sizes: [usize; 3], left: Left, right: Right, finish: F)
+where
+    F: Fn(usize, usize, &[f32]) + Sync + Send + Copy,
+{
+    let [rows, columns, depth] = sizes;
+    let panels = columns.div_ceil(COLUMNS);
+    let parts = row_parts(rows, panels, depth);
+    let part = rows.div_ceil(parts).next_multiple_of(ROWS);
+    let task = |scratch: &mut Scratch, index: usize| {
+        let (panel, first) = (index / parts * COLUMNS, index % parts * part);
+        if first < rows {
+            let columns = [panel, COLUMNS.min(columns - panel)];
+            let rows = first..rows.min(first + part);
+            dispatch(Panel { left, right, rows, columns, depth, scratch, finish });
+        }
+    };
+    let tasks = panels * parts;
+    if tasks == 1 {
+        task(&mut Scratch::default(), 0);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each_init(Scratch::default, task);
+    }
+}
+
+/// In how many parts the rows of a panel are worked on: so many that each thread has several tasks, and
+/// none where handing them over would take longer than they do.
+fn row_parts(rows: usize, panels: usize, depth: usize) -> usize {
+    const WORTH_SHARING: usize = 64 * 64 * 64;
+    const TASKS_PER_THREAD: usize = 3;
+    let wanted = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(panels);
+    wanted.min(rows * COLUMNS * depth / WORTH_SHARING).clamp(1, rows.div_ceil(ROWS).max(1))
+}
+
+/// Memory of a thread, for one task after another.
+#[derive(Default)]
+struct Scratch {
+    panel: Vec<u32>,
+    /// Sums of the depth so far, where it takes more than one panel.
+    sums: Vec<f32>,
+}
+
+/// One task: some rows, and the columns of one panel.
+struct Panel<'a, F> {
+    left: Left<'a>,
+    right: Right<'a>,
+    rows: std::ops::Range<usize>,
+    columns: [usize; 2],
+    depth: usize,
+    scratch: &'a mut Scratch,
+    finish: F,
+}
+
+impl<F: Fn(usize, usize, &[f32])> Task for Panel<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<K: PairSums>(self, k: K) {
+        let Panel { left, right, rows, columns, depth, scratch, finish } = self;
+        let [first, count] = columns;
+        let width = count.next_multiple_of(LANES);
+        let Scratch { panel, sums } = scratch;
+        let whole = depth <= 2 * DEPTH;
+        if !whole {
+            sums.clear();
+            sums.resize(rows.len() * width, 0.0);
+        }
+        for from in (0..depth).step_by(2 * DEPTH) {
+            let pairs = DEPTH.min((depth - from).div_ceil(2));
+            panel.resize(pairs * width, 0);
+            right.pack(panel, columns, [from, depth], width);
+            let left = Left { values: &left.values[from / 2 * left.pair..], ..left };
+            if whole {
+                by_panel(
+                    k,
+                    left,
+                    rows.clone(),
+                    panel,
+                    width,
+                    #[inline(always)]
+                    |row, sums| {
+                        finish(row, first, &sums[..count]);
+                    },
+                );
+                return;
+            }
+            by_panel(
+                k,
+                left,
+                rows.clone(),
+                panel,
+                width,
+                #[inline(always)]
+                |row, more| {
+                    let sums = &mut sums[(row - rows.start) * width..][..width];
+                    for (sum, more) in sums.iter_mut().zip(more) {
+                        *sum += *more;
+                    }
+                },
+            );
+        }
+        for (row, sums) in rows.zip(sums.chunks_exact(width)) {
+            finish(row, first, &sums[..count]);
+        }
+    }
+}

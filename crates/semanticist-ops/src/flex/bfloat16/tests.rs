@@ -1,0 +1,234 @@
+//! Products in bfloat16 against the same products of the rounded numbers in float32, and the
+//! processor's instruction against its emulation, bit for bit.
+
+use burn::backend::{Flex, flex::FlexTensor};
+use burn::tensor::{TensorData, bf16};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{TestCaseResult, TestRunner};
+
+use super::product::{Left, Right, by_panel, transposed};
+use super::sums::{LANES, PairSums, Task, emulated};
+use super::{Stored, rounded, widened};
+use crate::backend::{Activation, Answer, Operators};
+use crate::composed;
+
+/// Values in `[-2, 2]`.
+fn noise(count: usize, seed: u32) -> Vec<f32> {
+    (0..count).map(|i| 2.0 * ((i as f32 + (seed % 1000) as f32 * 1.37) * 12.9898).sin()).collect()
+}
+
+fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape.to_vec()))
+}
+
+/// The same numbers rounded, in bfloat16 and in float32.
+fn both(values: &[f32], shape: &[usize]) -> (FlexTensor, FlexTensor) {
+    let narrow = rounded(values);
+    let wide = tensor(widened(&narrow), shape);
+    (FlexTensor::from_data(TensorData::new(narrow, shape.to_vec())), wide)
+}
+
+fn values(x: FlexTensor) -> Vec<f32> {
+    x.into_data().convert::<f32>().try_to_vec().unwrap()
+}
+
+fn close(found: FlexTensor, reference: FlexTensor, tolerance: f32, least: f32) -> TestCaseResult {
+    let (found, reference) = (values(found), values(reference));
+    prop_assert_eq!(found.len(), reference.len());
+    let largest = reference.iter().fold(least, |m, v| m.max(v.abs()));
+    for (a, b) in found.iter().zip(&reference) {
+        prop_assert!((a - b).abs() <= tolerance * largest, "{} instead of {} beside {}", a, b, largest);
+    }
+    Ok(())
+}
+
+fn for_all<S: Strategy>(cases: u32, strategy: S, property: impl Fn(S::Value) -> TestCaseResult) {
+    let config = ProptestConfig { cases, ..ProptestConfig::default() };
+    if let Err(error) = TestRunner::new(config).run(&strategy, property) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn rounding_is_that_of_the_half_crate() {
+    for high in 0..=u16::MAX {
+        for low in [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+            let x = f32::from_bits(u32::from(high) << 16 | low);
+            let expected =
+                if x.is_subnormal() { bf16::from_f32(0f32.copysign(x)) } else { bf16::from_f32(x) };
+            assert_eq!(bf16::write(x).to_bits(), expected.to_bits(), "{:#x}", x.to_bits());
+        }
+    }
+}
+
+#[test]
+fn linear_layers_are_the_products_of_rounded_numbers() {
+    let rows = select(&[1usize, 2, 3, 5, 8, 9, 12, 13, 40][..]);
+    let (inputs, outputs) = (
+        select(&[1usize, 2, 3, 17, 32, 64, 65, 801, 4096, 4099][..]),
+        select(&[1usize, 2, 5, 15, 16, 17, 64, 65, 130][..]),
+    );
+    for_all(96, (rows, inputs, outputs, any::<u32>()), |(rows, inputs, outputs, seed)| {
+        let (x, wide_x) = both(&noise(rows * inputs, seed), &[rows, inputs]);
+        let (weight, wide_weight) = both(&noise(outputs * inputs, seed ^ 1), &[outputs, inputs]);
+        let (grad, wide_grad) = both(&noise(rows * outputs, seed ^ 2), &[rows, outputs]);
+        let bias = tensor(noise(outputs, seed ^ 3), &[outputs]);
+        let sum_error = |terms: usize| 3e-6 + 3e-8 * terms as f32;
+        let root = |terms: usize| (terms as f32).sqrt();
+
+        let found = Flex::fused_linear_biased(x.clone(), weight.clone(), bias.clone(), Answer::Float32);
+        let reference = composed::linear::<Flex>(
+            wide_x.clone(),
+            wide_weight.clone(),
+            Some(bias.clone()),
+            Answer::Float32,
+        );
+        close(found, reference.clone(), sum_error(inputs), root(inputs))?;
+        // What comes in float32 is rounded first.
+        let found = Flex::fused_linear(
+            tensor(noise(rows * inputs, seed), &[rows, inputs]),
+            weight.clone(),
+            Answer::AsWeight,
+        );
+        let without = composed::linear::<Flex>(wide_x.clone(), wide_weight.clone(), None, Answer::Float32);
+        close(found, without, 0.005, root(inputs))?;
+        let (after, before) = Flex::fused_linear_activated(x.clone(), weight.clone(), bias, Activation::Silu);
+        close(before, reference.clone(), 0.005, root(inputs))?;
+        close(after, composed::activate::<Flex>(reference, Activation::Silu), 0.005, root(inputs))?;
+
+        let found = Flex::fused_linear_backward_input(weight, grad.clone());
+        let reference = composed::linear_backward_input::<Flex>(wide_weight, wide_grad.clone());
+        close(found, reference, sum_error(outputs), root(outputs))?;
+        let found = Flex::fused_linear_backward_weight(x, grad.clone());
+        let reference = composed::linear_backward_weight::<Flex>(wide_x, wide_grad.clone());
+        close(found, reference, sum_error(rows), root(rows))?;
+        close(
+            Flex::fused_linear_backward_bias(grad),
+            composed::backward_bias::<Flex>(wide_grad),
+            sum_error(rows),
+            root(rows),
+        )
+    });
+}
+
+#[test]
+fn attention_is_that_of_the_rounded_numbers() {
+    let positions = select(&[1usize, 2, 3, 59, 60, 61, 64, 65, 130][..]);
+    let widths = select(&[1usize, 2, 3, 16, 32, 34, 64, 80][..]);
+    let all = (1..3usize, positions, 1..4usize, widths, 0..3usize, any::<u32>());
+    for_all(64, all, |(batch, n, heads, each, open, seed)| {
+        let width = heads * each;
+        let open = [0, n / 2, n][open];
+        let (qkv, wide_qkv) = both(&noise(batch * n * 3 * width, seed), &[batch, n, 3 * width]);
+        let (grad, wide_grad) = both(&noise(batch * n * width, seed ^ 1), &[batch, n, width]);
+        let (out, log_sum) = Flex::fused_attention(qkv.clone(), heads, open);
+        let (wide_out, wide_log_sum) = composed::attention::<Flex>(wide_qkv.clone(), heads, open);
+        close(log_sum.clone(), wide_log_sum.clone(), 1e-5, 1.0)?;
+        // The answer and the weights in it have 8 significant bits.
+        close(out.clone(), wide_out.clone(), 0.008, 0.1)?;
+        let found = Flex::fused_attention_backward(qkv, out, log_sum, grad, heads, open);
+        let reference =
+            composed::attention_backward::<Flex>(wide_qkv, wide_out, wide_log_sum, wide_grad, heads, open);
+        close(found, reference, 0.02, 0.1)
+    });
+}
+
+/// A product with one kind of sums: the right matrix `[pairs, LANES]` as a panel.
+struct Product<'a> {
+    left: Left<'a>,
+    rows: usize,
+    panel: &'a [u32],
+    width: usize,
+}
+
+impl Task for Product<'_> {
+    type Output = Vec<u32>;
+
+    fn run<K: PairSums>(self, k: K) -> Vec<u32> {
+        let mut bits = Vec::new();
+        by_panel(k, self.left, 0..self.rows, self.panel, self.width, |_, sums| {
+            bits.extend(sums.iter().map(|sum| sum.to_bits()));
+        });
+        bits
+    }
+}
+
+#[test]
+fn the_emulation_gives_the_bits_of_the_instruction() {
+    const ROWS: usize = 17;
+    const DEPTH: usize = 514;
+    #[cfg(target_arch = "x86_64")]
+    if super::sums::hardware() {
+        for width in [1, 2, 3, 4].map(|vectors| vectors * LANES) {
+            // Magnitudes from 2⁻⁴⁰ to 2⁴⁰: sums are rounded at every step, none is subnormal.
+            let spread = |count: usize, seed: u32| -> Vec<bf16> {
+                let exponent = |i: usize| (i as u32 * 2_654_435_761 >> 25) as i32 % 41;
+                noise(count, seed)
+                    .iter()
+                    .enumerate()
+                    .map(|(i, v)| bf16::write(v * 2f32.powi(exponent(i))))
+                    .collect()
+            };
+            let (x, y) = (spread(ROWS * DEPTH, 1), spread(DEPTH * width, 2));
+            let mut panel = vec![0; DEPTH / 2 * width];
+            Right::Plain { values: &y, stride: width }.pack(&mut panel, [0, width], [0, DEPTH], width);
+            let product = || Product { left: Left::rows(&x, DEPTH), rows: ROWS, panel: &panel, width };
+            assert_eq!(super::sums::dispatch(product()), emulated(product()), "{width} columns");
+        }
+    }
+}
+
+#[test]
+fn a_transposed_matrix_gives_the_same_product() {
+    const SIZES: [usize; 3] = [13, 20, 33];
+    let [rows, columns, depth] = SIZES;
+    let (x, y) = (rounded(&noise(rows * depth, 1)), rounded(&noise(depth * columns, 2)));
+    let turned: Vec<bf16> = (0..depth * rows).map(|i| x[i % rows * depth + i / rows]).collect();
+    let pairs = depth.div_ceil(2);
+    let width = columns.next_multiple_of(LANES);
+    let mut panel = vec![0; pairs * width];
+    Right::Plain { values: &y, stride: columns }.pack(&mut panel, [0, columns], [0, depth], width);
+    let mut packed = vec![bf16::default(); rows.next_multiple_of(super::product::ROWS) * 2 * pairs];
+    transposed(&turned, rows, [rows, depth], &mut packed);
+    let found = emulated(Product { left: Left::transposed(&packed, pairs), rows, panel: &panel, width });
+    for row in 0..rows {
+        for column in 0..columns {
+            let exact: f64 = (0..depth)
+                .map(|i| f64::from(x[row * depth + i].read()) * f64::from(y[i * columns + column].read()))
+                .sum();
+            let found = f64::from(f32::from_bits(found[row * width + column]));
+            assert!((found - exact).abs() < 1e-4, "row {row}, column {column}: {found} instead of {exact}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_in_its_row_and_infinity_infinite() {
+    let (rows, inputs, outputs) = (20, 65, 30);
+    let mut x = noise(rows * inputs, 1);
+    x[3 * inputs + 64] = f32::NAN;
+    x[7 * inputs] = f32::INFINITY;
+    let weight = FlexTensor::from_data(TensorData::new(vec![bf16::ONE; outputs * inputs], [outputs, inputs]));
+    let y = values(Flex::fused_linear(tensor(x, &[rows, inputs]), weight, Answer::Float32));
+    for (row, y) in y.chunks_exact(outputs).enumerate() {
+        let right = |v: &f32| match row {
+            3 => v.is_nan(),
+            7 => *v == f32::INFINITY,
+            _ => v.is_finite(),
+        };
+        assert!(y.iter().all(right), "row {row}: {y:?}");
+    }
+}
+
+#[test]
+fn activations_round_once() {
+    let x = rounded(&noise(1000, 1));
+    let narrow = FlexTensor::from_data(TensorData::new(x.clone(), [1000]));
+    for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        let wide = Flex::fused_activate(tensor(widened(&x), &[1000]), kind);
+        let expected = rounded(&values(wide));
+        let found = Flex::fused_activate(narrow.clone(), kind).into_data().try_to_vec::<bf16>().unwrap();
+        assert_eq!(found, expected);
+    }
+}
