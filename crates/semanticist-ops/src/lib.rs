@@ -121,15 +121,27 @@ pub fn linear<const D: usize>(
     })
 }
 
-/// [`linear`] and an activation of what it gives, stored as the weight is.
-pub fn linear_activated<const D: usize>(
+/// Two linear layers with an activation between them: `down(activation(up(x)))`, in float32.
+///
+/// # Shapes
+/// - `x`: `[.., I]`
+/// - `up`, `down`: `[H, I]` and `[H]`, `[O, H]` and `[O]`; both weights stored alike
+/// - result: `[.., O]`
+pub fn mlp<const D: usize>(
     x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Tensor<1>,
+    (up, up_bias): (Tensor<2>, Tensor<1>),
+    (down, down_bias): (Tensor<2>, Tensor<1>),
     activation: Activation,
 ) -> Tensor<D> {
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    let (y, _) = <Dispatch as Operators>::fused_linear_activated(x, weight, bias, activation);
+    let (y, ..) = <Dispatch as Operators>::fused_mlp(
+        x.into_dispatch(),
+        up.into_dispatch(),
+        up_bias.into_dispatch(),
+        down.into_dispatch(),
+        down_bias.into_dispatch(),
+        activation,
+        false,
+    );
     Tensor::from_dispatch(y)
 }
 

@@ -259,16 +259,20 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
         |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5])), Answer::Float32),
         |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias))), Answer::Float32),
     );
+    let (down, down_bias) = (constant([7, 5], 4), constant([1, 7], 5));
     for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
         check_gradient(
             x.clone(),
-            |x| linear_activated(x, lifted(&weight), lifted(&bias).reshape([5]), activation),
             |x| {
-                let bias = flat(exact(&bias));
-                composed::activate::<Flex>(
-                    composed::linear::<Flex>(x, exact(&weight), Some(bias), Answer::Float32),
-                    activation,
-                )
+                let up = (lifted(&weight), lifted(&bias).reshape([5]));
+                mlp(x, up, (lifted(&down), lifted(&down_bias).reshape([7])), activation)
+            },
+            |x| {
+                let hidden =
+                    composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias))), Answer::Float32);
+                let hidden = composed::activate::<Flex>(hidden, activation);
+                let bias = Some(reshaped::<Flex>(exact(&down_bias), Shape::new([7])));
+                composed::linear::<Flex>(hidden, exact(&down), bias, Answer::Float32)
             },
         );
     }
