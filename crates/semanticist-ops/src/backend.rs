@@ -262,6 +262,11 @@ pub(crate) trait Operators: Backend {
     fn fused_blend(a: FloatTensor<Self>, b: FloatTensor<Self>, weight: f64) -> FloatTensor<Self> {
         composed::blend::<Self>(a, b, weight)
     }
+
+    /// The sum of the squares of all numbers, `[1]`. Not differentiable.
+    fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(Self::float_mul(x.clone(), x))
+    }
 }
 
 // `Cube` is every GPU runtime of Burn, behind its fusion of element-wise chains.

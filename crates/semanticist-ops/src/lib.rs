@@ -174,6 +174,11 @@ pub fn blend<const D: usize>(a: Tensor<D>, b: Tensor<D>, weight: f64) -> Tensor<
     Tensor::from_dispatch(<Dispatch as Operators>::fused_blend(a.into_dispatch(), b.into_dispatch(), weight))
 }
 
+/// The sum of the squares of all numbers, `[1]`. Not differentiable.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_square_sum(x.into_dispatch()))
+}
+
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -301,7 +301,15 @@ fn an_optimiser_step_matches_its_composition() {
     assert_close(native.0, reference.0, 1e-6);
     assert_close(native.1, reference.1, 1e-6);
     assert_close(native.2, reference.2, 1e-6);
-    assert_close(Flex::fused_blend(p.clone(), g.clone(), 0.1), composed::blend::<Flex>(p, g, 0.1), 1e-6);
+    assert_close(
+        Flex::fused_blend(p.clone(), g.clone(), 0.1),
+        composed::blend::<Flex>(p.clone(), g.clone(), 0.1),
+        1e-6,
+    );
+    let squares = values(g.clone()).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    assert!((f64::from(values(Flex::fused_square_sum(g))[0]) / squares - 1.0).abs() < 1e-6);
+    // What somebody else holds was not touched.
+    assert_eq!(values(p), values(primitive(&noise([70_000], 1))));
 }
 
 #[test]

@@ -286,19 +286,27 @@ impl Operators for Flex {
         step: AdamWStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         timed("AdamW", || {
-            let (parameter, gradient) = (contiguous(parameter), contiguous(gradient));
-            let (first, second) = (contiguous(first), contiguous(second));
-            let shape = parameter.layout().shape().clone();
-            let moments = [first.storage(), second.storage()];
-            let [new, first, second] = update::adamw(parameter.storage(), gradient.storage(), moments, step);
-            (tensor(new, shape.clone()), tensor(first, shape.clone()), tensor(second, shape))
+            // In place, unless somebody else holds the same numbers: then they are copied first.
+            let [mut parameter, mut first, mut second] = [parameter, first, second].map(contiguous);
+            let gradient = contiguous(gradient);
+            let moments = [first.storage_mut(), second.storage_mut()];
+            update::adamw(parameter.storage_mut(), gradient.storage(), moments, step);
+            (parameter, first, second)
         })
     }
 
     fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
         timed("moving average", || {
-            let (a, b) = (contiguous(a), contiguous(b));
-            tensor(update::blend(a.storage(), b.storage(), weight), a.layout().shape().clone())
+            let (mut a, b) = (contiguous(a), contiguous(b));
+            update::blend(a.storage_mut(), b.storage(), weight);
+            a
+        })
+    }
+
+    fn fused_square_sum(x: FlexTensor) -> FlexTensor {
+        timed("sum of squares", || {
+            let x = contiguous(x);
+            tensor(vec![update::square_sum(x.storage()) as f32], Shape::new([1]))
         })
     }
 }
