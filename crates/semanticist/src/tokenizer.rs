@@ -61,6 +61,23 @@ impl TokenizerConfig {
         self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
     }
 
+    /// The same for square images of another size.
+    ///
+    /// # Errors
+    /// If the patches or the autoencoder's stride do not divide it, or a part is made for one size only.
+    pub fn resized(&self, image_size: usize) -> Result<Self> {
+        if self.decoder.linear_estimate && image_size != self.image_size {
+            return Err(Error::Config(format!(
+                "decoder.linear_estimate has a weight for every pixel of {0}×{0}, and none for {image_size}×{image_size}; \
+                 use images of {0}×{0}",
+                self.image_size
+            )));
+        }
+        let config = Self { image_size, ..self.clone() };
+        config.validate()?;
+        Ok(config)
+    }
+
     /// K and D.
     pub fn token_shape(&self) -> TokenShape {
         TokenShape { count: self.tokens, dim: self.token_dim }
@@ -119,8 +136,7 @@ impl Tokenizer {
     /// # Errors
     /// If the patches of encoder or decoder, or the autoencoder's stride, do not divide it.
     pub fn resized(self, image_size: usize) -> Result<Self> {
-        let config = TokenizerConfig { image_size, ..self.config };
-        config.validate()?;
+        let config = self.config.resized(image_size)?;
         let Networks { encoder, decoder } = self.networks;
         let networks = Networks {
             encoder: encoder.resized(image_size / config.encoder.patch_size),

@@ -107,6 +107,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        if self.config.decoder.linear_estimate {
+            let problem =
+                "decoder.linear_estimate has no published names: this model cannot be exported for PyTorch";
+            return Err(Error::Config(problem.into()));
+        }
         let mut weights = published_weights(&self.networks);
         let positions = self.networks.decoder.positions();
         let shape = positions.dims();
@@ -217,7 +222,7 @@ impl TokenizerFile {
     /// # Errors
     /// If the patches of encoder or decoder, or the autoencoder's stride, do not divide it.
     pub fn resize(&mut self, image_size: usize) -> Result<()> {
-        TokenizerConfig { image_size, ..self.config.clone() }.validate()?;
+        self.config.resized(image_size)?;
         self.image_size = image_size;
         Ok(())
     }
