@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use semanticist::{Device, DeviceSpec, Precision};
 
-use crate::args;
+use crate::{args, output};
 
 /// The machine to compute on.
 #[derive(Debug, Clone, Args)]
@@ -33,8 +33,14 @@ enum PrecisionChoice {
 }
 
 impl Machine {
-    /// The device, with the threads set up. To be called once.
-    pub fn start(&self) -> Result<Device> {
+    /// The device, with the threads set up, to compute in `precision`. To be called once.
+    pub fn start(&self, precision: Precision) -> Result<Device> {
+        if self.device == DeviceSpec::Cpu && !precision.is_native() {
+            output::note(&format!(
+                "this processor has no instructions for products in {precision} (AVX512-BF16): they are emulated, \
+                 with the same answers, but slower than --precision float32"
+            ));
+        }
         if let Some(threads) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
