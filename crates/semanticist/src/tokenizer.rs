@@ -11,6 +11,7 @@ use crate::diffusion::{DecodeOptions, DiffusionConfig, Process};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
+use crate::precision::Precision;
 use crate::progress::{Observer, Progress, report, unobserved};
 use crate::spaces::{Latents, Pixels, Tokens};
 
@@ -143,6 +144,18 @@ impl Tokenizer {
             decoder: decoder.resized(config.latent_shape()?.side),
         };
         Ok(Self { config, networks, autoencoder: self.autoencoder })
+    }
+
+    /// The same tokenizer with the products of encoder and decoder computed in `precision`; the autoencoder
+    /// stays in float32. The weights are rounded for that, and nothing brings them back: asked for float32, a
+    /// tokenizer in bfloat16 stays as it is, and it cannot be saved.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { networks: precision.store(self.networks), ..self }
+    }
+
+    /// What its weights are stored in, and so its products computed in.
+    pub fn precision(&self) -> Precision {
+        Precision::stored(&self.networks)
     }
 
     /// The first `count` tokens of every image.

@@ -20,9 +20,25 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("encoder", &["nn", "noise", "spaces"]),
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
-    ("tokenizer", &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
-    ("generator", &["progress", "nn", "diffusion", "noise", "spaces"]),
-    ("model", &["tokenizer", "generator", "weights", "autoencoder", "encoder", "nn", "noise", "presets"]),
+    (
+        "tokenizer",
+        &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "precision", "spaces"],
+    ),
+    ("generator", &["progress", "nn", "diffusion", "noise", "precision", "spaces"]),
+    (
+        "model",
+        &[
+            "tokenizer",
+            "generator",
+            "weights",
+            "autoencoder",
+            "encoder",
+            "nn",
+            "noise",
+            "precision",
+            "presets",
+        ],
+    ),
     ("presets", &["autoencoder", "decoder", "diffusion", "encoder", "generator", "nn", "tokenizer"]),
     (
         "lib",
