@@ -13,7 +13,7 @@ pub fn neighbour(i: usize) -> usize {
 }
 
 /// How much each of `count` images keeps of itself, in `[0, 1]`: of the beta distribution whose two parameters are
-/// `strength`, in `(0, 1]` (Jöhnk, 1964).
+/// `strength`, from 0.01 to 1 (Jöhnk, 1964).
 pub fn shares(count: usize, strength: f64, noise: &mut Noise) -> Vec<f32> {
     let draws = noise.uniform(count * 2 * ATTEMPTS);
     let power = |draw: f32| f64::from(draw).powf(1.0 / strength);
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn shares_are_of_a_beta_distribution() {
-        for strength in [0.2, 0.5, 1.0] {
+        for strength in [0.01, 0.2, 0.5, 1.0] {
             let shares = shares(20_000, strength, &mut Noise::seeded(1));
             let mean = shares.iter().map(|&s| f64::from(s)).sum::<f64>() / 20_000.0;
             let variance = shares.iter().map(|&s| (f64::from(s) - 0.5).powi(2)).sum::<f64>() / 20_000.0;

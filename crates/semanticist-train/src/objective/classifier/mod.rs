@@ -49,8 +49,8 @@ impl Default for LabelledData {
 pub struct ClassifierLoss {
     /// The share of every target that is spread over all classes (Szegedy et al., 2016, section 7).
     pub label_smoothing: f64,
-    /// How strongly images are mixed in pairs: the parameter of the beta distribution of their shares, 0 for not at
-    /// all, at most 1 (Zhang et al., 2018). The i-th of a batch is mixed with its neighbour.
+    /// How strongly images are mixed in pairs: the parameter of the beta distribution of their shares, from 0.01
+    /// to 1, or 0 for not at all (Zhang et al., 2018). The i-th of a batch is mixed with its neighbour.
     pub mixup: f64,
 }
 
@@ -89,8 +89,8 @@ impl Kind for ClassifierRun {
             format!("data.least_area = {least_area} is not above 0 and at most 1")
         } else if !(0.0..1.0).contains(&label_smoothing) {
             format!("objective.label_smoothing = {label_smoothing} is not in [0, 1)")
-        } else if !(0.0..=1.0).contains(&mixup) {
-            format!("objective.mixup = {mixup} is not from 0 to 1")
+        } else if mixup != 0.0 && !(0.01..=1.0).contains(&mixup) {
+            format!("objective.mixup = {mixup} is not 0, nor from 0.01 to 1")
         } else if mixup > 0.0 && !part.is_multiple_of(2) {
             format!(
                 "objective.mixup = {mixup} mixes images in pairs, but {part} are computed together (batch / \
@@ -194,6 +194,9 @@ impl ClassifierObjective {
         let of_validation = Labels::new(classes, names, validation.classes())?;
         let images = labelled_images(validation, config.validation.images.max(1), image_size, &of_validation);
         let validation_images = images.collect::<Result<Vec<_>>>()?;
+        if validation_images.is_empty() {
+            return Err(Error::Data("no image to validate on could be decoded".into()));
+        }
         Ok(Self {
             labels: Labels::new(classes, names, training.classes())?,
             source: training,
