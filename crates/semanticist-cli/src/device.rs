@@ -33,12 +33,8 @@ enum PrecisionChoice {
 }
 
 impl Machine {
-    /// The device, with the threads set up. To be called once.
+    /// The device.
     pub fn start(&self) -> Result<Device> {
-        if let Some(threads) = self.threads {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-            pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
-        }
         Ok(self.device.open()?)
     }
 
@@ -54,6 +50,18 @@ impl Machine {
     pub fn precision(&self) -> Precision {
         self.asked_precision().unwrap_or_default()
     }
+}
+
+/// Runs `job` on one of the threads that compute, of which there are as many as the machine was asked for:
+/// from outside, each operator of a small model would wait longer for a thread to take it than it runs.
+///
+/// Whatever `job` waits for must therefore not need these threads itself.
+pub fn computing<R: Send>(machine: Option<&Machine>, job: impl FnOnce() -> R + Send) -> Result<R> {
+    if let Some(threads) = machine.and_then(|machine| machine.threads) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
+    }
+    Ok(rayon::scope(|_| job()))
 }
 
 /// A device that this build can use; whether the machine has it shows when it is opened.

@@ -18,8 +18,9 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    let arguments = args::Arguments::parse();
-    match command::run(arguments.command) {
+    let command = args::Arguments::parse().command;
+    let machine = command.machine().cloned();
+    match device::computing(machine.as_ref(), || command::run(command)).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

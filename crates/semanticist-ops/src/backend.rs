@@ -201,16 +201,35 @@ pub(crate) trait Operators: Backend {
         composed::linear::<Self>(x, weight, Some(bias), answer)
     }
 
-    /// [`Operators::fused_linear_biased`] and an activation of what it gives, both stored as the weight
-    /// is: activated, and before.
-    fn fused_linear_activated(
+    /// `down(activation(up(x)))`: the answer in float32, and what the backward pass reads, the hidden
+    /// numbers before and after the activation, stored as the weights are. Where they are not `kept`,
+    /// those before need not be given.
+    #[allow(clippy::too_many_arguments, reason = "two layers and what lies between them")]
+    fn fused_mlp(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
         activation: Activation,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let y = composed::linear::<Self>(x, weight, Some(bias), Answer::AsWeight);
-        (composed::activate::<Self>(y.clone(), activation), y)
+        kept: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let _ = kept;
+        let before = composed::linear::<Self>(x, up, Some(up_bias), Answer::AsWeight);
+        let after = composed::activate::<Self>(before.clone(), activation);
+        let y = composed::linear::<Self>(after.clone(), down, Some(down_bias), Answer::Float32);
+        (y, before, after)
+    }
+
+    /// The gradient of what was activated before a linear layer, stored as `before` is.
+    fn fused_linear_backward_activated(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        before: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let grad = composed::linear_backward_input::<Self>(weight, grad);
+        composed::activate_backward::<Self>(before, grad, activation)
     }
 
     /// The gradient of x, in float32.
@@ -242,6 +261,11 @@ pub(crate) trait Operators: Backend {
     /// `a + weight (b - a)`. Not differentiable.
     fn fused_blend(a: FloatTensor<Self>, b: FloatTensor<Self>, weight: f64) -> FloatTensor<Self> {
         composed::blend::<Self>(a, b, weight)
+    }
+
+    /// The sum of the squares of all numbers, `[1]`. Not differentiable.
+    fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(Self::float_mul(x.clone(), x))
     }
 }
 

@@ -202,7 +202,8 @@ fn scores<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, open: usize) -> Floa
     if open == n {
         return scores;
     }
-    B::float_add(scores, penalty::<B>(n, open, &device))
+    let dtype = scores.dtype().into();
+    B::float_add(scores, cast::<B>(penalty::<B>(n, open, &device), dtype))
 }
 
 /// What is added to scores, `[1, 1, N, N]`: 0 where a key is seen, and else what no exponential

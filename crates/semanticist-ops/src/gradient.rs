@@ -163,19 +163,31 @@ impl<B: Operators> Backward<B, 3> for LinearBiased {
     }
 }
 
-/// A linear layer with an activation behind it.
 #[derive(Debug)]
-struct LinearActivated;
+struct Mlp;
 
-impl<B: Operators> Backward<B, 3> for LinearActivated {
-    /// x, weight and what was activated.
-    type State = ([FloatTensor<B>; 3], Activation);
+#[derive(Debug, Clone)]
+struct MlpState<F> {
+    x: F,
+    up: F,
+    down: F,
+    before: F,
+    after: F,
+    activation: Activation,
+}
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+impl<B: Operators> Backward<B, 5> for Mlp {
+    type State = MlpState<FloatTensor<B>>;
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let ([x, weight, before], activation) = ops.state;
-        let grad = B::fused_activate_backward(before, grad, activation);
-        register_linear::<B>(ops.parents.map(|parent| parent.map(|node| node.id)), (x, weight), grad, grads);
+        let MlpState { x, up, down, before, after, activation } = ops.state;
+        let [input, up_weight, up_bias, down_weight, down_bias] =
+            ops.parents.map(|parent| parent.map(|node| node.id));
+        let narrow = as_weight::<B>(grad.clone(), &down);
+        register_linear::<B>([None, down_weight, down_bias], (after, down.clone()), grad, grads);
+        let grad = B::fused_linear_backward_activated(down, narrow, before, activation);
+        register_linear::<B>([input, up_weight, up_bias], (x, up), grad, grads);
     }
 }
 
@@ -327,22 +339,30 @@ impl<B: Operators, C: CheckpointStrategy> Operators for Autodiff<B, C> {
         }
     }
 
-    fn fused_linear_activated(
+    fn fused_mlp(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
         activation: Activation,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let nodes = [x.node(), weight.node(), bias.node()];
-        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
-        let x = as_weight::<B>(x, &weight);
-        let (y, before) = B::fused_linear_activated(x.clone(), weight.clone(), bias, activation);
-        // No gradient flows through the second answer: it is lifted as a constant.
-        let constant = <Self as AutodiffBackend>::from_inner(before.clone());
-        let y = match LinearActivated.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(([x, weight, before], activation), y),
+        _: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let nodes = [&x, &up, &up_bias, &down, &down_bias].map(|tensor| tensor.node());
+        let (x, up, up_bias) = (x.into_primitive(), up.into_primitive(), up_bias.into_primitive());
+        let (down, down_bias) = (down.into_primitive(), down_bias.into_primitive());
+        let x = as_weight::<B>(x, &up);
+        let prepared = Mlp.prepare::<C>(nodes).compute_bound().stateful();
+        let kept = matches!(prepared, OpsKind::Tracked(_));
+        let (y, before, after) =
+            B::fused_mlp(x.clone(), up.clone(), up_bias, down.clone(), down_bias, activation, kept);
+        // No gradient flows through what is kept: it is lifted as constants.
+        let [constant_before, constant_after] =
+            [&before, &after].map(|hidden| <Self as AutodiffBackend>::from_inner(hidden.clone()));
+        let y = match prepared {
+            OpsKind::Tracked(prep) => prep.finish(MlpState { x, up, down, before, after, activation }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         };
-        (y, constant)
+        (y, constant_before, constant_after)
     }
 }

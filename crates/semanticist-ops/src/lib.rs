@@ -121,15 +121,27 @@ pub fn linear<const D: usize>(
     })
 }
 
-/// [`linear`] and an activation of what it gives, stored as the weight is.
-pub fn linear_activated<const D: usize>(
+/// Two linear layers with an activation between them: `down(activation(up(x)))`, in float32.
+///
+/// # Shapes
+/// - `x`: `[.., I]`
+/// - `up`, `down`: `[H, I]` and `[H]`, `[O, H]` and `[O]`; both weights stored alike
+/// - result: `[.., O]`
+pub fn mlp<const D: usize>(
     x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Tensor<1>,
+    (up, up_bias): (Tensor<2>, Tensor<1>),
+    (down, down_bias): (Tensor<2>, Tensor<1>),
     activation: Activation,
 ) -> Tensor<D> {
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    let (y, _) = <Dispatch as Operators>::fused_linear_activated(x, weight, bias, activation);
+    let (y, ..) = <Dispatch as Operators>::fused_mlp(
+        x.into_dispatch(),
+        up.into_dispatch(),
+        up_bias.into_dispatch(),
+        down.into_dispatch(),
+        down_bias.into_dispatch(),
+        activation,
+        false,
+    );
     Tensor::from_dispatch(y)
 }
 
@@ -160,6 +172,11 @@ pub fn adamw<const D: usize>(
 /// `a + weight (b - a)`, as for a moving average. Not differentiable.
 pub fn blend<const D: usize>(a: Tensor<D>, b: Tensor<D>, weight: f64) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Operators>::fused_blend(a.into_dispatch(), b.into_dispatch(), weight))
+}
+
+/// The sum of the squares of all numbers, `[1]`. Not differentiable.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Operators>::fused_square_sum(x.into_dispatch()))
 }
 
 #[cfg(test)]

@@ -259,16 +259,20 @@ fn gradients_are_the_slopes_of_the_composition_in_float64() {
         |x| linear(x, lifted(&weight), Some(lifted(&bias).reshape([5])), Answer::Float32),
         |x| composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias))), Answer::Float32),
     );
+    let (down, down_bias) = (constant([7, 5], 4), constant([1, 7], 5));
     for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
         check_gradient(
             x.clone(),
-            |x| linear_activated(x, lifted(&weight), lifted(&bias).reshape([5]), activation),
             |x| {
-                let bias = flat(exact(&bias));
-                composed::activate::<Flex>(
-                    composed::linear::<Flex>(x, exact(&weight), Some(bias), Answer::Float32),
-                    activation,
-                )
+                let up = (lifted(&weight), lifted(&bias).reshape([5]));
+                mlp(x, up, (lifted(&down), lifted(&down_bias).reshape([7])), activation)
+            },
+            |x| {
+                let hidden =
+                    composed::linear::<Flex>(x, exact(&weight), Some(flat(exact(&bias))), Answer::Float32);
+                let hidden = composed::activate::<Flex>(hidden, activation);
+                let bias = Some(reshaped::<Flex>(exact(&down_bias), Shape::new([7])));
+                composed::linear::<Flex>(hidden, exact(&down), bias, Answer::Float32)
             },
         );
     }
@@ -297,7 +301,15 @@ fn an_optimiser_step_matches_its_composition() {
     assert_close(native.0, reference.0, 1e-6);
     assert_close(native.1, reference.1, 1e-6);
     assert_close(native.2, reference.2, 1e-6);
-    assert_close(Flex::fused_blend(p.clone(), g.clone(), 0.1), composed::blend::<Flex>(p, g, 0.1), 1e-6);
+    assert_close(
+        Flex::fused_blend(p.clone(), g.clone(), 0.1),
+        composed::blend::<Flex>(p.clone(), g.clone(), 0.1),
+        1e-6,
+    );
+    let squares = values(g.clone()).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+    assert!((f64::from(values(Flex::fused_square_sum(g))[0]) / squares - 1.0).abs() < 1e-6);
+    // What somebody else holds was not touched.
+    assert_eq!(values(p), values(primitive(&noise([70_000], 1))));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients as Graph, Tensor};
 use semanticist::weights::Place;
+use semanticist_ops as ops;
 
 /// The gradient of every parameter that got one, flattened, on the device without autodiff.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +50,8 @@ impl Gradients {
 
     /// The Euclidean norm over all parameters; NaN or infinite if any gradient is.
     pub fn norm(&self) -> f64 {
-        let squares: Vec<Tensor<1>> = self.by_name.values().map(|g| g.clone().square().sum()).collect();
+        let squares: Vec<Tensor<1>> =
+            self.by_name.values().map(|gradient| ops::square_sum(gradient.clone())).collect();
         if squares.is_empty() {
             return 0.0;
         }

@@ -380,7 +380,7 @@ impl Projector {
     }
 
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.first.forward_activated(x, Activation::Silu);
-        self.third.forward(self.second.forward_activated(x, Activation::Silu))
+        let x = ops::silu(self.first.forward_as_weight(x));
+        Linear::mlp(&self.second, &self.third, x, Activation::Silu)
     }
 }

@@ -65,6 +65,26 @@ pub enum Command {
     Bench(Bench),
 }
 
+impl Command {
+    /// What is to compute, for commands that compute.
+    pub fn machine(&self) -> Option<&Machine> {
+        Some(match self {
+            Self::Reconstruct(request) => &request.machine,
+            Self::Encode(request) => &request.machine,
+            Self::Decode(request) => &request.machine,
+            Self::Models { .. } => return None,
+            Self::Train { command: TrainCommand::Tokenizer(request) } => &request.machine,
+            Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
+            Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
+            Self::CacheTokens(request) => &request.machine,
+            Self::Generate(request) => &request.machine,
+            Self::Evaluate(request) => &request.machine,
+            Self::Verify(request) => &request.machine,
+            Self::Bench(request) => &request.machine,
+        })
+    }
+}
+
 /// Reconstruct images from their first tokens, next to the original
 ///
 /// Writes one labelled contact sheet per image and prints how close each image comes to the

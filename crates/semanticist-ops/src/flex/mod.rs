@@ -186,24 +186,54 @@ impl Operators for Flex {
         linear(x, weight, Some(bias), answer)
     }
 
-    fn fused_linear_activated(
+    fn fused_mlp(
         x: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
+        up: FlexTensor,
+        up_bias: FlexTensor,
+        down: FlexTensor,
+        down_bias: FlexTensor,
         activation: Activation,
-    ) -> (FlexTensor, FlexTensor) {
-        if !is_narrow(&weight) {
-            let before = linear(x, weight, Some(bias), Answer::AsWeight);
-            return (Self::fused_activate(before.clone(), activation), before);
+        kept: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        if !is_narrow(&up) {
+            let before = linear(x, up, Some(up_bias), Answer::AsWeight);
+            let after = Self::fused_activate(before.clone(), activation);
+            return (linear(after.clone(), down, Some(down_bias), Answer::Float32), before, after);
         }
-        timed("linear, activated", || {
-            let (x, weight, bias) = (narrow(x), contiguous(weight), contiguous(bias));
-            let [outputs, inputs] = weight.layout().shape().dims();
-            let shape = with_width(x.layout().shape(), outputs);
-            let (weight, bias) = (weight.storage(), bias.storage());
+        let (after, before) = timed("linear, activated", || {
+            let (x, up, bias) = (narrow(x), contiguous(up), contiguous(up_bias));
+            let [hidden, inputs] = up.layout().shape().dims();
+            let shape = with_width(x.layout().shape(), hidden);
+            let layer = (up.storage(), bias.storage());
             let (after, before) =
-                bfloat16::linear::forward_activated(x.storage(), weight, bias, inputs, activation);
-            (tensor(after, shape.clone()), tensor(before, shape))
+                bfloat16::linear::forward_activated(x.storage(), layer, inputs, activation, kept);
+            let after = tensor(after, shape.clone());
+            let before = before.map_or_else(|| after.clone(), |before| tensor(before, shape));
+            (after, before)
+        });
+        (linear(after.clone(), down, Some(down_bias), Answer::Float32), before, after)
+    }
+
+    fn fused_linear_backward_activated(
+        weight: FlexTensor,
+        grad: FlexTensor,
+        before: FlexTensor,
+        activation: Activation,
+    ) -> FlexTensor {
+        if !is_narrow(&weight) {
+            let grad = Self::fused_linear_backward_input(weight, grad);
+            return Self::fused_activate_backward(before, grad, activation);
+        }
+        timed("linear, backward to activated", || {
+            let (weight, grad, before) = (contiguous(weight), narrow(grad), contiguous(before));
+            let shape = before.layout().shape().clone();
+            let [outputs, inputs] = weight.layout().shape().dims();
+            let (weight, grad) = (weight.storage(), grad.storage());
+            let before = before.storage();
+            tensor(
+                bfloat16::linear::backward_activated(weight, grad, [outputs, inputs], before, activation),
+                shape,
+            )
         })
     }
 
@@ -256,19 +286,27 @@ impl Operators for Flex {
         step: AdamWStep,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         timed("AdamW", || {
-            let (parameter, gradient) = (contiguous(parameter), contiguous(gradient));
-            let (first, second) = (contiguous(first), contiguous(second));
-            let shape = parameter.layout().shape().clone();
-            let moments = [first.storage(), second.storage()];
-            let [new, first, second] = update::adamw(parameter.storage(), gradient.storage(), moments, step);
-            (tensor(new, shape.clone()), tensor(first, shape.clone()), tensor(second, shape))
+            // In place, unless somebody else holds the same numbers: then they are copied first.
+            let [mut parameter, mut first, mut second] = [parameter, first, second].map(contiguous);
+            let gradient = contiguous(gradient);
+            let moments = [first.storage_mut(), second.storage_mut()];
+            update::adamw(parameter.storage_mut(), gradient.storage(), moments, step);
+            (parameter, first, second)
         })
     }
 
     fn fused_blend(a: FlexTensor, b: FlexTensor, weight: f64) -> FlexTensor {
         timed("moving average", || {
-            let (a, b) = (contiguous(a), contiguous(b));
-            tensor(update::blend(a.storage(), b.storage(), weight), a.layout().shape().clone())
+            let (mut a, b) = (contiguous(a), contiguous(b));
+            update::blend(a.storage_mut(), b.storage(), weight);
+            a
+        })
+    }
+
+    fn fused_square_sum(x: FlexTensor) -> FlexTensor {
+        timed("sum of squares", || {
+            let x = contiguous(x);
+            tensor(vec![update::square_sum(x.storage()) as f32], Shape::new([1]))
         })
     }
 }

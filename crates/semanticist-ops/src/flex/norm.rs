@@ -116,28 +116,47 @@ fn backward_row(
     eps: f32,
 ) {
     let width = x.len();
-    let (d_x, d_scale, d_shift) = (&mut d_x[..width], &mut d_scale[..width], &mut d_shift[..width]);
-    let (scale, grad) = (&scale[..width], &grad[..width]);
     let (mean, inverse) = moments(x, norm, eps);
-    let (mut total, mut along) = ([0.0f32; LANES], [0.0f32; LANES]);
-    for start in (0..width).step_by(LANES) {
-        for lane in 0..LANES.min(width - start) {
-            let i = start + lane;
-            let normal = (x[i] - mean) * inverse;
-            let scaled = grad[i] * scale[i];
-            total[lane] += scaled;
-            along[lane] += scaled * normal;
-            d_scale[i] += grad[i] * normal;
-            d_shift[i] += grad[i];
-        }
+    let mut sums = [[0.0f32; LANES]; 2];
+    // Blocks of known length, so that each becomes a few vectors.
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let (grad_blocks, grad_rest) = grad.as_chunks::<LANES>();
+    let (scale_blocks, scale_rest) = scale.as_chunks::<LANES>();
+    let (d_scale_blocks, d_scale_rest) = d_scale.as_chunks_mut::<LANES>();
+    let (d_shift_blocks, d_shift_rest) = d_shift.as_chunks_mut::<LANES>();
+    for i in 0..blocks.len() {
+        let (d_scale, d_shift) = (&mut d_scale_blocks[i], &mut d_shift_blocks[i]);
+        along_block(
+            [&blocks[i], &grad_blocks[i], &scale_blocks[i]],
+            [d_scale, d_shift],
+            &mut sums,
+            (mean, inverse),
+        );
     }
-    let total = match norm {
-        Norm::Layer => total.iter().sum::<f32>() / width as f32,
-        Norm::Rms => 0.0,
-    };
-    let along = along.iter().sum::<f32>() / width as f32;
-    for i in 0..width {
+    along_block([rest, grad_rest, scale_rest], [d_scale_rest, d_shift_rest], &mut sums, (mean, inverse));
+    let [total, along] = sums.map(|sums| numeric::total(sums) / width as f32);
+    let total = if norm == Norm::Rms { 0.0 } else { total };
+    for ((d_x, x), (grad, scale)) in d_x.iter_mut().zip(x).zip(grad.iter().zip(scale)) {
+        let normal = (x - mean) * inverse;
+        *d_x = inverse * (grad * scale - total - normal * along);
+    }
+}
+
+/// Adds what some columns of a row give to the gradients of scale and shift, and to the sums over the row
+/// of the scaled gradient, alone and along the normalised row.
+#[inline(always)]
+fn along_block(
+    [x, grad, scale]: [&[f32]; 3],
+    [d_scale, d_shift]: [&mut [f32]; 2],
+    [total, along]: &mut [[f32; LANES]; 2],
+    (mean, inverse): (f32, f32),
+) {
+    for i in 0..x.len() {
         let normal = (x[i] - mean) * inverse;
-        d_x[i] = inverse * (grad[i] * scale[i] - total - normal * along);
+        let scaled = grad[i] * scale[i];
+        total[i] += scaled;
+        along[i] += scaled * normal;
+        d_scale[i] += grad[i] * normal;
+        d_shift[i] += grad[i];
     }
 }

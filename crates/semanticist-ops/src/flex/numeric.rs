@@ -99,6 +99,17 @@ pub fn silu_slope(x: f32) -> f32 {
 /// How many partial sums a reduction keeps, so that it can run in vectors.
 pub const LANES: usize = 16;
 
+/// The sum of partial sums, halved again and again: four additions wait for one another, not fifteen.
+#[inline(always)]
+pub fn total(mut partial: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            partial[i] += partial[i + half];
+        }
+    }
+    partial[0]
+}
+
 /// The sum of `f` over a slice, in [`LANES`] partial sums.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -110,7 +121,7 @@ pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
             *p += f(v);
         }
     }
-    partial.iter().sum::<f32>() + rest.iter().map(|&v| f(v)).sum::<f32>()
+    total(partial) + rest.iter().map(|&v| f(v)).sum::<f32>()
 }
 
 /// The largest value of a slice.
@@ -124,7 +135,12 @@ pub fn max(x: &[f32]) -> f32 {
             *p = p.max(v);
         }
     }
-    partial.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &v| m.max(v))
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            partial[i] = partial[i].max(partial[i + half]);
+        }
+    }
+    rest.iter().fold(partial[0], |m, &v| m.max(v))
 }
 
 /// The inner product of two slices of equal length.
@@ -138,7 +154,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
             *p += a * b;
         }
     }
-    partial.iter().sum::<f32>() + rest
+    total(partial) + rest
 }
 
 #[cfg(test)]

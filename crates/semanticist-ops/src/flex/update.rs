@@ -2,25 +2,19 @@
 
 use rayon::prelude::*;
 
-use super::numeric::vectorised;
+use super::numeric::{self, vectorised};
 use crate::backend::AdamWStep;
 
 /// Elements per task.
 const CHUNK: usize = 32 * 1024;
 
-/// The new parameter, first and second moment.
-pub fn adamw(
-    parameter: &[f32],
-    gradient: &[f32],
-    [first, second]: [&[f32]; 2],
-    step: AdamWStep,
-) -> [Vec<f32>; 3] {
-    let mut out = [parameter.to_vec(), first.to_vec(), second.to_vec()];
-    let [parameters, firsts, seconds] = &mut out;
-    parameters
+/// Makes a parameter, its first and its second moment the new ones.
+pub fn adamw(parameter: &mut [f32], gradient: &[f32], [first, second]: [&mut [f32]; 2], step: AdamWStep) {
+    assert_eq!([gradient.len(), first.len(), second.len()], [parameter.len(); 3], "numbers of one parameter");
+    parameter
         .par_chunks_mut(CHUNK)
-        .zip(firsts.par_chunks_mut(CHUNK))
-        .zip(seconds.par_chunks_mut(CHUNK))
+        .zip(first.par_chunks_mut(CHUNK))
+        .zip(second.par_chunks_mut(CHUNK))
         .zip(gradient.par_chunks(CHUNK))
         .for_each(|(((parameter, first), second), gradient)| {
             vectorised(
@@ -28,7 +22,6 @@ pub fn adamw(
                 || adamw_chunk(parameter, first, second, gradient, step),
             )
         });
-    out
 }
 
 #[inline(always)]
@@ -53,18 +46,29 @@ fn adamw_chunk(
     }
 }
 
-pub fn blend(a: &[f32], b: &[f32], weight: f64) -> Vec<f32> {
+/// Makes `a` the mean of both.
+pub fn blend(a: &mut [f32], b: &[f32], weight: f64) {
+    assert_eq!(a.len(), b.len(), "numbers of one parameter");
     let (keep, weight) = ((1.0 - weight) as f32, weight as f32);
-    let mut out = vec![0.0; a.len()];
-    out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((out, a), b)| {
+    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| {
         vectorised(
             #[inline(always)]
             || {
-                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                    *out = keep * a + weight * b;
+                for (a, &b) in a.iter_mut().zip(b) {
+                    *a = keep * *a + weight * b;
                 }
             },
         )
     });
-    out
+}
+
+/// The sum of the squares, in parts of fixed size so that it does not depend on the threads.
+pub fn square_sum(x: &[f32]) -> f64 {
+    let square = |chunk: &[f32]| {
+        vectorised(
+            #[inline(always)]
+            || f64::from(numeric::sum(chunk, |v| v * v)),
+        )
+    };
+    x.par_chunks(CHUNK).map(square).collect::<Vec<_>>().into_iter().sum()
 }

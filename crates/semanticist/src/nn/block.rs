@@ -95,6 +95,6 @@ impl Mlp {
     /// # Shapes
     /// `[B, N, width]` -> the same
     pub fn forward(&self, x: Tensor<3>, activation: Activation) -> Tensor<3> {
-        self.down.forward(self.up.forward_activated(x, activation))
+        Linear::mlp(&self.up, &self.down, x, activation)
     }
 }

@@ -79,7 +79,7 @@ impl TimestepEmbed {
     /// B times, whole or not -> `[B, width]`
     pub fn forward(&self, times: &[f32]) -> Tensor<2> {
         let device = self.up.weight.device();
-        self.down.forward(self.up.forward_activated(sinusoids(times, &device), Activation::Silu))
+        Linear::mlp(&self.up, &self.down, sinusoids(times, &device), Activation::Silu)
     }
 }
 

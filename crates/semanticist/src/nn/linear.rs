@@ -48,8 +48,12 @@ impl Linear {
         ops::linear(x, self.weight.val(), Some(self.bias.val()), Answer::AsWeight)
     }
 
-    /// [`Linear::forward_as_weight`] and an activation.
-    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
-        ops::linear_activated(x, self.weight.val(), self.bias.val(), activation)
+    /// Two layers with an activation between them.
+    ///
+    /// # Shapes
+    /// `[.., inputs]` -> `[.., outputs of down]`
+    pub fn mlp<const D: usize>(up: &Self, down: &Self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        let [up, down] = [up, down].map(|layer| (layer.weight.val(), layer.bias.val()));
+        ops::mlp(x, up, down, activation)
     }
 }

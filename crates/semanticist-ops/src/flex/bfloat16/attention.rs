@@ -31,7 +31,7 @@ impl Panels {
     fn pack(&mut self, right: Right, depth: usize) {
         let pairs = self.pairs;
         for (i, panel) in self.packed.chunks_mut(COLUMNS * pairs).enumerate() {
-            let columns = [i * COLUMNS, COLUMNS.min(self.columns - i * COLUMNS)];
+            let columns = i * COLUMNS..self.columns.min((i + 1) * COLUMNS);
             let width = panel.len() / pairs;
             right.pack(&mut panel[..depth.div_ceil(2) * width], columns, [0, depth], width);
         }
@@ -62,7 +62,9 @@ impl Panels {
                 width,
                 #[inline(always)]
                 |row, sums| {
-                    finish(row, first, &mut sums[..count]);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        finish(row + r, first, &mut sums[..count]);
+                    }
                 },
             );
         }
@@ -359,8 +361,7 @@ fn softmax_backward(
     let (scale, d, even) = (head.sizes.scale(), head.sizes.head, tile.keys.next_multiple_of(2));
     for row in 0..tile.rows {
         let place = head.place(tile.start + row);
-        let products = out[place..place + d].iter().zip(&grad[place..place + d]);
-        let along: f32 = products.map(|(out, grad)| out.read() * grad.read()).sum();
+        let along = dot(&out[place..place + d], &grad[place..place + d]);
         let log_sum = log_sum[tile.start + row];
         let [scores, d_weights] = wide.each_ref().map(|x| &x[row * tile.keys..][..tile.seen(row)]);
         let [weights, d_scores] = narrow.each_mut().map(|x| {
@@ -374,4 +375,16 @@ fn softmax_backward(
             d_scores[i] = bf16::write(weight * (d_weights[i] - along) * scale);
         }
     }
+}
+
+/// The inner product of two rows, in as many sums as a vector has.
+#[inline(always)]
+fn dot(a: &[bf16], b: &[bf16]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a.read() * b.read();
+        }
+    }
+    numeric::total(sums)
 }

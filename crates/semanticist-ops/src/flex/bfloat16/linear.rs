@@ -1,99 +1,124 @@
 //! Products of a linear layer whose weight is in bfloat16.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::Stored;
-use super::product::{Left, Right, par_transposed, product};
+use super::product::{COLUMNS, Left, ROWS, Right, Sums, par_transposed, product};
 use super::sums::{LANES, PairSums, Task, dispatch};
 use crate::backend::Activation;
 use crate::flex::linear::FEW;
 use crate::flex::{Shared, numeric};
 
-/// Outputs per task of a product of few rows.
-const STRIP: usize = 64;
-
 /// x `[rows, inputs]`, weight `[outputs, inputs]`, bias `[outputs]` -> `[rows, outputs]`.
 pub fn forward<T: Stored>(x: &[bf16], weight: &[bf16], bias: Option<&[f32]>, inputs: usize) -> Vec<T> {
     let [rows, outputs] = sizes(x, weight, bias, inputs);
-    let mut y = Vec::with_capacity(rows * outputs);
-    let out = Shared(y.as_mut_ptr());
-    each_sum(
-        x,
-        weight,
-        inputs,
-        #[inline(always)]
-        |row, first, sums| {
-            let bias = bias.map_or(&[] as &[f32], |bias| &bias[first..first + sums.len()]);
-            // SAFETY: inside the result, and each place is written by one task.
-            let out = unsafe { out.slice(row * outputs + first, sums.len()) };
-            if bias.is_empty() {
-                for (out, &sum) in out.iter_mut().zip(sums) {
-                    *out = T::write(sum);
+    written([rows, outputs], |y| {
+        each_sum(
+            x,
+            weight,
+            inputs,
+            #[inline(always)]
+            |row, columns, sums| {
+                if let Some(bias) = bias {
+                    add_bias(sums, &bias[columns.clone()]);
                 }
-            } else {
-                for ((out, &sum), &bias) in out.iter_mut().zip(sums).zip(bias) {
-                    *out = T::write(sum + bias);
-                }
-            }
-        },
-    );
-    // SAFETY: the product gives every place.
-    unsafe { y.set_len(rows * outputs) };
-    y
+                // SAFETY: inside the result, and each place is finished by one task.
+                unsafe { write(y, [row, outputs], columns, sums) };
+            },
+        );
+    })
 }
 
-/// [`forward`], activated, and before the activation.
+/// [`forward`], activated, and if it is `kept`, before the activation. The layer is its weight and bias.
 pub fn forward_activated(
     x: &[bf16],
-    weight: &[bf16],
-    bias: &[f32],
+    layer: (&[bf16], &[f32]),
     inputs: usize,
     activation: Activation,
-) -> (Vec<bf16>, Vec<bf16>) {
+    kept: bool,
+) -> (Vec<bf16>, Option<Vec<bf16>>) {
     match activation {
-        Activation::Gelu => activated(x, weight, bias, inputs, numeric::gelu),
-        Activation::GeluTanh => activated(x, weight, bias, inputs, numeric::gelu_tanh),
-        Activation::Silu => activated(x, weight, bias, inputs, numeric::silu),
+        Activation::Gelu => activated(x, layer, inputs, numeric::gelu, kept),
+        Activation::GeluTanh => activated(x, layer, inputs, numeric::gelu_tanh, kept),
+        Activation::Silu => activated(x, layer, inputs, numeric::silu, kept),
     }
+}
+
+fn activated(
+    x: &[bf16],
+    (weight, bias): (&[bf16], &[f32]),
+    inputs: usize,
+    activation: impl Fn(f32) -> f32 + Copy + Send + Sync,
+    kept: bool,
+) -> (Vec<bf16>, Option<Vec<bf16>>) {
+    let [rows, outputs] = sizes(x, weight, Some(bias), inputs);
+    let fill = |after, before: Option<Shared<bf16>>| {
+        each_sum(
+            x,
+            weight,
+            inputs,
+            #[inline(always)]
+            |row, columns, sums| {
+                add_bias(sums, &bias[columns.clone()]);
+                if let Some(before) = before {
+                    // SAFETY: inside the results, and each place is finished by one task.
+                    unsafe { write(before, [row, outputs], columns.clone(), sums) };
+                }
+                // All rows in one loop, so that the chains of several vectors overlap.
+                for sum in sums.as_flattened_mut() {
+                    *sum = activation(*sum);
+                }
+                // SAFETY: as above.
+                unsafe { write(after, [row, outputs], columns, sums) };
+            },
+        );
+    };
+    if !kept {
+        return (written([rows, outputs], |after| fill(after, None)), None);
+    }
+    let mut before = Vec::new();
+    let after = written([rows, outputs], |after| {
+        before = written([rows, outputs], |before| fill(after, Some(before)));
+    });
+    (after, Some(before))
 }
 
 #[inline(always)]
-fn activated(
-    x: &[bf16],
-    weight: &[bf16],
-    bias: &[f32],
-    inputs: usize,
-    activation: impl Fn(f32) -> f32 + Copy + Send + Sync,
-) -> (Vec<bf16>, Vec<bf16>) {
-    let [rows, outputs] = sizes(x, weight, Some(bias), inputs);
-    let [mut after, mut before] = [(); 2].map(|()| Vec::with_capacity(rows * outputs));
-    let shared = [&mut after, &mut before].map(|y| Shared(y.as_mut_ptr()));
-    each_sum(
-        x,
-        weight,
-        inputs,
-        #[inline(always)]
-        |row, first, sums| {
-            let bias = &bias[first..first + sums.len()];
-            // SAFETY: inside the results, and each place is written by one task.
-            let [after, before] =
-                shared.map(|y: Shared<bf16>| unsafe { y.slice(row * outputs + first, sums.len()) });
-            for (((after, before), &sum), &bias) in after.iter_mut().zip(before).zip(sums).zip(bias) {
-                let y = sum + bias;
-                *before = bf16::write(y);
-                *after = bf16::write(activation(y));
-            }
-        },
-    );
-    // SAFETY: the product gives every place.
-    unsafe {
-        after.set_len(rows * outputs);
-        before.set_len(rows * outputs);
+fn add_bias(sums: &mut Sums, bias: &[f32]) {
+    for row in sums {
+        for (sum, &bias) in row.iter_mut().zip(bias) {
+            *sum += bias;
+        }
     }
-    (after, before)
+}
+
+/// Sums into the rows from `row` on of a matrix of rows of `width`.
+///
+/// # Safety
+/// The rows and columns must lie inside the matrix, and nobody else use them meanwhile.
+#[inline(always)]
+unsafe fn write<T: Stored>(y: Shared<T>, [row, width]: [usize; 2], columns: Range<usize>, sums: &mut Sums) {
+    for (r, sums) in sums.iter().enumerate() {
+        // SAFETY: the caller vouches for it.
+        let y = unsafe { y.slice((row + r) * width + columns.start, columns.len()) };
+        for (y, &sum) in y.iter_mut().zip(sums) {
+            *y = T::write(sum);
+        }
+    }
+}
+
+/// A matrix all of whose places `fill` writes.
+fn written<T>([rows, columns]: [usize; 2], fill: impl FnOnce(Shared<T>)) -> Vec<T> {
+    // Not zeroed: that would be one more pass over memory, by one thread.
+    let mut y = Vec::with_capacity(rows * columns);
+    fill(Shared(y.as_mut_ptr()));
+    // SAFETY: the callers' products finish every place.
+    unsafe { y.set_len(rows * columns) };
+    y
 }
 
 /// Rows and outputs.
@@ -107,7 +132,7 @@ fn sizes(x: &[bf16], weight: &[bf16], bias: Option<&[f32]>, inputs: usize) -> [u
 /// The product `x weightᵀ`, handed on in pieces of rows.
 fn each_sum<F>(x: &[bf16], weight: &[bf16], inputs: usize, finish: F)
 where
-    F: Fn(usize, usize, &[f32]) + Sync + Send + Copy,
+    F: Fn(usize, Range<usize>, &mut Sums) + Sync + Send + Copy,
 {
     let [rows, outputs] = [x, weight].map(|matrix| matrix.len() / inputs);
     if rows <= FEW {
@@ -133,10 +158,10 @@ fn even(x: &[bf16], width: usize) -> (Cow<'_, [bf16]>, usize) {
 /// Each weight is read once, and meets all rows then.
 fn few_rows<F>(x: &[bf16], weight: &[bf16], inputs: usize, finish: F)
 where
-    F: Fn(usize, usize, &[f32]) + Sync + Send + Copy,
+    F: Fn(usize, Range<usize>, &mut Sums) + Sync + Send + Copy,
 {
-    weight.par_chunks(STRIP * inputs).enumerate().for_each(|(strip, weight)| {
-        dispatch(FewRows { x, weight, inputs, first: strip * STRIP, finish });
+    weight.par_chunks(COLUMNS * inputs).enumerate().for_each(|(strip, weight)| {
+        dispatch(FewRows { x, weight, inputs, first: strip * COLUMNS, finish });
     });
 }
 
@@ -149,7 +174,7 @@ struct FewRows<'a, F> {
     finish: F,
 }
 
-impl<F: Fn(usize, usize, &[f32])> Task for FewRows<'_, F> {
+impl<F: Fn(usize, Range<usize>, &mut Sums)> Task for FewRows<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -157,7 +182,7 @@ impl<F: Fn(usize, usize, &[f32])> Task for FewRows<'_, F> {
         let Self { x, weight, inputs, first, finish } = self;
         let rows = x.len() / inputs;
         let outputs = weight.len() / inputs;
-        let mut sums = [[0.0f32; STRIP]; FEW];
+        let mut sums = [[0.0; COLUMNS]; FEW];
         for (output, weight) in weight.chunks_exact(inputs).enumerate() {
             let mut row = 0;
             while row < rows {
@@ -170,9 +195,7 @@ impl<F: Fn(usize, usize, &[f32])> Task for FewRows<'_, F> {
                 };
             }
         }
-        for (row, sums) in sums[..rows].iter().enumerate() {
-            finish(row, first, &sums[..outputs]);
-        }
+        finish(0, first..first + outputs, &mut sums[..rows]);
     }
 }
 
@@ -184,7 +207,7 @@ fn dots<K: PairSums, const R: usize>(
     weight: &[bf16],
     row: usize,
     output: usize,
-    out: &mut [[f32; STRIP]; FEW],
+    out: &mut [[f32; COLUMNS]; FEW],
 ) -> usize {
     /// Values that a vector of pairs holds.
     const STEP: usize = 2 * LANES;
@@ -211,7 +234,7 @@ fn dots<K: PairSums, const R: usize>(
             unsafe { k.store(lanes.as_mut_ptr(), sums) };
         }
         let rest = x[r][whole..].iter().zip(&weight[whole..]).map(|(x, w)| x.read() * w.read()).sum::<f32>();
-        out[row + r][output] = numeric::sum(&lanes[0], |v| v) + numeric::sum(&lanes[1], |v| v) + rest;
+        out[row + r][output] = numeric::total(lanes[0]) + numeric::total(lanes[1]) + rest;
     }
     R
 }
@@ -222,7 +245,58 @@ pub fn backward_input(weight: &[bf16], grad: &[bf16], outputs: usize, inputs: us
     let rows = grad.len() / outputs;
     let (grad, stride) = even(grad, outputs);
     let right = Right::Plain { values: weight, stride: inputs };
-    written([rows, inputs, outputs], Left::rows(&grad, stride), right)
+    plain([rows, inputs, outputs], Left::rows(&grad, stride), right)
+}
+
+/// The gradient of `before` `[rows, inputs]`, which was activated before the layer.
+pub fn backward_activated(
+    weight: &[bf16],
+    grad: &[bf16],
+    sizes: [usize; 2],
+    before: &[bf16],
+    activation: Activation,
+) -> Vec<bf16> {
+    match activation {
+        Activation::Gelu => sloped(weight, grad, sizes, before, numeric::gelu_slope),
+        Activation::GeluTanh => sloped(weight, grad, sizes, before, numeric::gelu_tanh_slope),
+        Activation::Silu => sloped(weight, grad, sizes, before, numeric::silu_slope),
+    }
+}
+
+fn sloped(
+    weight: &[bf16],
+    grad: &[bf16],
+    [outputs, inputs]: [usize; 2],
+    before: &[bf16],
+    slope: impl Fn(f32) -> f32 + Copy + Send + Sync,
+) -> Vec<bf16> {
+    let rows = grad.len() / outputs;
+    assert_eq!([weight.len(), before.len()], [outputs * inputs, rows * inputs], "sizes of one layer");
+    let (grad, stride) = even(grad, outputs);
+    let right = Right::Plain { values: weight, stride: inputs };
+    written([rows, inputs], |y| {
+        product(
+            [rows, inputs, outputs],
+            Left::rows(&grad, stride),
+            right,
+            #[inline(always)]
+            |row, columns, sums| {
+                let mut slopes = [[0.0; COLUMNS]; ROWS];
+                let slopes = &mut slopes[..sums.len()];
+                for (r, slopes) in slopes.iter_mut().enumerate() {
+                    let before = &before[(row + r) * inputs..][columns.clone()];
+                    for (slope, before) in slopes.iter_mut().zip(before) {
+                        *slope = before.read();
+                    }
+                }
+                for (sum, before) in sums.as_flattened_mut().iter_mut().zip(slopes.as_flattened()) {
+                    *sum *= slope(*before);
+                }
+                // SAFETY: inside the result, and each place is finished by one task.
+                unsafe { write(y, [row, inputs], columns, sums) };
+            },
+        );
+    })
 }
 
 /// x `[rows, inputs]`, grad `[rows, outputs]` -> `[outputs, inputs]`.
@@ -231,24 +305,21 @@ pub fn backward_weight(x: &[bf16], grad: &[bf16], inputs: usize, outputs: usize)
     assert_eq!(grad.len(), rows * outputs, "a row of gradients for each row of x");
     let packed = par_transposed(grad, outputs, [outputs, rows]);
     let right = Right::Plain { values: x, stride: inputs };
-    written([outputs, inputs, rows], Left::transposed(&packed, rows.div_ceil(2)), right)
+    plain([outputs, inputs, rows], Left::transposed(&packed, rows.div_ceil(2)), right)
 }
 
-/// The product, row after row.
-fn written([rows, columns, depth]: [usize; 3], left: Left, right: Right) -> Vec<f32> {
-    let mut y = Vec::with_capacity(rows * columns);
-    let out = Shared(y.as_mut_ptr());
-    product(
-        [rows, columns, depth],
-        left,
-        right,
-        #[inline(always)]
-        |row, first, sums| {
-            // SAFETY: inside the result, and each place is written by one task.
-            unsafe { out.slice(row * columns + first, sums.len()) }.copy_from_slice(sums);
-        },
-    );
-    // SAFETY: the product gives every place.
-    unsafe { y.set_len(rows * columns) };
-    y
+/// The product and nothing else.
+fn plain([rows, columns, depth]: [usize; 3], left: Left, right: Right) -> Vec<f32> {
+    written([rows, columns], |y| {
+        product(
+            [rows, columns, depth],
+            left,
+            right,
+            #[inline(always)]
+            |row, range, sums| {
+                // SAFETY: inside the result, and each place is finished by one task.
+                unsafe { write(y, [row, columns], range, sums) };
+            },
+        );
+    })
 }

@@ -2,10 +2,13 @@
 //! packed in panels that stay in the second-level cache while all rows pass by, and the sums of a tile
 //! stay in registers (Goto and van de Geijn, 2008).
 
+use std::ops::Range;
+
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::sums::{LANES, PairSums, Task, dispatch};
+use crate::flex::numeric::vectorised;
 
 /// Rows of a tile; with [`VECTORS`] vectors each, what 32 registers hold beside the operands.
 pub const ROWS: usize = 6;
@@ -51,16 +54,11 @@ pub enum Right<'a> {
 }
 
 impl Right<'_> {
-    /// The columns `first..first + count`, of depth `from..from + 2 pairs` (of `depth` in all), as
-    /// `[pairs, width]`; what is not there is 0.
+    /// Some columns, of depth `from..from + 2 pairs` (of `depth` in all), as `[pairs, width]`; what is not
+    /// there is 0.
     #[inline(always)]
-    pub fn pack(
-        &self,
-        panel: &mut [u32],
-        [first, count]: [usize; 2],
-        [from, depth]: [usize; 2],
-        width: usize,
-    ) {
+    pub fn pack(&self, panel: &mut [u32], columns: Range<usize>, [from, depth]: [usize; 2], width: usize) {
+        let (first, count) = (columns.start, columns.len());
         match *self {
             Right::Plain { values, stride } => {
                 for (pair, line) in panel.chunks_exact_mut(width).enumerate() {
@@ -82,8 +80,10 @@ impl Right<'_> {
                         let whole =
                             c + LANES <= count && p + LANES <= pairs && from + 2 * (p + LANES) <= depth;
                         if whole {
-                            let square: [[u32; LANES]; LANES] =
-                                std::array::from_fn(|i| pairs_of(&values[row(c + i, p)..]));
+                            let mut square = [[0; LANES]; LANES];
+                            for i in 0..LANES {
+                                square[i] = pairs_of(&values[row(c + i, p)..]);
+                            }
                             for j in 0..LANES {
                                 let line = &mut panel[(p + j) * width + c..][..LANES];
                                 for i in 0..LANES {
@@ -143,11 +143,24 @@ pub fn transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2], packed: 
 
 #[inline(always)]
 fn transpose_tile(x: &[bf16], stride: usize, [first, rows, depth]: [usize; 3], packed: &mut [bf16]) {
+    /// What is read of a row at once, more than a tile has: with that the compiler makes vectors.
+    const READ: usize = 8;
     let count = ROWS.min(rows - first);
     for (pair, out) in packed.chunks_exact_mut(2 * ROWS).enumerate() {
         let at = 2 * pair * stride + first;
+        let last = 2 * pair + 1 == depth;
+        if count == ROWS && !last && at + stride + READ <= x.len() {
+            let (low, high) = (&x[at..at + READ], &x[at + stride..at + stride + READ]);
+            let mut mixed = [bf16::ZERO; 2 * READ];
+            for i in 0..READ {
+                mixed[2 * i] = low[i];
+                mixed[2 * i + 1] = high[i];
+            }
+            out.copy_from_slice(&mixed[..2 * ROWS]);
+            continue;
+        }
         let low = &x[at..at + count];
-        let high = if 2 * pair + 1 < depth { &x[at + stride..at + stride + count] } else { &[] };
+        let high = if last { &[] } else { &x[at + stride..at + stride + count] };
         for i in 0..ROWS {
             out[2 * i] = low.get(i).copied().unwrap_or_default();
             out[2 * i + 1] = high.get(i).copied().unwrap_or_default();
@@ -160,12 +173,19 @@ pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2]) -> V
     let size = 2 * ROWS * depth.div_ceil(2);
     let mut packed = vec![bf16::default(); rows.div_ceil(ROWS) * size];
     packed.par_chunks_mut(size).enumerate().for_each(|(tile, packed)| {
-        transpose_tile(x, stride, [tile * ROWS, rows, depth], packed);
+        vectorised(
+            #[inline(always)]
+            || transpose_tile(x, stride, [tile * ROWS, rows, depth], packed),
+        )
     });
     packed
 }
 
-/// Rows `rows` of the left matrix times a packed panel: `finish` gets each row's number, and its sums.
+/// The sums of some rows with the columns of a panel; of a narrower panel, the first of each row.
+pub type Sums = [[f32; COLUMNS]];
+
+/// Rows `rows` of the left matrix times a packed panel: `finish` gets the number of a tile's first row,
+/// and the sums of its rows.
 ///
 /// # Panics
 /// If the left matrix ends before the last row.
@@ -173,10 +193,10 @@ pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2]) -> V
 pub fn by_panel<K: PairSums>(
     k: K,
     left: Left,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     panel: &[u32],
     width: usize,
-    finish: impl FnMut(usize, &mut [f32]),
+    finish: impl FnMut(usize, &mut Sums),
 ) {
     match width / LANES {
         1 => tiles::<K, 1>(k, left, rows, panel, finish),
@@ -190,9 +210,9 @@ pub fn by_panel<K: PairSums>(
 fn tiles<K: PairSums, const V: usize>(
     k: K,
     left: Left,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     panel: &[u32],
-    mut finish: impl FnMut(usize, &mut [f32]),
+    mut finish: impl FnMut(usize, &mut Sums),
 ) {
     debug_assert!(rows.start.is_multiple_of(ROWS));
     let pairs = panel.len() / (V * LANES);
@@ -201,7 +221,10 @@ fn tiles<K: PairSums, const V: usize>(
         let count = ROWS.min(rows.end - first);
         let start = first / ROWS * left.tile;
         // Rows that are not there repeat the last one; nobody reads their sums.
-        let places: [usize; ROWS] = std::array::from_fn(|r| start + r.min(count - 1) * left.row);
+        let mut places = [start; ROWS];
+        for r in 0..ROWS {
+            places[r] += r.min(count - 1) * left.row;
+        }
         assert!(
             places[ROWS - 1] + (pairs - 1) * left.pair + 2 <= left.values.len(),
             "rows of the left matrix"
@@ -218,9 +241,7 @@ fn tiles<K: PairSums, const V: usize>(
                 &mut sums,
             )
         };
-        for (r, sums) in sums[..count].iter_mut().enumerate() {
-            finish(first + r, &mut sums[..V * LANES]);
-        }
+        finish(first, &mut sums[..count]);
     }
 }
 
@@ -258,14 +279,14 @@ unsafe fn tile<K: PairSums, const V: usize>(
     }
 }
 
-/// The product of `[rows, depth]` and `[depth, columns]`, by all threads: `finish` gets the number of a
-/// row, that of a column, and the sums from there on. It is called once for each place.
+/// The product of `[rows, depth]` and `[depth, columns]`, by all threads: `finish` gets the number of the
+/// first row of some, the range of columns, and their sums. Each place is finished once.
 ///
 /// # Panics
 /// If the matrices are smaller than they should be.
 pub fn product<F>(sizes: [usize; 3], left: Left, right: Right, finish: F)
 where
-    F: Fn(usize, usize, &[f32]) + Sync + Send + Copy,
+    F: Fn(usize, Range<usize>, &mut Sums) + Sync + Send + Copy,
 {
     let [rows, columns, depth] = sizes;
     let panels = columns.div_ceil(COLUMNS);
@@ -274,7 +295,7 @@ where
     let task = |scratch: &mut Scratch, index: usize| {
         let (panel, first) = (index / parts * COLUMNS, index % parts * part);
         if first < rows {
-            let columns = [panel, COLUMNS.min(columns - panel)];
+            let columns = panel..columns.min(panel + COLUMNS);
             let rows = first..rows.min(first + part);
             dispatch(Panel { left, right, rows, columns, depth, scratch, finish });
         }
@@ -301,52 +322,48 @@ fn row_parts(rows: usize, panels: usize, depth: usize) -> usize {
 struct Scratch {
     panel: Vec<u32>,
     /// Sums of the depth so far, where it takes more than one panel.
-    sums: Vec<f32>,
+    sums: Vec<[f32; COLUMNS]>,
 }
 
 /// One task: some rows, and the columns of one panel.
 struct Panel<'a, F> {
     left: Left<'a>,
     right: Right<'a>,
-    rows: std::ops::Range<usize>,
-    columns: [usize; 2],
+    rows: Range<usize>,
+    columns: Range<usize>,
     depth: usize,
     scratch: &'a mut Scratch,
     finish: F,
 }
 
-impl<F: Fn(usize, usize, &[f32])> Task for Panel<'_, F> {
+impl<F: Fn(usize, Range<usize>, &mut Sums)> Task for Panel<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<K: PairSums>(self, k: K) {
         let Panel { left, right, rows, columns, depth, scratch, finish } = self;
-        let [first, count] = columns;
-        let width = count.next_multiple_of(LANES);
+        let width = columns.len().next_multiple_of(LANES);
         let Scratch { panel, sums } = scratch;
         let whole = depth <= 2 * DEPTH;
         if !whole {
             sums.clear();
-            sums.resize(rows.len() * width, 0.0);
+            sums.resize(rows.len(), [0.0; COLUMNS]);
         }
         for from in (0..depth).step_by(2 * DEPTH) {
             let pairs = DEPTH.min((depth - from).div_ceil(2));
             panel.resize(pairs * width, 0);
-            right.pack(panel, columns, [from, depth], width);
+            right.pack(panel, columns.clone(), [from, depth], width);
             let left = Left { values: &left.values[from / 2 * left.pair..], ..left };
             if whole {
-                by_panel(
+                return by_panel(
                     k,
                     left,
-                    rows.clone(),
+                    rows,
                     panel,
                     width,
                     #[inline(always)]
-                    |row, sums| {
-                        finish(row, first, &sums[..count]);
-                    },
+                    |row, sums| finish(row, columns.clone(), sums),
                 );
-                return;
             }
             by_panel(
                 k,
@@ -356,15 +373,15 @@ impl<F: Fn(usize, usize, &[f32])> Task for Panel<'_, F> {
                 width,
                 #[inline(always)]
                 |row, more| {
-                    let sums = &mut sums[(row - rows.start) * width..][..width];
-                    for (sum, more) in sums.iter_mut().zip(more) {
+                    let sums = &mut sums[row - rows.start..][..more.len()];
+                    for (sum, more) in sums.as_flattened_mut().iter_mut().zip(more.as_flattened()) {
                         *sum += *more;
                     }
                 },
             );
         }
-        for (row, sums) in rows.zip(sums.chunks_exact(width)) {
-            finish(row, first, &sums[..count]);
+        for (tile, sums) in sums.chunks_mut(ROWS).enumerate() {
+            finish(rows.start + tile * ROWS, columns.clone(), sums);
         }
     }
 }

@@ -93,10 +93,6 @@ fn linear_layers_are_the_products_of_rounded_numbers() {
         );
         let without = composed::linear::<Flex>(wide_x.clone(), wide_weight.clone(), None, Answer::Float32);
         close(found, without, 0.005, root(inputs))?;
-        let (after, before) = Flex::fused_linear_activated(x.clone(), weight.clone(), bias, Activation::Silu);
-        close(before, reference.clone(), 0.005, root(inputs))?;
-        close(after, composed::activate::<Flex>(reference, Activation::Silu), 0.005, root(inputs))?;
-
         let found = Flex::fused_linear_backward_input(weight, grad.clone());
         let reference = composed::linear_backward_input::<Flex>(wide_weight, wide_grad.clone());
         close(found, reference, sum_error(outputs), root(outputs))?;
@@ -109,6 +105,42 @@ fn linear_layers_are_the_products_of_rounded_numbers() {
             sum_error(rows),
             root(rows),
         )
+    });
+}
+
+#[test]
+fn two_layers_and_their_gradients_are_those_of_the_rounded_numbers() {
+    let rows = select(&[1usize, 5, 9, 13][..]);
+    let widths = select(&[1usize, 3, 16, 64, 65, 130][..]);
+    let kinds = select(&[Activation::Gelu, Activation::GeluTanh, Activation::Silu][..]);
+    for_all(48, (rows, widths.clone(), widths, kinds, any::<u32>()), |(rows, width, hidden, kind, seed)| {
+        let (x, wide_x) = both(&noise(rows * width, seed), &[rows, width]);
+        let (up, wide_up) = both(&noise(hidden * width, seed ^ 1), &[hidden, width]);
+        let (down, wide_down) = both(&noise(width * hidden, seed ^ 2), &[width, hidden]);
+        let (grad, wide_grad) = both(&noise(rows * width, seed ^ 3), &[rows, width]);
+        let [up_bias, down_bias] = [hidden, width].map(|count| tensor(noise(count, seed ^ 4), &[count]));
+        let root = |terms: usize| (terms as f32).sqrt();
+
+        let mlp = |kept| {
+            let biases = (up_bias.clone(), down_bias.clone());
+            Flex::fused_mlp(x.clone(), up.clone(), biases.0, down.clone(), biases.1, kind, kept)
+        };
+        let (y, before, after) = mlp(true);
+        let reference = composed::linear::<Flex>(wide_x, wide_up, Some(up_bias.clone()), Answer::Float32);
+        close(before.clone(), reference.clone(), 0.005, root(width))?;
+        let reference = composed::activate::<Flex>(reference, kind);
+        close(after.clone(), reference, 0.005, root(width))?;
+        let bias = Some(down_bias.clone());
+        let hidden_rounded = tensor(values(after), &[rows, hidden]);
+        let reference = composed::linear::<Flex>(hidden_rounded, wide_down.clone(), bias, Answer::Float32);
+        close(y.clone(), reference, 1e-5, root(width) * root(hidden))?;
+        prop_assert_eq!(values(mlp(false).0), values(y));
+
+        let found = Flex::fused_linear_backward_activated(down, grad, before.clone(), kind);
+        let d_hidden = composed::linear_backward_input::<Flex>(wide_down, wide_grad);
+        let wide_before = tensor(values(before), &[rows, hidden]);
+        let reference = composed::activate_backward::<Flex>(wide_before, d_hidden, kind);
+        close(found, reference, 0.005, root(width))
     });
 }
 
@@ -148,7 +180,9 @@ impl Task for Product<'_> {
     fn run<K: PairSums>(self, k: K) -> Vec<u32> {
         let mut bits = Vec::new();
         by_panel(k, self.left, 0..self.rows, self.panel, self.width, |_, sums| {
-            bits.extend(sums.iter().map(|sum| sum.to_bits()));
+            for sums in sums {
+                bits.extend(sums[..self.width].iter().map(|sum| sum.to_bits()));
+            }
         });
         bits
     }
@@ -172,7 +206,7 @@ fn the_emulation_gives_the_bits_of_the_instruction() {
             };
             let (x, y) = (spread(ROWS * DEPTH, 1), spread(DEPTH * width, 2));
             let mut panel = vec![0; DEPTH / 2 * width];
-            Right::Plain { values: &y, stride: width }.pack(&mut panel, [0, width], [0, DEPTH], width);
+            Right::Plain { values: &y, stride: width }.pack(&mut panel, 0..width, [0, DEPTH], width);
             let product = || Product { left: Left::rows(&x, DEPTH), rows: ROWS, panel: &panel, width };
             assert_eq!(super::sums::dispatch(product()), emulated(product()), "{width} columns");
         }
@@ -188,7 +222,7 @@ fn a_transposed_matrix_gives_the_same_product() {
     let pairs = depth.div_ceil(2);
     let width = columns.next_multiple_of(LANES);
     let mut panel = vec![0; pairs * width];
-    Right::Plain { values: &y, stride: columns }.pack(&mut panel, [0, columns], [0, depth], width);
+    Right::Plain { values: &y, stride: columns }.pack(&mut panel, 0..columns, [0, depth], width);
     let mut packed = vec![bf16::default(); rows.next_multiple_of(super::product::ROWS) * 2 * pairs];
     transposed(&turned, rows, [rows, depth], &mut packed);
     let found = emulated(Product { left: Left::transposed(&packed, pairs), rows, panel: &panel, width });
@@ -231,4 +265,107 @@ fn activations_round_once() {
         let found = Flex::fused_activate(narrow.clone(), kind).into_data().try_to_vec::<bf16>().unwrap();
         assert_eq!(found, expected);
     }
+}
+
+#[test]
+#[ignore = "speed"]
+fn speed() {
+    use std::time::Instant;
+    let time = |name: &str, flops: f64, f: &mut dyn FnMut()| {
+        for _ in 0..5 {
+            f();
+        }
+        let mut best = f64::INFINITY;
+        for _ in 0..30 {
+            let t = Instant::now();
+            f();
+            best = best.min(t.elapsed().as_secs_f64());
+        }
+        println!("{name}: {:.3} ms, {:.0} GFLOP/s", best * 1e3, flops / best / 1e9);
+    };
+    rayon::scope(|_| {
+        for (rows, inputs, outputs) in [
+            (1536, 192, 768),
+            (1536, 768, 192),
+            (1536, 192, 576),
+            (1536, 192, 192),
+            (2052, 768, 3072),
+            (512, 1024, 4096),
+        ] {
+            let x = rounded(&noise(rows * inputs, 1));
+            let w = rounded(&noise(outputs * inputs, 2).iter().map(|v| v * 0.01).collect::<Vec<_>>());
+            let g = rounded(&noise(rows * outputs, 3));
+            let b = noise(outputs, 4);
+            let flops = 2.0 * (rows * inputs * outputs) as f64;
+            let n = format!("{rows} {inputs} {outputs}");
+            time(&format!("{n} forward f32"), flops, &mut || {
+                drop(super::linear::forward::<f32>(&x, &w, Some(&b), inputs))
+            });
+            time(&format!("{n} forward bf16"), flops, &mut || {
+                drop(super::linear::forward::<bf16>(&x, &w, Some(&b), inputs))
+            });
+            time(&format!("{n} activated"), flops, &mut || {
+                drop(super::linear::forward_activated(&x, (&w, &b), inputs, Activation::Gelu, true))
+            });
+            time(&format!("{n} activated tanh"), flops, &mut || {
+                drop(super::linear::forward_activated(&x, (&w, &b), inputs, Activation::GeluTanh, false))
+            });
+            time(&format!("{n} input"), flops, &mut || {
+                drop(super::linear::backward_input(&w, &g, outputs, inputs))
+            });
+            time(&format!("{n} weight"), flops, &mut || {
+                drop(super::linear::backward_weight(&x, &g, inputs, outputs))
+            });
+            time(&format!("{n} transposed"), flops, &mut || {
+                drop(super::product::par_transposed(&g, outputs, [outputs, rows]))
+            });
+            let f = noise(rows * inputs, 1);
+            time(&format!("{n} rounding"), flops, &mut || drop(rounded(&f)));
+        }
+        {
+            let x = rounded(&noise(1536 * 768, 1));
+            let f = noise(1536 * 768, 1);
+            for k in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+                time(&format!("elementwise activated bf16 {k:?}"), 1e6, &mut || {
+                    drop(crate::flex::elementwise::activate(&x, k))
+                });
+                time(&format!("elementwise activated f32 {k:?}"), 1e6, &mut || {
+                    drop(crate::flex::elementwise::activate(&f, k))
+                });
+                time(&format!("elementwise activated back bf16 {k:?}"), 1e6, &mut || {
+                    drop(crate::flex::elementwise::activate_backward(&x, &f, k))
+                });
+            }
+        }
+        {
+            use crate::backend::Norm;
+            let rows = crate::flex::Rows { width: 192, per_group: 48 };
+            let (x, g, p) = (noise(1536 * 192, 1), noise(1536 * 192, 2), noise(32 * 192, 3));
+            time("norm", 1e6, &mut || {
+                drop(crate::flex::norm::norm(&x, (&p, Some(&p)), rows, Norm::Layer, 1e-6))
+            });
+            time("norm backward", 1e6, &mut || {
+                drop(crate::flex::norm::norm_backward(&x, &p, &g, rows, Norm::Layer, 1e-6))
+            });
+            time("gated", 1e6, &mut || drop(crate::flex::elementwise::gated_add(&x, &g, &p, rows)));
+            time("gated backward", 1e6, &mut || {
+                drop(crate::flex::elementwise::gated_add_backward(&x, &p, &g, rows))
+            });
+            time("bias", 1e6, &mut || drop(crate::flex::linear::backward_bias(&x, 192)));
+        }
+        for (b, n, h, d, open) in [(32, 48, 3, 64, 48), (4, 513, 12, 64, 257), (32, 49, 3, 64, 17)] {
+            use crate::flex::attention::Sizes;
+            let sizes = Sizes { batch: b, positions: n, heads: h, head: d, open };
+            let qkv = rounded(&noise(b * n * 3 * h * d, 1));
+            let g = rounded(&noise(b * n * h * d, 2));
+            let flops = 4.0 * (b * h * n * n * d) as f64;
+            time(&format!("attention {b} {n} {h}"), flops, &mut || {
+                drop(super::attention::forward(&qkv, sizes))
+            });
+            let (o, l) = super::attention::forward(&qkv, sizes);
+            time(&format!("attention backward {b} {n} {h}"), 2.5 * flops, &mut || {
+                drop(super::attention::backward(&qkv, &o, &l, &g, sizes))
+            });
+        }
+    });
 }
