@@ -6,9 +6,9 @@ use semanticist::image::{Filter, RgbImage, Window, center_crop, resize, resize_w
 /// Which part of an image a training view shows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Crop {
-    /// As much as a square can, at a random place: [`largest`].
+    /// As much as a square can, at a random place.
     Largest,
-    /// A random part of another shape and size each time: [`scaled`].
+    /// A part of another size, shape and place each time.
     Scaled {
         /// Of the image's area, the least that is shown; above 0 and at most 1.
         least: f32,
