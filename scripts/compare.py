@@ -1,11 +1,14 @@
 """Times `semanticist bench` beside the same models in plain PyTorch (torch_models.py), in turn, A B A B.
 
 Every run is a process of its own; a figure is the median over the rounds, a ratio is PyTorch's time over
-ours (above 1: we are faster). Writes the table into BENCHMARKS.md between its two marks.
+ours (above 1: we are faster). Each precision is compared with PyTorch's own: bfloat16 with autocast. With
+--compile, PyTorch goes through torch.compile as well, where that works. Writes a table per precision into
+BENCHMARKS.md between its two marks.
 
     python3 -m venv venv && venv/bin/pip install torch
     cargo build --release --workspace
     venv/bin/python scripts/compare.py [--rounds 5] [--threads 2] [--only encode,decode]
+        [--precision bfloat16] [--compile]
 
 `load` needs `pip install safetensors numpy` too, and 3 GB of disk.
 """
@@ -34,41 +37,72 @@ CASES = [
 ]
 
 
-def run(command):
-    """The output of a command, and its peak memory in bytes."""
+def run(command, may_fail=False):
+    """The output of a command, and its peak memory in bytes; None of one that failed and may."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed")
+        problem = f"{' '.join(map(str, command))} failed"
+        if not may_fail:
+            sys.exit(problem)
+        print(problem, file=sys.stderr)
+        return None
     unit = 1 if sys.platform == "darwin" else 1024
     return output, usage.ru_maxrss * unit
 
 
-def measure(job, common, ours_only, given):
-    """One run of each: (our seconds, our memory, our share of the peak), (their seconds, memory)."""
-    threads = ["--threads", str(given.threads), "--repeats", str(given.repeats)]
+def measure(job, precision, common, ours_only, given):
+    """One run of each: (our seconds, our memory, our share of the peak), (their seconds, memory), and the
+    seconds of theirs compiled, if it was."""
+    options = ["--threads", str(given.threads), "--repeats", str(given.repeats), "--precision", precision]
     if job == "load":
-        threads += ["--file", given.file]
-    output, memory = run([given.binary, "bench", job, *common, *ours_only, *threads, "--json"])
+        options += ["--file", given.file]
+    output, memory = run([given.binary, "bench", job, *common, *ours_only, *options, "--json"])
     report = json.loads(output)
     share = report["gflops"] / report["peak_gflops"] if report["gflops"] else None
     ours = (report["seconds"], memory, share)
-    output, memory = run([sys.executable, ROOT / "scripts/torch_models.py", job, *common, *threads])
-    return ours, (float(output), memory)
+    torch_models = [sys.executable, ROOT / "scripts/torch_models.py", job, *common, *options]
+    output, memory = run(torch_models)
+    compiled = run([*torch_models, "--compile"], may_fail=True) if given.compile and job != "load" else None
+    return ours, (float(output), memory), float(compiled[0]) if compiled else None
 
 
-def row(name, ours, theirs, batch):
-    ratios = [t[0] / o[0] for o, t in zip(ours, theirs)]
+def ratio(ours, theirs):
+    """PyTorch's time over ours: the median of the rounds, the least and the greatest."""
+    ratios = [t / o[0] for o, t in zip(ours, theirs)]
+    return f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def row(name, ours, theirs, compiled, batch, given):
     o, t = statistics.median(x[0] for x in ours), statistics.median(x[0] for x in theirs)
     share = "" if ours[0][2] is None else f"{statistics.median(x[2] for x in ours):.0%}"
     mib = [max(x[1] for x in side) / 2**20 for side in (ours, theirs)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return (
-        f"| {name} | {o / batch:.3f} | {t / batch:.3f} | **{statistics.median(ratios):.2f}** ({spread}) "
-        f"| {share} | {mib[0]:.0f} / {mib[1]:.0f} |"
-    )
+    cells = [name, f"{o / batch:.3f}", f"{t / batch:.3f}", ratio(ours, [x[0] for x in theirs])]
+    if given.compile:
+        cells += ["", ""] if None in compiled else [
+            f"{statistics.median(compiled) / batch:.3f}", ratio(ours, compiled)
+        ]
+    return "| " + " | ".join([*cells, share, f"{mib[0]:.0f} / {mib[1]:.0f}"]) + " |"
+
+
+def table(precision, given):
+    """The lines of one precision."""
+    head = ["job", "ours, s", "PyTorch, s", "PyTorch over ours"]
+    head += ["compiled, s", "compiled over ours"] if given.compile else []
+    head += ["of our peak", "MiB, ours / PyTorch"]
+    lines = [f"In {precision}:", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for name, job, common, ours_only in CASES:
+        if job not in given.only.split(",") or (job == "load" and precision != "float32"):
+            continue
+        if job == "load":
+            # Writes the file, and reads it once so that both sides find it in the system's cache.
+            run([given.binary, "bench", "load", "--preset", "l", "--repeats", "1", "--file", given.file])
+        rounds = [measure(job, precision, common, ours_only, given) for _ in range(given.rounds)]
+        lines.append(row(name, *zip(*rounds), batch=int(common[-1]), given=given))
+        print(lines[-1], flush=True)
+    return lines
 
 
 def main():
@@ -76,6 +110,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="float32,bfloat16", help="one or both, separated by a comma")
+    parser.add_argument("--compile", action="store_true", help="time PyTorch through torch.compile as well")
     parser.add_argument("--only", default="encode,decode,train,head,load", help="jobs, separated by commas")
     parser.add_argument("--file", help="what load reads; written if it is not there [default: a temporary file]")
     parser.add_argument("--binary", default=ROOT / "target/release/semanticist")
@@ -88,21 +124,11 @@ def main():
     folder = tempfile.TemporaryDirectory()
     given.file = given.file or str(Path(folder.name) / "model.safetensors")
     lines = [
-        f"PyTorch {torch.__version__}, {given.threads} threads, float32, {given.rounds} rounds in turn of "
+        f"PyTorch {torch.__version__}, {given.threads} threads, {given.rounds} rounds in turn of "
         f"{given.repeats} runs each. Seconds per image; memory of the whole process.",
-        "",
-        "| job | ours, s | PyTorch, s | PyTorch over ours | of our peak | MiB, ours / PyTorch |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, job, common, ours_only in CASES:
-        if job not in given.only.split(","):
-            continue
-        if job == "load":
-            # Writes the file, and reads it once so that both sides find it in the system's cache.
-            run([given.binary, "bench", "load", "--preset", "l", "--repeats", "1", "--file", given.file])
-        pairs = [measure(job, common, ours_only, given) for _ in range(given.rounds)]
-        lines.append(row(name, *zip(*pairs), batch=int(common[-1])))
-        print(lines[-1], flush=True)
+    for precision in given.precision.split(","):
+        lines += ["", *table(precision, given)]
     if given.dry_run:
         return
     path = ROOT / "BENCHMARKS.md"

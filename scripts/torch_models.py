@@ -1,4 +1,5 @@
-"""The tokenizer in plain PyTorch, as one would write it there: fused attention, norm and GELU, float32.
+"""The tokenizer in plain PyTorch, as one would write it there: fused attention, norm and GELU, in float32 or
+under autocast in bfloat16, as it is or through torch.compile.
 
 For timing beside `semanticist bench` only (see compare.py): random weights, the same sizes and jobs.
 
@@ -129,30 +130,45 @@ class Decoder(nn.Module):
         return x.reshape(len(x), 2 * CHANNELS, LATENT, LATENT)
 
 
-def encode(size, batch):
-    encoder, images = Encoder(*size).eval(), torch.rand(batch, 3, IMAGE, IMAGE)
+class Setting:
+    """What networks compute in, and whether they are compiled."""
+
+    def __init__(self, precision, compiled):
+        self.rounded, self.compiled = precision == "bfloat16", compiled
+
+    def network(self, module):
+        return torch.compile(module) if self.compiled else module
+
+    def autocast(self):
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.rounded)
+
+
+def encode(size, batch, setting):
+    encoder, images = setting.network(Encoder(*size).eval()), torch.rand(batch, 3, IMAGE, IMAGE)
 
     @torch.no_grad()
     def run():
-        encoder(images)
+        with setting.autocast():
+            encoder(images)
 
     return run
 
 
-def decode(size, batch):
-    decoder = Decoder(*size).eval()
+def decode(size, batch, setting):
+    decoder = setting.network(Decoder(*size).eval())
     noisy, tokens = torch.randn(batch, CHANNELS, LATENT, LATENT), torch.randn(batch, TOKENS, TOKEN_DIM)
     timesteps, keep = torch.full((batch,), 500), torch.full((batch,), TOKENS)
 
     @torch.no_grad()
     def run():
-        decoder(noisy, timesteps, tokens, keep)
+        with setting.autocast():
+            decoder(noisy, timesteps, tokens, keep)
 
     return run
 
 
-def train(size, batch):
-    encoder, decoder = Encoder(*size), Decoder(*size)
+def train(size, batch, setting):
+    encoder, decoder = (setting.network(part(*size)) for part in (Encoder, Decoder))
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.95), weight_decay=0.0)
     images, latents = torch.rand(batch, 3, IMAGE, IMAGE), torch.randn(batch, CHANNELS, LATENT, LATENT)
@@ -160,8 +176,9 @@ def train(size, batch):
     def run():
         noise = torch.randn_like(latents)
         timesteps, keep = torch.randint(0, 1000, (batch,)), torch.randint(1, TOKENS + 1, (batch,))
-        output = decoder(latents + noise, timesteps, encoder(images), keep)
-        F.mse_loss(output[:, :CHANNELS], noise).backward()
+        with setting.autocast():
+            output = decoder(latents + noise, timesteps, encoder(images), keep)
+        F.mse_loss(output[:, :CHANNELS].float(), noise).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 3.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -204,8 +221,8 @@ class Head(nn.Module):
         return self.output(torch.cat([x, condition], -1))
 
 
-def head(batch):
-    network, answers = Head().eval(), torch.randn(2 * batch, 1024)
+def head(batch, setting):
+    network, answers = setting.network(Head().eval()), torch.randn(2 * batch, 1024)
     times = torch.linspace(0, 0.96, 250)
     length = times[1] - times[0]
 
@@ -215,7 +232,8 @@ def head(batch):
         for t in times[:-1]:
             # The published sampler asks for the velocity and for the score, each time the network.
             each = t.expand(2 * batch)
-            velocity, again = network(x, each, answers), network(x, each, answers)
+            with setting.autocast():
+                velocity, again = network(x, each, answers).float(), network(x, each, answers).float()
             score = (t * again - x) / (1 - t)
             x = x + (velocity + (1 - t) * score) * length + (2 * (1 - t) * length).sqrt() * torch.randn_like(x)
 
@@ -258,13 +276,16 @@ def main():
     given = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
+    setting = Setting(given.precision, given.compile)
     if given.job == "load":
         run = load(given.file)
     elif given.job == "head":
-        run = head(given.batch)
+        run = head(given.batch, setting)
     else:
         jobs = {"encode": encode, "decode": decode, "train": train}
-        run = jobs[given.job](SIZES[given.preset], given.batch)
+        run = jobs[given.job](SIZES[given.preset], given.batch, setting)
+    # The head does the same 250 times over: only what is compiled needs a run before.
+    if given.job in ("encode", "decode", "train") or (given.job == "head" and given.compile):
         run()
     seconds = []
     for _ in range(given.repeats):

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use semanticist::{Device, DeviceSpec, Precision};
 
-use crate::args;
+use crate::{args, output};
 
 /// The machine to compute on.
 #[derive(Debug, Clone, Args)]
@@ -33,8 +33,14 @@ enum PrecisionChoice {
 }
 
 impl Machine {
-    /// The device.
-    pub fn start(&self) -> Result<Device> {
+    /// The device, to compute in `precision`.
+    pub fn start(&self, precision: Precision) -> Result<Device> {
+        if self.device == DeviceSpec::Cpu && !precision.is_native() {
+            output::note(&format!(
+                "this processor has no instructions for products in {precision} (AVX512-BF16): they are emulated, \
+                 with the same answers, but slower than --precision float32"
+            ));
+        }
         Ok(self.device.open()?)
     }
 

@@ -232,3 +232,23 @@ fn an_autoencoder_is_trained_and_carries_a_tokenizer() {
     assert_eq!(scale(&metadata["config"]), scale(&trained["config"]));
     assert_ne!(scale(&metadata["config"]), 1.0);
 }
+
+#[test]
+fn precision_is_an_entry_of_the_configuration() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let few = ["--set", "steps=2", "--set", "log.validate_every=0"];
+    let run = |more: &[&str]| train(folder, "run").args(few).args(more).output().unwrap();
+    let output = run(&["--precision", "bfloat16"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fs::read_to_string(folder.join("run/config.toml")).unwrap().contains("precision = \"bfloat16\""));
+    let refused = stderr(&run(&["--resume"]));
+    assert!(refused.contains("precision: was \"bfloat16\", is \"float32\""), "{refused}");
+    assert!(run(&["--resume", "--force"]).status.success());
+
+    let fit = ["train", "autoencoder", "tiny.toml", "--data", "photos", "--out", "linear.safetensors"];
+    let fitted = |precision| semanticist(folder).args(fit).args(["--precision", precision]).output().unwrap();
+    assert!(stderr(&fitted("bfloat16")).contains("fitted in float32"));
+    assert!(fitted("float32").status.success());
+}

@@ -151,6 +151,12 @@ pub fn to_bfloat16<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Operators>::fused_to_bfloat16(x.into_dispatch()))
 }
 
+/// Whether this processor has instructions for products in bfloat16; without them they are computed by
+/// others, with the same answers but slower than in float32.
+pub fn has_bfloat16() -> bool {
+    flex::has_bfloat16()
+}
+
 /// One step of AdamW: the new parameter, first and second moment. Not differentiable.
 ///
 /// # Shapes

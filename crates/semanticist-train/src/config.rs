@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::path::Path;
 
-use semanticist::{Error, Result, TokenizerConfig};
+use semanticist::{Error, Precision, Result, TokenizerConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -46,6 +46,10 @@ pub struct RunConfig<K: Kind> {
     /// Decay of the moving average of the weights per step.
     #[serde(default = "default_ema")]
     pub ema: f64,
+    /// What the products of linear layers and attention are computed in, those of validation included. The
+    /// weights themselves, their average and the optimiser's moments are float32 in either.
+    #[serde(default)]
+    pub precision: Precision,
     /// What is trained.
     pub model: K::Model,
     /// How examples are made of the data set.
@@ -297,6 +301,7 @@ mod tests {
             ("steps=0", "steps"),
             ("validation.tokens=[64]", "64"),
             ("objective.nested_guidance.drop_all=1.5", "1.5"),
+            ("precision=float16", "float16"),
         ] {
             let error = RunConfig::parse(TINY, &[setting.into()]).unwrap_err().to_string();
             assert!(error.contains(part), "{setting}: {error}");

@@ -156,7 +156,10 @@ impl<'a, O: Objective> Trainer<'a, O> {
         checkpoint: Checkpoint<O::Kind, O::Model>,
         context: RunContext<'a>,
     ) -> Result<Self> {
-        let Checkpoint { mut state, model, average, optimizers } = checkpoint;
+        let Checkpoint { mut state, mut model, mut average, optimizers } = checkpoint;
+        for model in [&mut model, &mut average] {
+            *model.parameters_mut() = config.precision.train(model.parameters().clone());
+        }
         let out = context.out;
         std::fs::create_dir_all(out).map_err(|error| Error::io(out, "create the folder", error))?;
         let text = config.to_toml();
@@ -300,7 +303,10 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let samples = self.context.out.join("samples");
         std::fs::create_dir_all(&samples).map_err(|e| Error::io(&samples, "create the folder", e))?;
         let sheet = samples.join(format!("step-{step:08}.png"));
-        let found = self.objective.validate(&self.average, &sheet)?;
+        // What is rounded whenever it is used is rounded once here.
+        let mut average = self.average.clone();
+        *average.parameters_mut() = self.average.parameters().clone().materialize();
+        let found = self.objective.validate(&average, &sheet)?;
         self.journal.write(&ValidationRecord { step, measures: found.measures })?;
         observe(Event::Validated { step, summary: &found.summary });
         Ok(())

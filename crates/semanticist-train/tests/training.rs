@@ -10,11 +10,13 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, DiffusionConfig, Guidance, Process};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::tokenizer::Networks;
-use semanticist::{Latents, Noise, Pixels, Progress, Seed, Tokenizer, Tokens};
+use semanticist::weights::{self, HostTensor, Weights};
+use semanticist::{Latents, Noise, Pixels, Precision, Progress, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
 use semanticist_train::config;
+use semanticist_train::ema;
 use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{Draws, TokenizerObjective, TokenizerRun, loss, untrained};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
@@ -109,21 +111,35 @@ fn journal(out: &Path) -> Vec<serde_json::Value> {
 
 #[test]
 fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
+    interrupted_and_not(&[]);
+}
+
+#[test]
+fn so_does_one_in_bfloat16_and_what_it_writes_is_float32() {
+    interrupted_and_not(&["precision=bfloat16"]);
+}
+
+/// How many numbers have more than the 8 significant bits of bfloat16.
+fn finer(values: &[f32]) -> usize {
+    values.iter().filter(|value| value.to_bits() & 0xffff != 0).count()
+}
+
+fn interrupted_and_not(settings: &[&str]) {
     let temp = tempfile::tempdir().unwrap();
     let (data, whole, parts) =
         (temp.path().join("data"), temp.path().join("whole"), temp.path().join("parts"));
     photos(&data);
     // Steps 1 to 3, then what a kill at step 5 may leave: later lines, a torn one, half a folder.
-    assert_eq!(run(&data, &parts, &[], false).unwrap(), Ending::Interrupted);
+    assert_eq!(run(&data, &parts, settings, false).unwrap(), Ending::Interrupted);
     let mut torn = std::fs::read_to_string(parts.join("journal.jsonl")).unwrap();
     torn += "{\"step\":4,\"loss\":7.0}\n{\"step\":5,\"lo";
     std::fs::write(parts.join("journal.jsonl"), torn).unwrap();
     let partial = parts.join("checkpoints/.step-00000006.partial");
     std::fs::create_dir_all(&partial).unwrap();
     std::fs::write(partial.join("weights.safetensors"), b"half").unwrap();
-    assert_eq!(run(&data, &parts, &[], true).unwrap(), Ending::Complete);
+    assert_eq!(run(&data, &parts, settings, true).unwrap(), Ending::Complete);
 
-    run(&data, &whole, &["log.checkpoint_every=0"], false).unwrap();
+    run(&data, &whole, &[settings, &["log.checkpoint_every=0"]].concat(), false).unwrap();
     assert_eq!(journal(&parts), journal(&whole));
     for file in ["weights", "average", "optimizer"] {
         let name = format!("checkpoints/step-00000006/{file}.safetensors");
@@ -131,8 +147,15 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
         assert!(a == b, "{name} differs");
     }
     // The readout stays in the checkpoints: loading is strict.
-    Tokenizer::open(whole.join("model.safetensors"), &Device::flex()).unwrap();
+    let model = Tokenizer::open(whole.join("model.safetensors"), &Device::flex()).unwrap();
     assert!(whole.join("samples/step-00000006.png").is_file());
+    let published = model.networks.encoder.blocks[1].mlp.up.weight.val().into_data();
+    let name = "tokenizer.encoder.blocks.1.mlp.up.weight";
+    let weights =
+        ["weights", "average"].map(|file| stored(&whole, 6, file).get(name).unwrap().to_f32().unwrap());
+    for values in [&weights[0], &weights[1], &published.try_to_vec::<f32>().unwrap()] {
+        assert!(finer(values) > values.len() / 2, "{} of {}", finer(values), values.len());
+    }
 }
 
 #[test]
@@ -161,9 +184,9 @@ fn a_run_is_not_overwritten_and_not_resumed_as_another() {
 }
 
 /// The tensors of a file of the last checkpoint.
-fn stored(out: &Path, step: usize, file: &str) -> semanticist::weights::Weights {
+fn stored(out: &Path, step: usize, file: &str) -> Weights {
     let path = out.join(format!("checkpoints/step-{step:08}/{file}.safetensors"));
-    semanticist::weights::load(&path).unwrap().0
+    weights::load(&path).unwrap().0
 }
 
 #[test]
@@ -171,7 +194,7 @@ fn a_batch_in_parts_is_the_batch_to_rounding() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path().join("data");
     photos(&data);
-    let weights = |parts: usize| {
+    let moments = |parts: usize| {
         let out = temp.path().join(format!("in-{parts}"));
         let accumulate = format!("accumulate={parts}");
         let settings = ["steps=1", "batch=8", "log.validate_every=0", "learning_rate.warmup_steps=0"];
@@ -187,7 +210,7 @@ fn a_batch_in_parts_is_the_batch_to_rounding() {
         first.flat_map(|(_, moment)| moment.to_f32().unwrap()).collect::<Vec<f32>>()
     };
     // The first moments are a tenth of the gradients.
-    let (whole, parts) = (weights(1), weights(8));
+    let (whole, parts) = (moments(1), moments(8));
     let largest = whole.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let apart = whole.iter().zip(&parts).fold(0.0f32, |apart, (a, b)| apart.max((a - b).abs()));
     assert!(largest > 0.0 && apart < 1e-5 * largest, "{apart} of {largest}");
@@ -224,8 +247,7 @@ fn a_moment_that_is_missing_is_found_missing() {
     moments.remove(&name);
     let path = out.join("checkpoints/step-00000001/optimizer.safetensors");
     let rest = path.with_extension("rest");
-    semanticist::weights::save(&rest, &moments, &Default::default(), semanticist::weights::Precision::F32)
-        .unwrap();
+    weights::save(&rest, &moments, &Default::default(), weights::Precision::F32).unwrap();
     std::fs::rename(&rest, &path).unwrap();
     let error = run(&data, &out, &["steps=1"], true).unwrap_err().to_string();
     assert!(error.contains(&format!("{name} is missing")), "{error}");
@@ -237,7 +259,7 @@ fn what_does_not_learn_is_written_once() {
     let (data, out) = (temp.path().join("data"), temp.path().join("run"));
     photos(&data);
     run(&data, &out, &["log.validate_every=0", "steps=1"], false).unwrap();
-    let (frozen, _) = semanticist::weights::load(&out.join("checkpoints/frozen.safetensors")).unwrap();
+    let (frozen, _) = weights::load(&out.join("checkpoints/frozen.safetensors")).unwrap();
     assert!(frozen.names().all(|name| name.starts_with("autoencoder.")) && !frozen.is_empty());
     let learnt = stored(&out, 1, "weights");
     assert!(learnt.names().all(|name| !name.starts_with("autoencoder.")));
@@ -252,6 +274,69 @@ fn alignment_without_a_teacher_is_refused() {
     let error = run(&data, &out, &[repa], false).unwrap_err().to_string();
     assert!(error.contains("no teacher") && error.contains("model.decoder.repa = \"off\""), "{error}");
     run(&data, &out, &[repa, "model.decoder.repa=off", "steps=1", "log.validate_every=0"], false).unwrap();
+}
+
+/// Networks of which every parameter is drawn: new ones hide behind gates of 0 what they compute.
+fn drawn_networks(config: &RunConfig) -> Networks {
+    let mut noise = Noise::seeded(2);
+    let blank = Networks::init(&config.model, &mut noise, &Device::flex().autodiff()).unwrap();
+    let mut drawn = Weights::new();
+    for (name, tensor) in weights::collect(&blank, "").iter() {
+        let values =
+            noise.uniform(tensor.shape().iter().product()).into_iter().map(|value| (value - 0.5) * 0.4);
+        drawn.insert(name, HostTensor::from_f32(tensor.shape(), &values.collect::<Vec<f32>>()));
+    }
+    weights::apply(blank, "", &mut drawn)
+}
+
+#[test]
+fn a_step_in_bfloat16_is_near_one_in_float32_and_moves_weights_that_stay_float32() {
+    let config = RunConfig::parse(CONFIG, &[]).unwrap();
+    let process = Process::new(&config.model.diffusion).unwrap();
+    let device = Device::flex();
+    let pixels = Pixels(Tensor::from_inner(to_pixels(&[picture(1, 16), picture(2, 16)], &device).0));
+    let step = |precision: Precision| {
+        let networks = precision.train(drawn_networks(&config));
+        let mut noise = Noise::seeded(4);
+        let latents = Latents(Tensor::from_inner(noise.normal([2, 8, 4, 4], &device)));
+        let draws = Draws {
+            keep: vec![4, 2],
+            times: vec![100.0, 700.0],
+            noise: Tensor::from_inner(noise.normal([2, 8, 4, 4], &device)),
+        };
+        let tokens = networks.encoder.forward(&pixels, 4, None).tokens;
+        let total = loss(&networks, &process, &tokens, &latents, &draws).total.mean();
+        let gradients = Gradients::collect(&networks, &total.backward());
+        (f64::from(total.into_scalar::<f32>()), gradients, networks)
+    };
+    let (exact_loss, exact, plain) = step(Precision::Float32);
+    let (loss, rounded, networks) = step(Precision::Bfloat16);
+    assert!(loss != exact_loss && (loss / exact_loss - 1.0).abs() < 1e-2, "{loss} {exact_loss}");
+    assert!((rounded.norm() / exact.norm() - 1.0).abs() < 2e-2);
+    let values = |tensor: &Tensor<1>| tensor.clone().into_data().try_to_vec::<f32>().unwrap();
+    let length =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let names: Vec<String> = weights::collect(&plain, "").names().map(String::from).collect();
+    for name in &names {
+        let [a, b] = [&exact, &rounded].map(|gradients| values(gradients.get(name).unwrap()));
+        let apart = length(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / length(&mut a.iter().copied());
+        assert!(apart < 5e-2, "{name}: {apart}");
+    }
+
+    let before = weights::collect(&networks, "");
+    let moved = AdamW::new(AdamWConfig::default()).step(networks, &rounded, rounded.norm(), 1e-5);
+    let (after, average) = (weights::collect(&moved, ""), ema::average(moved.valid(), &moved, 0.5));
+    assert_eq!(Precision::stored(&moved), Precision::Float32);
+    let average = weights::collect(&average, "");
+    for name in names.iter().filter(|name| name.ends_with("weight")) {
+        let [before, after, average] =
+            [&before, &after, &average].map(|all| all.get(name).unwrap().to_f32().unwrap());
+        // Steps of 1e-5 are smaller than the distance of neighbours in bfloat16.
+        let steps = before.iter().zip(&after).map(|(a, b)| (a - b).abs());
+        assert!(steps.fold(0.0f32, f32::max) < 1.1e-5, "{name}");
+        assert!(before != after && finer(&after) > after.len() / 2, "{name}");
+        assert_eq!(average, after, "{name}: an average of equals");
+    }
 }
 
 /// The distance in dB between an image and what is decoded of it after training on nothing else.

@@ -14,6 +14,7 @@ use crate::encoder::EncoderBlock;
 use crate::error::{Error, Result};
 use crate::nn::{BlockSize, LayerNorm, Linear, PatchEmbed, sine_cosine_grid};
 use crate::noise::Noise;
+use crate::precision::Precision;
 use crate::spaces::Pixels;
 
 /// Everything that defines a classifier but its weights and the names of its classes.
@@ -142,6 +143,13 @@ pub struct Classifier {
 }
 
 impl Classifier {
+    /// The same classifier with its products computed in `precision`. The weights are rounded for that, and
+    /// nothing brings them back: asked for float32, a classifier in bfloat16 stays as it is, and it cannot be
+    /// saved.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { network: precision.store(self.network), ..self }
+    }
+
     /// The logits of the classes.
     ///
     /// # Shapes

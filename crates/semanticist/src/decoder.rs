@@ -1,6 +1,8 @@
 //! The decoder: a diffusion transformer that removes noise from latents, told by the tokens what
 //! the image shows.
 
+mod estimate;
+
 use std::fmt;
 
 use burn::module::{Module, Param};
@@ -19,6 +21,8 @@ use crate::nn::{
 use crate::noise::Noise;
 use crate::spaces::Tokens;
 
+pub use estimate::LinearEstimate;
+
 /// The decoder's numbers; latent and token shapes belong to the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +34,9 @@ pub struct DecoderConfig {
     /// Alignment with a teacher's features in training, if any.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "RepaConfig::or_off")]
     pub repa: Option<RepaConfig>,
+    /// Whether the decoder also sees a linear estimate of the latents from the tokens ([`LinearEstimate`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linear_estimate: bool,
 }
 
 /// Representation alignment (Yu et al., 2024): hidden states projected onto a teacher's features.
@@ -125,16 +132,22 @@ pub struct Decoder {
     pub output: OutputLayer,
     /// Onto a teacher's features, if it is trained with one.
     pub projector: Option<Projector>,
+    /// Of the latents from the tokens, if the configuration asks for one.
+    pub estimate: Option<LinearEstimate>,
     /// `[1, N, W]`, fixed.
     positions: Tensor<3>,
     #[module(skip)]
     grid: Grid,
 }
 
-/// The tokens of a batch, projected to the transformer's width, null tokens in their places:
-/// `[B, K, W]`.
+/// The tokens of a batch as every denoising step sees them.
 #[derive(Debug, Clone)]
-pub struct DecoderCondition(Tensor<3>);
+pub struct DecoderCondition {
+    /// Projected to the transformer's width, null tokens in their places: `[B, K, W]`.
+    tokens: Tensor<3>,
+    /// What the linear estimate adds to the patches, if there is one: `[B, N, W]`.
+    patches: Option<Tensor<3>>,
+}
 
 /// How latents are cut into patches, and after which block the projector looks.
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +182,9 @@ impl Decoder {
                 linear: Linear::init_zero(width, outputs, device),
             },
             projector: config.repa.map(|repa| Projector::init(&repa, width, noise, device)),
+            estimate: config
+                .linear_estimate
+                .then(|| LinearEstimate::init(latent, tokens, [config.patch_size, width], noise, device)),
             positions: sine_cosine_grid(side, width, device),
             grid: Grid {
                 side,
@@ -213,7 +229,18 @@ impl Decoder {
     /// # Panics
     /// If the sizes do not agree.
     pub fn condition(&self, tokens: &Tokens, keep: &[usize]) -> DecoderCondition {
-        DecoderCondition(self.tokens.forward(self.visible_tokens(tokens, keep)))
+        let patches = self.estimate(tokens, keep);
+        let patches = patches.zip(self.estimate.as_ref()).map(|(latents, it)| it.patches.forward(latents));
+        DecoderCondition { tokens: self.tokens.forward(self.visible_tokens(tokens, keep)), patches }
+    }
+
+    /// The linear estimate of the latents, if the decoder makes one.
+    ///
+    /// # Shapes
+    /// `[B, C, h, w]` for tokens and counts as in [`Decoder::forward`]
+    pub fn estimate(&self, tokens: &Tokens, keep: &[usize]) -> Option<Tensor<4>> {
+        let side = self.grid.side * self.grid.patch;
+        self.estimate.as_ref().map(|estimate| estimate.latents(tokens, keep, side))
     }
 
     /// [`Decoder::forward`] with one time for all samples: what depends on it alone is computed
@@ -265,10 +292,14 @@ impl Decoder {
     ) -> Tensor<4> {
         let patches = self.patches.forward(noisy) + self.positions.clone(); // [B, N, W]
         let [batch, count, _] = patches.dims();
-        let samples = condition.0.dims()[0];
+        let samples = condition.tokens.dims()[0];
         assert!(samples.is_multiple_of(batch), "{batch} latents for {samples} samples");
         let patches = if samples == batch { patches } else { patches.repeat_dim(0, samples / batch) };
-        let mut x = Tensor::cat(vec![patches, condition.0.clone()], 1); // [n B, N + K, W]
+        let patches = match &condition.patches {
+            Some(estimated) => patches + estimated.clone(),
+            None => patches,
+        };
+        let mut x = Tensor::cat(vec![patches, condition.tokens.clone()], 1); // [n B, N + K, W]
         let time = ops::silu(self.time.forward(times)); // [1 or n B, W]
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, time.clone());

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::precision::Precision;
 use crate::weights::{self, Metadata, Weights, names};
 
 pub use autoencoder::{AutoencoderFile, load_autoencoder, save_autoencoder};
@@ -215,6 +216,17 @@ impl Origin {
         };
         let read = serde_json::from_str(text);
         read.map(Some).map_err(|error| self.error(format!("the metadata entry \"{name}\": {error}")))
+    }
+}
+
+/// Fails if networks were rounded to be used: in a file they would pass for what they were made of.
+fn refuse_rounded(networks: &impl Module) -> Result<()> {
+    match Precision::stored(networks) {
+        Precision::Float32 => Ok(()),
+        rounded => Err(Error::Config(format!(
+            "the weights were rounded to {rounded} to be used, expected those in float32; save the model as it \
+             was loaded, before with_precision"
+        ))),
     }
 }
 

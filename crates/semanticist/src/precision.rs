@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use burn::module::{Module, ModuleMapper, Param, Reparameterization, Reparameterizer};
-use burn::tensor::Tensor;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, Reparameterization, Reparameterizer};
+use burn::tensor::{DType, Tensor};
 use semanticist_ops as ops;
 use serde::{Deserialize, Serialize};
 
@@ -32,13 +32,28 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// `networks` with the weights of their linear layers stored for these products. What is rounded stays
-    /// rounded: for use, not for training, and not to be saved.
+    /// `networks` with the weights of their linear layers stored for these products, one after the other, so
+    /// that both are never in memory as a whole. What is rounded stays rounded: for use, not for training,
+    /// and not to be saved.
     pub fn store<M: Module>(self, networks: M) -> M {
         match self {
             Self::Float32 => networks,
-            Self::Bfloat16 => networks.map(&mut Rounder(Place::new(""))),
+            Self::Bfloat16 => networks.materialize().map(&mut Rounder(Place::new(""))),
         }
+    }
+
+    /// What the weights of `networks` are stored in. Those that [`Precision::train`] rounds when they are
+    /// used are stored in float32.
+    pub fn stored<M: Module>(networks: &M) -> Self {
+        let mut finder = Finder(Self::Float32);
+        networks.visit(&mut finder);
+        finder.0
+    }
+
+    /// Whether this processor has instructions for these products. If not, they are emulated: the answers
+    /// are the same, but take longer than in float32.
+    pub fn is_native(self) -> bool {
+        self == Self::Float32 || ops::has_bfloat16()
     }
 
     /// `networks` that keep their weights in float32 and round them each time they are used, so that an
@@ -52,8 +67,18 @@ impl Precision {
 }
 
 /// Whether a parameter is the weight of a linear layer: the only matrices by that name.
-fn is_linear(name: &str, rank: usize) -> bool {
+pub(crate) fn is_linear(name: &str, rank: usize) -> bool {
     rank == 2 && (name == "weight" || name.ends_with(".weight"))
+}
+
+struct Finder(Precision);
+
+impl ModuleVisitor for Finder {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.is_initialized() && param.base().dtype() == DType::BF16 {
+            self.0 = Precision::Bfloat16;
+        }
+    }
 }
 
 struct Rounder(Place);
@@ -95,5 +120,65 @@ impl Reparameterization for Rounded {
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         ops::to_bfloat16(base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::nn::Linear;
+    use crate::noise::Noise;
+
+    fn layer(device: &Device) -> Linear {
+        Linear::init(24, 16, &mut Noise::seeded(0), device)
+    }
+
+    fn inputs(device: &Device) -> Tensor<2> {
+        let x = Noise::seeded(1).normal([5, 24], &Device::flex());
+        if device.is_autodiff() { Tensor::from_inner(x) } else { x }
+    }
+
+    /// What a layer answers, and the gradient of its weight.
+    fn answer(layer: &Linear) -> [TensorData; 2] {
+        let y = layer.forward(inputs(&Device::flex().autodiff()));
+        let gradients = y.clone().square().sum().backward();
+        [y.into_data(), layer.weight.base().grad(&gradients).unwrap().into_data()]
+    }
+
+    #[test]
+    fn training_keeps_its_weights_and_computes_as_what_is_stored() {
+        let device = Device::flex().autodiff();
+        let plain = layer(&device);
+        let kept = plain.weight.val().into_data();
+        let training = Precision::Bfloat16.train(plain.clone());
+        assert_eq!(Precision::stored(&training), Precision::Float32);
+        assert_eq!(training.weight.base().into_data(), kept);
+
+        let stored = Precision::Bfloat16.store(plain.clone());
+        assert_eq!(Precision::stored(&stored), Precision::Bfloat16);
+        assert_ne!(stored.weight.val().into_data().convert::<f32>(), kept);
+        assert_eq!(answer(&training)[0], stored.forward(inputs(&device)).into_data());
+
+        let [exact, rounded] = [plain, training].map(|layer| answer(&layer));
+        for (exact, rounded) in exact.iter().zip(&rounded) {
+            let (exact, rounded) = (exact.try_to_vec::<f32>().unwrap(), rounded.try_to_vec::<f32>().unwrap());
+            let largest = exact.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let apart = exact.iter().zip(&rounded).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(apart > 0.0 && apart < 1e-2 * largest, "{apart} of {largest}");
+        }
+    }
+
+    #[test]
+    fn rounding_twice_or_what_trains_is_rounding_once() {
+        let plain = layer(&Device::flex());
+        let once = Precision::Bfloat16.store(plain.clone());
+        let twice = Precision::Bfloat16.store(once.clone());
+        let trained = Precision::Bfloat16.store(Precision::Bfloat16.train(plain));
+        for other in [twice, trained] {
+            assert_eq!(other.weight.base().into_data(), once.weight.base().into_data());
+            assert_eq!(other.weight.val().into_data(), once.weight.val().into_data());
+        }
     }
 }

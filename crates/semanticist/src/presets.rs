@@ -67,6 +67,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
             patch_size: 2,
             blocks,
             repa: Some(RepaConfig { layer: 8, teacher_width: 768, hidden: 2048 }),
+            linear_estimate: false,
         },
         autoencoder: AutoencoderConfig::preset("kl-f16-c16")?,
         diffusion: DiffusionConfig::default(),

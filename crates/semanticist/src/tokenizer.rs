@@ -11,6 +11,7 @@ use crate::diffusion::{DecodeOptions, DiffusionConfig, Process};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
+use crate::precision::Precision;
 use crate::progress::{Observer, Progress, report, unobserved};
 use crate::spaces::{Latents, Pixels, Tokens};
 
@@ -59,6 +60,23 @@ impl TokenizerConfig {
         self.autoencoder.validate()?;
         self.diffusion.validate()?;
         self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
+    }
+
+    /// The same for square images of another size.
+    ///
+    /// # Errors
+    /// If the patches or the autoencoder's stride do not divide it, or a part is made for one size only.
+    pub fn resized(&self, image_size: usize) -> Result<Self> {
+        if self.decoder.linear_estimate && image_size != self.image_size {
+            return Err(Error::Config(format!(
+                "decoder.linear_estimate has a weight for every pixel of {0}×{0}, and none for {image_size}×{image_size}; \
+                 use images of {0}×{0}",
+                self.image_size
+            )));
+        }
+        let config = Self { image_size, ..self.clone() };
+        config.validate()?;
+        Ok(config)
     }
 
     /// K and D.
@@ -119,14 +137,25 @@ impl Tokenizer {
     /// # Errors
     /// If the patches of encoder or decoder, or the autoencoder's stride, do not divide it.
     pub fn resized(self, image_size: usize) -> Result<Self> {
-        let config = TokenizerConfig { image_size, ..self.config };
-        config.validate()?;
+        let config = self.config.resized(image_size)?;
         let Networks { encoder, decoder } = self.networks;
         let networks = Networks {
             encoder: encoder.resized(image_size / config.encoder.patch_size),
             decoder: decoder.resized(config.latent_shape()?.side),
         };
         Ok(Self { config, networks, autoencoder: self.autoencoder })
+    }
+
+    /// The same tokenizer with the products of encoder and decoder computed in `precision`; the autoencoder
+    /// stays in float32. The weights are rounded for that, and nothing brings them back: asked for float32, a
+    /// tokenizer in bfloat16 stays as it is, and it cannot be saved.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { networks: precision.store(self.networks), ..self }
+    }
+
+    /// What its weights are stored in, and so its products computed in.
+    pub fn precision(&self) -> Precision {
+        Precision::stored(&self.networks)
     }
 
     /// The first `count` tokens of every image.

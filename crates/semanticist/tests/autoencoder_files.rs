@@ -106,7 +106,7 @@ fn tokenizer_config() -> TokenizerConfig {
             drop_path: 0.0,
             position_deviation: POSITION_DEVIATION,
         },
-        decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
+        decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
         autoencoder: AutoencoderConfig::Kl(config()),
         diffusion: DiffusionConfig::default(),
     }

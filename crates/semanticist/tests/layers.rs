@@ -20,9 +20,12 @@ const LIBRARY: &[(&str, &[&str])] = &[
     ("encoder", &["nn", "noise", "spaces"]),
     ("decoder", &["nn", "noise", "spaces", "encoder"]),
     ("weights", &["files"]),
-    ("tokenizer", &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "spaces"]),
-    ("classifier", &["nn", "noise", "spaces", "encoder"]),
-    ("generator", &["progress", "nn", "diffusion", "noise", "spaces"]),
+    (
+        "tokenizer",
+        &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "precision", "spaces"],
+    ),
+    ("classifier", &["nn", "noise", "precision", "spaces", "encoder"]),
+    ("generator", &["progress", "nn", "diffusion", "noise", "precision", "spaces"]),
     (
         "model",
         &[
@@ -34,6 +37,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
             "encoder",
             "nn",
             "noise",
+            "precision",
             "presets",
         ],
     ),

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use semanticist::weights::Precision;
 use semanticist_data::Views;
 
+use super::models::Stored;
 use super::{ModelChoice, SplitChoice, batch, count};
 use crate::device::Machine;
 
@@ -33,8 +33,8 @@ pub struct CacheTokens {
     #[arg(long, value_enum, default_value_t = ViewsChoice::Flip)]
     pub views: ViewsChoice,
     /// How exactly numbers are stored
-    #[arg(long, value_enum, default_value_t = PrecisionChoice::F16)]
-    pub precision: PrecisionChoice,
+    #[arg(long, value_enum, default_value_t = Stored::F16)]
+    pub store: Stored,
     /// Images per shard; what is lost at most when stopped
     #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
     pub shard: usize,
@@ -67,22 +67,6 @@ impl From<ViewsChoice> for Views {
             ViewsChoice::Center => Self::Center,
             ViewsChoice::Flip => Self::Flip,
             ViewsChoice::TenCrop => Self::TenCrop,
-        }
-    }
-}
-
-/// [`Precision`] as it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionChoice {
-    F16,
-    F32,
-}
-
-impl From<PrecisionChoice> for Precision {
-    fn from(choice: PrecisionChoice) -> Self {
-        match choice {
-            PrecisionChoice::F16 => Self::F16,
-            PrecisionChoice::F32 => Self::F32,
         }
     }
 }

@@ -103,7 +103,7 @@ pub struct ModelsInfo {
 #[command(after_help = "\
 Examples:
   semanticist models import ema.pkl --preset l-256x16 --autoencoder kl16.ckpt -o tokenizer.safetensors
-  semanticist models import checkpoint/ --config sizes.toml -o tokenizer.safetensors --precision f16")]
+  semanticist models import checkpoint/ --config sizes.toml -o tokenizer.safetensors --store f16")]
 pub struct ModelsImport {
     /// The checkpoint, or what else --model takes elsewhere
     #[arg(value_name = "FILE")]
@@ -114,8 +114,8 @@ pub struct ModelsImport {
     #[command(flatten)]
     pub published: PublishedChoice,
     /// How exactly numbers are stored
-    #[arg(long, value_enum, default_value_t = Stored::F32)]
-    pub precision: Stored,
+    #[arg(long, alias = "precision", value_enum, default_value_t = Stored::F32)]
+    pub store: Stored,
 }
 
 /// Write a model's networks under their published names, for PyTorch
@@ -138,16 +138,16 @@ pub struct ModelsExport {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
     /// How exactly numbers are stored
-    #[arg(long, value_enum, default_value_t = Stored::F32)]
-    pub precision: Stored,
+    #[arg(long, alias = "precision", value_enum, default_value_t = Stored::F32)]
+    pub store: Stored,
 }
 
 /// [`Precision`] as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stored {
-    /// Exactly as the model has them
+    /// All of their 32 bits
     F32,
-    /// In half the space
+    /// 16 bits, half the space
     F16,
 }
 

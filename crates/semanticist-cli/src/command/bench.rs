@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use semanticist::Precision;
 use semanticist_verify::bench::{self, BenchOptions, BenchReport, Job, Share};
 use serde::Serialize;
 
@@ -19,14 +20,15 @@ struct Report {
 }
 
 pub fn run(request: &Bench) -> Result<()> {
-    let Some(job) = request.job else { return every_job() };
-    let device = request.machine.start()?;
+    let Some(job) = request.job else { return every_job(request) };
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let options = BenchOptions {
         job: job.into(),
         preset: request.preset.map(Into::into),
         batch: request.batch,
         tokens: request.tokens,
-        precision: request.machine.precision(),
+        precision,
         repeats: request.repeats,
         file: request.file.clone(),
     };
@@ -39,14 +41,15 @@ pub fn run(request: &Bench) -> Result<()> {
     if request.json { output::print_json(&report) } else { output::print(&text(&report)) }
 }
 
-/// Each job in a process of its own, so that its peak of memory is its own.
-fn every_job() -> Result<()> {
+/// Each job that can be done in this precision in a process of its own, so that its peak of memory is its own.
+fn every_job(request: &Bench) -> Result<()> {
     let this = std::env::current_exe().context("cannot find this program")?;
     // The arguments of this process name no job: what they say holds for each.
     let given: Vec<_> = std::env::args_os().skip(2).collect();
     let json = given.iter().any(|argument| argument == "--json");
     let mut reports = Vec::new();
-    for job in Job::ALL {
+    let in_float32 = request.machine.precision() == Precision::Float32;
+    for job in Job::ALL.into_iter().filter(|job| in_float32 || job.multiplies()) {
         let mut child = Command::new(&this);
         child.arg("bench").arg(job.name()).args(&given);
         if !json {

@@ -17,8 +17,9 @@ use crate::progress::Progress;
 
 pub fn run(request: &CacheTokens) -> Result<()> {
     let source = Source::open(&request.inputs, request.split.into())?;
-    let device = request.machine.start()?;
-    let work = Work { encode: request.batch.min(source.len()), decode: 0 };
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
+    let work = Work { encode: request.batch.min(source.len()), decode: 0, precision };
     let model = request.model.load_for(work, &device)?;
     let config = &model.tokenizer.config;
     let tokens = request.tokens.unwrap_or(config.tokens);
@@ -26,7 +27,8 @@ pub fn run(request: &CacheTokens) -> Result<()> {
     let plan = CachePlan {
         info: TokenFileInfo { model_hash: model.hash()?.to_string(), tokens, token_dim: config.token_dim },
         views: request.views.into(),
-        precision: request.precision.into(),
+        stored: request.store.into(),
+        computed: precision,
         images: source.len(),
         shard_images: request.shard,
         classes: source.classes().map(<[String]>::to_vec),

@@ -30,7 +30,7 @@ impl ModelChoice {
         self.load_for(Work::default(), device)
     }
 
-    /// The same, if there is also memory for what is to be done with it.
+    /// The same in the precision of what is to be done with it, if there is also memory for that.
     pub fn load_for(&self, work: Work, device: &Device) -> Result<TokenizerModel> {
         let mut file = self.open()?;
         let trained = file.config().image_size;
@@ -44,7 +44,7 @@ impl ModelChoice {
         if !self.no_memory_check {
             preflight::check(&file.memory()?, work)?;
         }
-        Ok(file.load(device)?)
+        Ok(file.load(device)?.with_precision(work.precision))
     }
 
     /// The chosen model's file, or the built-in one; a published one is fetched if it is not here.

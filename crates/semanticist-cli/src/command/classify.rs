@@ -36,11 +36,12 @@ struct Classified {
 }
 
 pub fn run(request: &Classify) -> Result<()> {
-    let device = request.machine.start()?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let file = open(&request.model)?;
     let hash = file.hash()?;
     let mut model = file.load(&device)?;
-    model.classifier.network = request.machine.precision().store(model.classifier.network);
+    model.classifier = model.classifier.with_precision(precision);
     let accuracy = match request.data.is_empty() {
         true => None,
         false => Some(accuracy(request, &model, &device)?),

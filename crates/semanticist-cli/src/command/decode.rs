@@ -54,9 +54,10 @@ pub fn run(request: &Decode) -> Result<()> {
     let info = reader.info().clone();
     let count = request.tokens.unwrap_or(info.tokens);
     check_count(count, info.tokens, "the file")?;
-    let device = request.machine.start()?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let images = request.batch.min(reader.len());
-    let work = Work { encode: 0, decode: request.sampling.together(images) };
+    let work = Work { encode: 0, decode: request.sampling.together(images), precision };
     let model = request.model.load_for(work, &device)?;
     check_model(request, &info, &model)?;
     let (options, steps) = request.sampling.plan(&model)?;

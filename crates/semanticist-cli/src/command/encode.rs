@@ -54,8 +54,9 @@ pub fn run(request: &Encode) -> Result<()> {
     let begun = Instant::now();
     check_name(&request.output)?;
     let source = Source::open(&request.inputs, request.split.into())?;
-    let device = request.machine.start()?;
-    let work = Work { encode: request.batch.min(source.len()), decode: 0 };
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
+    let work = Work { encode: request.batch.min(source.len()), decode: 0, precision };
     let model = request.model.load_for(work, &device)?;
     let config = &model.tokenizer.config;
     let count = request.tokens.unwrap_or(config.tokens);

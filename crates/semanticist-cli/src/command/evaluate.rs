@@ -17,9 +17,10 @@ struct Report {
 }
 
 pub fn run(request: &Evaluate) -> Result<()> {
-    let device = request.machine.start()?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let images = request.images.min(reconstruction::BATCH);
-    let work = Work { encode: images, decode: request.sampling.together(images) };
+    let work = Work { encode: images, decode: request.sampling.together(images), precision };
     let tokenizer = request.model.load_for(work, &device)?;
     let (options, steps) = request.sampling.plan(&tokenizer)?;
     let tokenizer = tokenizer.tokenizer;

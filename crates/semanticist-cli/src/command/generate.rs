@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Guidance};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
-use semanticist::model::{GeneratorModel, TokenizerModel};
+use semanticist::model::{GeneratorModel, TokenizerModel, Work};
 use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
 use semanticist_eval::generation::{ImageDecoding, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
@@ -30,9 +30,11 @@ const IMAGES: usize = 16;
 const SHOWN: usize = 8;
 
 pub fn run(request: &Generate) -> Result<()> {
-    let device = request.machine.start()?;
-    let model = load(request, &device)?;
-    let tokenizer = request.model.load(&device)?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
+    let mut model = load(request, &device)?;
+    model.generator = model.generator.with_precision(precision);
+    let tokenizer = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     check_tokens(&model, &tokenizer)?;
     let labels = labels(request, &model)?;
     let options = options(request, &model)?;

@@ -50,7 +50,7 @@ pub fn import(request: &ModelsImport) -> Option<Result<()>> {
     let run = || {
         let mut model = GeneratorModel::published(&request.file, &config, &Device::flex())?;
         model.training = Some(json!({ "imported_from": request.file.display().to_string() }));
-        model.save(&request.output, request.precision.into())?;
+        model.save(&request.output, request.store.into())?;
         output::print(&format!("done: {}", request.output.display()))
     };
     Some(run())
@@ -58,6 +58,6 @@ pub fn import(request: &ModelsImport) -> Option<Result<()>> {
 
 pub fn export(file: GeneratorFile, request: &ModelsExport) -> Result<()> {
     let model = file.load(&Device::flex())?;
-    model.export_published(&request.output, request.precision.into())?;
+    model.export_published(&request.output, request.store.into())?;
     output::print(&format!("done: {}", request.output.display()))
 }

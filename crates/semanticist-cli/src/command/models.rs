@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use semanticist::model::{AutoencoderFile, Memory, TokenizerFile, Work, shapes};
-use semanticist::{ModelFile, TokenizerConfig};
+use semanticist::{ModelFile, Precision, TokenizerConfig};
 use semanticist_hub::{Known, builtin};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ pub fn import(request: &ModelsImport) -> Result<()> {
     }
     let model = ModelChoice::of(Some(request.file.clone()), &request.published).load(&Device::flex())?;
     let history = json!({ "imported_from": request.file.display().to_string() });
-    model.tokenizer.save(&request.output, Some(&history), request.precision.into())?;
+    model.tokenizer.save(&request.output, Some(&history), request.store.into())?;
     output::print(&format!("done: {}", request.output.display()))
 }
 
@@ -153,7 +153,7 @@ pub fn export(request: &ModelsExport) -> Result<()> {
             return Err(failure::usage("the file holds a classifier, which has no published form"));
         }
     };
-    model.tokenizer.export_published(&request.output, request.precision.into())?;
+    model.tokenizer.export_published(&request.output, request.store.into())?;
     output::print(&format!("done: {}", request.output.display()))
 }
 
@@ -180,7 +180,9 @@ fn text(info: &Info) -> Result<String> {
         writeln!(text, "  {part:<12}{:>12}", grouped(count))?;
     }
     let Memory { weights, encode, decode, autoencoder, .. } = info.memory;
-    writeln!(text, "memory       {} for the weights", gibibytes(weights))?;
+    let rounded = info.memory.weights_in(Precision::Bfloat16);
+    let (weights, rounded) = (gibibytes(weights), gibibytes(rounded));
+    writeln!(text, "memory       {weights} for the weights, {rounded} once they are in bfloat16")?;
     writeln!(text, "  to encode  {} per image of a batch", gibibytes(encode))?;
     let fixed = if autoencoder > 0 { format!(", and {}", gibibytes(autoencoder)) } else { String::new() };
     writeln!(text, "  to decode  {} per image of a batch, twice with guidance{fixed}", gibibytes(decode))?;

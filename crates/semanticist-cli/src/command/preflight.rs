@@ -16,7 +16,8 @@ pub fn check(memory: &Memory, work: Work) -> Result<()> {
 
 fn refusal(memory: &Memory, work: Work, free: u64) -> String {
     let needed = memory.needed(work);
-    let rest = needed - memory.weights;
+    let weights = memory.weights_in(work.precision);
+    let rest = needed - weights;
     let images = work.encode.max(work.decode);
     let share = match images {
         0 => String::new(),
@@ -31,7 +32,7 @@ fn refusal(memory: &Memory, work: Work, free: u64) -> String {
         "the model needs about {} of memory, {} for the weights{share}, and {} are free; {advice}, or start all \
          the same with --no-memory-check",
         gibibytes(needed),
-        gibibytes(memory.weights),
+        gibibytes(weights),
         gibibytes(free)
     )
 }
@@ -39,7 +40,7 @@ fn refusal(memory: &Memory, work: Work, free: u64) -> String {
 /// By what power of two the batch must be divided to fit, if it then has an image left.
 fn smaller(memory: &Memory, work: Work, free: u64) -> Option<usize> {
     let parts = std::iter::successors(Some(2), |part| Some(part * 2));
-    let divided = |part: usize| Work { encode: work.encode / part, decode: work.decode / part };
+    let divided = |part: usize| Work { encode: work.encode / part, decode: work.decode / part, ..work };
     parts
         .take_while(|&part| part <= work.encode.max(work.decode))
         .find(|&part| memory.needed(divided(part)) <= free)
@@ -53,19 +54,30 @@ pub fn gibibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use semanticist::Precision;
+
     use super::*;
 
-    const MEMORY: Memory =
-        Memory { weights: 1 << 30, loading: 1 << 20, encode: 1 << 28, decode: 0, autoencoder: 0 };
+    const MEMORY: Memory = Memory {
+        weights: 1 << 30,
+        linear: 1 << 29,
+        loading: 1 << 20,
+        encode: 1 << 28,
+        decode: 0,
+        autoencoder: 0,
+    };
 
     #[test]
     fn the_refusal_says_what_would_fit() {
-        let text = refusal(&MEMORY, Work { encode: 32, decode: 0 }, 4 << 30);
+        let work = Work { encode: 32, ..Work::default() };
+        let text = refusal(&MEMORY, work, 4 << 30);
         assert!(text.contains("needs about 9.2 GiB of memory, 1.0 GiB for the weights"), "{text}");
         assert!(text.contains("and 8.2 GiB for the images of a batch, and 4.0 GiB are free"), "{text}");
         assert!(text.contains("--batch of at most 1/4 of that"), "{text}");
-        let text = refusal(&MEMORY, Work { encode: 32, decode: 0 }, 1 << 30);
+        let text = refusal(&MEMORY, work, 1 << 30);
         assert!(text.contains("smaller model") && text.contains("--no-memory-check"), "{text}");
+        let text = refusal(&MEMORY, Work { precision: Precision::Bfloat16, ..work }, 4 << 30);
+        assert!(text.contains("about 8.9 GiB of memory, 768 MiB for the weights"), "{text}");
     }
 
     #[test]

@@ -68,9 +68,10 @@ struct Reconstruction<'a> {
 pub fn run(request: &Reconstruct) -> Result<()> {
     check_distinct(&request.tokens)?;
     let sheets = sheets(request)?;
-    let device = request.machine.start()?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let together = if request.tokens.is_empty() { TOGETHER } else { request.tokens.len().min(TOGETHER) };
-    let work = Work { encode: 1, decode: request.sampling.together(together) };
+    let work = Work { encode: 1, decode: request.sampling.together(together), precision };
     let model = request.model.load_for(work, &device)?;
     let counts = counts(&request.tokens, model.tokenizer.config.tokens)?;
     let (options, steps) = request.sampling.plan(&model)?;

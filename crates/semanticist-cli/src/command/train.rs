@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
+use semanticist::Precision;
 use semanticist::autoencoder::AutoencoderConfig;
-use semanticist::model::{load_autoencoder, save_autoencoder};
+use semanticist::model::{Work, load_autoencoder, save_autoencoder};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
@@ -22,6 +23,7 @@ use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh
 
 use super::choice::{autoencoder_file, validation_source};
 use crate::args::{Place, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer, TrainingData};
+use crate::device::Machine;
 use crate::failure;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
@@ -30,8 +32,9 @@ use crate::progress::TrainingProgress;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
-    let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &request.run.settings)?;
-    let device = request.machine.start()?;
+    let settings = settings(&request.run.settings, &request.machine);
+    let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &settings)?;
+    let device = request.machine.start(config.precision)?;
     let (training, validation) = sources(&request.run.data)?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
@@ -58,12 +61,12 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
-    let TrainingData { config: file, settings, data } = &request.run;
+    let TrainingData { config: file, settings: given, data } = &request.run;
     if is_of_tokenizer(file)? {
-        return fit(request, &RunConfig::read(file, settings)?);
+        return fit(request, &RunConfig::read(file, given)?);
     }
-    let config = RunConfig::<AutoencoderRun>::read(file, settings)?;
-    let device = request.machine.start()?;
+    let config = RunConfig::<AutoencoderRun>::read(file, &settings(given, &request.machine))?;
+    let device = request.machine.start(config.precision)?;
     let (training, validation) = sources(data)?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
@@ -72,8 +75,10 @@ pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
 
 /// Trains a generator; whoever made its tokens decodes its samples.
 pub fn generator(request: &TrainGenerator) -> Result<()> {
-    let config = RunConfig::<GeneratorRun>::read(&request.config, &request.settings)?;
-    let device = request.machine.start()?;
+    let settings = settings(&request.settings, &request.machine);
+    let config = RunConfig::<GeneratorRun>::read(&request.config, &settings)?;
+    let precision = config.precision;
+    let device = request.machine.start(precision)?;
     let training = Arc::new(TokenCache::open(&request.tokens)?);
     let validation = match request.validation.as_slice() {
         [] => {
@@ -83,7 +88,7 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
         paths => Arc::new(TokenCache::open(paths)?),
     };
     note(&format!("tokens of {} images to train on, {} for validation", training.len(), validation.len()));
-    let model = request.model.load(&device)?;
+    let model = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     let made_them = model.hash()? == training.info().model_hash;
     let tokenizer = made_them.then_some(model.tokenizer);
     if tokenizer.is_none() {
@@ -97,12 +102,19 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
 
 /// Trains a classifier on the labels of the data.
 pub fn classifier(request: &TrainClassifier) -> Result<()> {
-    let config = RunConfig::<ClassifierRun>::read(&request.run.config, &request.run.settings)?;
-    let device = request.machine.start()?;
-    let (training, validation) = sources(&request.run.data)?;
+    let TrainingData { config: file, settings: given, data } = &request.run;
+    let config = RunConfig::<ClassifierRun>::read(file, &settings(given, &request.machine))?;
+    let device = request.machine.start(config.precision)?;
+    let (training, validation) = sources(data)?;
     let objective = ClassifierObjective::new(&config, training.clone(), &validation, &device)?;
     let fresh = || classifier::untrained(&config, &training, &device);
     run(&request.place, config.clone(), objective, fresh, &device)
+}
+
+/// What is laid over the configuration: `--precision` is an entry of it as well.
+fn settings(given: &[String], machine: &Machine) -> Vec<String> {
+    let precision = machine.asked_precision().map(|precision| format!("precision={precision}"));
+    given.iter().cloned().chain(precision).collect()
 }
 
 fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<()> {
@@ -118,8 +130,13 @@ fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<(
     if request.place.resume {
         return Err(failure::usage("--resume: fitting a linear autoencoder has no steps to go on from"));
     }
+    if request.machine.precision() != Precision::Float32 {
+        return Err(failure::usage(
+            "--precision bfloat16: a linear autoencoder is fitted in float32; leave the option out",
+        ));
+    }
     output::check_file(out)?;
-    let device = request.machine.start()?;
+    let device = request.machine.start(Precision::Float32)?;
     let source = Arc::new(Source::open(&request.run.data, Split::Train)?);
     let autoencoder = autoencoder::fit(config, source, &device, &mut |text| note(&text))?;
     save_autoencoder(out, &config.model.autoencoder, &autoencoder, None)?;

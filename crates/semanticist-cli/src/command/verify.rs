@@ -8,9 +8,10 @@ use crate::args::Verify;
 use crate::{failure, output};
 
 pub fn run(request: &Verify) -> Result<()> {
-    let device = request.machine.start()?;
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
     let cases = (!request.cases.is_empty()).then_some(request.cases.as_slice());
-    let report = verify(&request.folder, cases, &device).map_err(|error| match error {
+    let report = verify(&request.folder, cases, precision, &device).map_err(|error| match error {
         // An unknown case.
         Error::Config(problem) => failure::usage(problem),
         other => other.into(),

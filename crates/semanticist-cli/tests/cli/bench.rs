@@ -57,4 +57,5 @@ fn what_a_preset_cannot_do_is_said() {
         2,
         "only the job load reads a model file",
     );
+    folder.fails("bench load --preset tiny --precision bfloat16", 2, "multiplies no matrices");
 }

@@ -28,6 +28,9 @@ fn a_cache_holds_every_image_in_its_views_and_is_not_mixed_with_another() {
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("another model, data set or choice"), "{}", other.stderr);
     assert!(folder.content() == before);
+    let rounded = format!("{cache} --tokens 2 --views ten-crop --precision bfloat16");
+    assert!(folder.run(&rounded).stderr.contains("another model, data set or choice"));
+    assert!(folder.content() == before);
     folder.fails(&format!("{cache} --tokens 5"), 2, "use 1 to 4");
     folder.fails("cache-tokens p -o model.safetensors", 1, "is a file");
 }

@@ -126,9 +126,7 @@ fn what_is_exported_for_pytorch_comes_back_as_the_same_model() {
     let (before, after) = (info("model.safetensors"), info("back.safetensors"));
     assert_eq!((&before["hash"], &before["config"]), (&after["hash"], &after["config"]));
     assert_eq!(after["training"]["imported_from"], "torch.safetensors");
-    folder
-        .run("models import torch.safetensors --config sizes.toml -o half.safetensors --precision f16")
-        .ok();
+    folder.run("models import torch.safetensors --config sizes.toml -o half.safetensors --store f16").ok();
     assert!(folder.bytes("half.safetensors").len() * 3 < folder.bytes("back.safetensors").len() * 2);
 }
 

@@ -7,6 +7,21 @@ use super::{Folder, size, truncated_jpeg};
 const PAINT: &str = "reconstruct --model model.safetensors --steps 2";
 
 #[test]
+fn precision_changes_pictures_by_little() {
+    let folder = Folder::new();
+    folder.photo("cat.png", 1);
+    let row = |precision: &str| {
+        let run =
+            format!("reconstruct cat.png --model model.safetensors --steps 4 --tokens 4 --json {precision}");
+        folder.run(&run).json()["images"][0]["rows"][0]["psnr"].as_f64().unwrap()
+    };
+    let (exact, rounded) = (row(""), row("--precision bfloat16"));
+    assert_eq!(exact, row("--precision float32"));
+    assert!(exact != rounded && (exact - rounded).abs() < 0.3, "{exact} {rounded}");
+    folder.fails("reconstruct cat.png --precision half", 2, "bfloat16");
+}
+
+#[test]
 fn a_photo_gives_a_sheet_and_a_table() {
     let folder = Folder::new();
     folder.photo("photos/cat.png", 3);

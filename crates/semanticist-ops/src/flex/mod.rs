@@ -19,6 +19,11 @@ use self::bfloat16::Stored;
 use crate::backend::{Activation, AdamWStep, Answer, Norm, Operators};
 use crate::profile::timed;
 
+/// See [`crate::has_bfloat16`].
+pub fn has_bfloat16() -> bool {
+    bfloat16::hardware()
+}
+
 impl Operators for Flex {
     fn fused_to_bfloat16(x: FlexTensor) -> FlexTensor {
         timed("rounding", || narrow(x))

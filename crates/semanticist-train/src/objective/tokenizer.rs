@@ -33,7 +33,8 @@ pub struct TokenizerRun;
 pub struct TokenizerLoss {
     /// How many tokens of each example the decoder is shown.
     pub nested_guidance: NestedGuidance,
-    /// A linear map from the tokens to the latents as a second loss, if any.
+    /// A linear map from the tokens to the latents as a second loss, if any: the decoder's own estimate if
+    /// it has one, else one that is thrown away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_readout: Option<ReadoutConfig>,
 }
@@ -105,6 +106,8 @@ impl LearningTokenizer {
         device: &Device,
     ) -> Result<Self> {
         let tokenizer = Networks::init(config, noise, device)?;
+        // A decoder with an estimate of its own is read out by that.
+        let readout = readout.filter(|_| !config.decoder.linear_estimate);
         let readout = readout.map(|_| LinearReadout::init(config, noise, device)).transpose()?;
         Ok(Self { config: config.clone(), networks: LearningNetworks { tokenizer, readout }, autoencoder })
     }
@@ -234,8 +237,12 @@ impl Objective for TokenizerObjective {
         let losses = loss(networks, &self.process, &tokens, &latents, &draws);
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
         let (mut total, mut parts) = (losses.total.mean(), vec![("mse", number(losses.mse.mean()))]);
-        if let (Some(readout), Some(ReadoutConfig { weight })) = (readout, linear_readout) {
-            let missed = readout.loss(tokens, &draws.keep, &latents);
+        if let Some(ReadoutConfig { weight }) = linear_readout {
+            let missed = match (networks.decoder.estimate(&tokens, &draws.keep), readout) {
+                (Some(estimate), _) => (estimate - latents.0.clone()).square().mean(),
+                (None, Some(readout)) => readout.loss(tokens, &draws.keep, &latents),
+                (None, None) => unreachable!("init() makes one of the two"),
+            };
             parts.push(("readout", number(missed.clone())));
             total = total + missed * weight;
         }

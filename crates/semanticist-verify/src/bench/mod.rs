@@ -49,6 +49,11 @@ impl Job {
         }
     }
 
+    /// Whether it multiplies matrices, which can be done in more than one precision.
+    pub fn multiplies(self) -> bool {
+        !matches!(self, Self::Load | Self::Data)
+    }
+
     /// The size that a published comparison uses.
     fn preset(self) -> Preset {
         match self {
@@ -91,12 +96,18 @@ pub struct BenchOptions {
 impl BenchOptions {
     /// # Errors
     /// If the preset has fewer tokens than are asked for, or the job cannot compute fewer than all, or
-    /// has no use for a file.
+    /// has no use for a file or a precision.
     pub fn validate(&self) -> Result<()> {
         if self.file.is_some() && self.job != Job::Load {
             return Err(Error::Config(format!(
                 "only the job load reads a model file, not {}",
                 self.job.name()
+            )));
+        }
+        if self.precision != Precision::Float32 && !self.job.multiplies() {
+            let (job, precision) = (self.job.name(), self.precision);
+            return Err(Error::Config(format!(
+                "the job {job} multiplies no matrices, so there is nothing to do in {precision}; expected float32"
             )));
         }
         let Some(tokens) = self.tokens else { return Ok(()) };

@@ -68,7 +68,7 @@ impl Preset {
                 drop_path: 0.0,
                 position_deviation: POSITION_DEVIATION,
             },
-            decoder: DecoderConfig { patch_size: 2, blocks, repa: None },
+            decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),
         }

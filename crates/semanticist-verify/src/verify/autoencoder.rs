@@ -5,10 +5,10 @@ use semanticist::weights::{self, Weights};
 use semanticist::{Error, Latents, Pixels, Result};
 use serde::Deserialize;
 
-use super::OUTPUT;
 use super::comparison::Comparison;
 use super::recording::Recording;
 use super::sizes::{bounded, fit, in_config};
+use super::tolerance::Kind;
 
 pub(super) const LDM_FILE: &str = "autoencoder_ldm.safetensors";
 pub(super) const DIFFUSERS_FILE: &str = "autoencoder_diffusers.safetensors";
@@ -135,12 +135,12 @@ fn compare(comparison: &mut Comparison, mut recording: Recording, config: KlConf
     // Recorded images are in [-1, 1].
     let image = recording.tensor("image", [batch, 3, height, width], comparison.device)?;
     let moments = autoencoder.moments(&Pixels((image + 1.0) / 2.0));
-    comparison.compare(&mut recording, "moments", moments.into(), OUTPUT);
+    comparison.compare(&mut recording, "moments", moments.into(), Kind::Unrounded);
 
     let [batch, _, rows, columns] = recording.dims::<4>("latent")?;
     let latents = recording.tensor("latent", [batch, config.channels, rows, columns], comparison.device)?;
     let decoded = autoencoder.decode(&Latents(latents)).0 * 2.0 - 1.0;
-    comparison.compare(&mut recording, "decoded", decoded.into(), OUTPUT);
+    comparison.compare(&mut recording, "decoded", decoded.into(), Kind::Unrounded);
     comparison.close(&recording);
     Ok(())
 }

@@ -9,8 +9,9 @@ use semanticist::weights::{HostTensor, Weights};
 
 use super::comparison::{Comparison, Values};
 use super::decoder::{self, Question, compare_positions};
+use super::encoder;
 use super::sizes::{DecoderSizes, EncoderSizes};
-use super::{EXACT, OUTPUT, encoder};
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "checkpoints/tokenizer_ema.pkl";
 
@@ -34,7 +35,13 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     let question = Question::read(&decoder_sizes, &mut recording, comparison.device)?;
     let network = decoder_sizes.build(&mut weights, &path, comparison.device)?;
     weights.finish(&path)?;
-    comparison.compare(&mut recording, "out_kept", question.ask(&network, &question.keep).into(), OUTPUT);
+    let network = comparison.precision.store(network);
+    comparison.compare(
+        &mut recording,
+        "out_kept",
+        question.ask(&network, &question.keep).into(),
+        Kind::Output,
+    );
     if let Some(positions) = positions {
         compare_positions(comparison, &network, &positions);
     }
@@ -50,8 +57,9 @@ fn compare_tokens(
     let mut recording = comparison.open(encoder::FILE)?;
     let images = sizes.images(&mut recording, comparison.device)?;
     let network = sizes.build(weights, path, comparison.device)?;
+    let network = comparison.precision.store(network);
     let tokens = network.forward(&images, sizes.tokens, None).tokens;
-    comparison.compare(&mut recording, "tokens", tokens.0.into(), OUTPUT);
+    comparison.compare(&mut recording, "tokens", tokens.0.into(), Kind::Output);
     Ok(())
 }
 
@@ -78,5 +86,5 @@ pub(super) fn compare_stored(comparison: &mut Comparison, recorded: &Weights, fo
         theirs.extend(recorded);
         ours.extend(found);
     }
-    comparison.record(QUANTITY, &theirs, &ours, EXACT);
+    comparison.record(QUANTITY, &theirs, &ours, Kind::Exact);
 }

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use semanticist::Result;
 use semanticist::weights::HostTensor;
+use semanticist::{Precision, Result};
 
 use super::recording::Recording;
 use super::report::{Check, Verdict};
+use super::tolerance::Kind;
 
 /// Values with their shape, row-major.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,8 @@ impl<const D: usize> From<Tensor<D>> for Values {
 /// The checks of one case as they are made.
 pub(super) struct Comparison<'a> {
     pub folder: &'a Path,
+    /// What products are computed in.
+    pub precision: Precision,
     pub device: &'a Device,
     case: &'static str,
     pub checks: Vec<Check>,
@@ -47,8 +50,8 @@ pub(super) struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    pub fn new(case: &'static str, folder: &'a Path, device: &'a Device) -> Self {
-        Self { folder, device, case, checks: Vec::new(), unknown: Vec::new() }
+    pub fn new(case: &'static str, folder: &'a Path, precision: Precision, device: &'a Device) -> Self {
+        Self { folder, precision, device, case, checks: Vec::new(), unknown: Vec::new() }
     }
 
     pub fn open(&self, file: &str) -> Result<Recording> {
@@ -56,15 +59,16 @@ impl<'a> Comparison<'a> {
     }
 
     /// Compares what was computed with the tensor of that name in the recording.
-    pub fn compare(&mut self, recording: &mut Recording, name: &str, found: Values, tolerance: f64) {
+    pub fn compare(&mut self, recording: &mut Recording, name: &str, found: Values, kind: Kind) {
         match recording.floats(name, &found.shape) {
-            Ok(recorded) => self.record(name, &recorded, &found.values, tolerance),
+            Ok(recorded) => self.record(name, &recorded, &found.values, kind),
             Err(error) => self.unreadable(name, error.to_string()),
         }
     }
 
     /// Compares two rows of numbers.
-    pub fn record(&mut self, quantity: &str, recorded: &[f64], found: &[f64], tolerance: f64) {
+    pub fn record(&mut self, quantity: &str, recorded: &[f64], found: &[f64], kind: Kind) {
+        let tolerance = kind.tolerance(self.precision);
         if recorded.len() != found.len() {
             let (recorded, found) = (recorded.len(), found.len());
             let reason = format!("{recorded} values are recorded where this build computes {found}");
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn what_is_no_number_agrees_with_nothing() {
         let device = Device::flex();
-        let mut comparison = Comparison::new("case", Path::new("."), &device);
+        let mut comparison = Comparison::new("case", Path::new("."), Precision::Bfloat16, &device);
         let (nan, infinite) = (f64::NAN, f64::INFINITY);
         for (recorded, found) in [
             ([nan, 1.0], [nan, 1.0]),
@@ -148,7 +152,8 @@ mod tests {
             ([infinite, 1.0], [infinite, 1.0]),
             ([infinite, 1.0], [1.0, 1.0]),
         ] {
-            comparison.record("x", &recorded, &found, 1e9);
+            // However much is accepted.
+            comparison.record("x", &recorded, &found, Kind::Guided(1e12));
         }
         assert!(
             comparison.checks.iter().all(|check| check.verdict == Verdict::Fail),

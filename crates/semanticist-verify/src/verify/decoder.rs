@@ -6,10 +6,10 @@ use semanticist::diffusion::guidance::guide;
 use semanticist::weights::HostTensor;
 use semanticist::{Result, Tokens};
 
-use super::OUTPUT;
 use super::comparison::{Comparison, Values};
 use super::recording::Recording;
 use super::sizes::DecoderSizes;
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "decoder.safetensors";
 
@@ -56,19 +56,21 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     let mut parameters = published.weights;
     let decoder = sizes.build(&mut parameters, recording.path(), comparison.device)?;
     parameters.finish(recording.path())?;
+    let decoder = comparison.precision.store(decoder);
 
     let batch = question.keep.len();
     let all = question.ask(&decoder, &vec![sizes.tokens; batch]);
     let none = question.ask(&decoder, &vec![0; batch]);
     let kept = question.ask(&decoder, &question.keep);
-    comparison.compare(&mut recording, "out_all_tokens", all.into(), OUTPUT);
-    comparison.compare(&mut recording, "out_kept", kept.clone().into(), OUTPUT);
-    let guided = guide(none, kept, 3.0, sizes.latent(batch)[1]);
-    comparison.compare(&mut recording, "out_cfg3", guided.into(), OUTPUT);
+    comparison.compare(&mut recording, "out_all_tokens", all.into(), Kind::Output);
+    comparison.compare(&mut recording, "out_kept", kept.clone().into(), Kind::Output);
+    const SCALE: f64 = 3.0;
+    let guided = guide(none, kept, SCALE, sizes.latent(batch)[1]);
+    comparison.compare(&mut recording, "out_cfg3", guided.into(), Kind::Guided(SCALE));
     if sizes.repa().is_some() {
         let Question { latents, times, tokens, keep } = &question;
         let (_, projection) = decoder.forward_projected(latents.clone(), times, tokens, keep);
-        comparison.compare(&mut recording, "repa_projection", projection.into(), OUTPUT);
+        comparison.compare(&mut recording, "repa_projection", projection.into(), Kind::Output);
     }
     if let Some(positions) = published.positions {
         compare_positions(comparison, &decoder, &positions);
@@ -83,7 +85,7 @@ pub(super) fn compare_positions(comparison: &mut Comparison, decoder: &Decoder, 
     let found = Values::from(decoder.positions());
     match Values::from_host(recorded) {
         Some(recorded) if recorded.shape == found.shape => {
-            comparison.record(QUANTITY, &recorded.values, &found.values, OUTPUT);
+            comparison.record(QUANTITY, &recorded.values, &found.values, Kind::Unrounded);
         }
         _ => {
             let (dtype, shape) = (recorded.dtype(), recorded.shape());

@@ -5,7 +5,7 @@ use semanticist::diffusion::{GaussianConfig, Respacing, Schedule, Tables};
 
 use super::comparison::{Comparison, Values};
 use super::recording::Recording;
-use super::{EXACT, TABLE};
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "diffusion_tables.safetensors";
 
@@ -89,13 +89,13 @@ impl Table {
                 Ok(recorded) => {
                     let [recorded, found] = [recorded, tables.timesteps]
                         .map(|steps| steps.into_iter().map(|step| step as f64).collect::<Vec<_>>());
-                    comparison.record(name, &recorded, &found, EXACT);
+                    comparison.record(name, &recorded, &found, Kind::Exact);
                 }
                 Err(error) => comparison.unreadable(name, error.to_string()),
             },
-            Column::Betas => comparison.compare(recording, name, Values::vector(tables.betas), TABLE),
+            Column::Betas => comparison.compare(recording, name, Values::vector(tables.betas), Kind::Table),
             Column::AlphasCumprod => {
-                comparison.compare(recording, name, Values::vector(tables.alphas_cumprod), TABLE);
+                comparison.compare(recording, name, Values::vector(tables.alphas_cumprod), Kind::Table);
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use semanticist::Result;
 
-use super::OUTPUT;
 use super::comparison::{Comparison, Values};
 use super::sizes::EncoderSizes;
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "encoder.safetensors";
 
@@ -15,11 +15,12 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     let mut parameters = recording.parameters()?.weights;
     let encoder = sizes.build(&mut parameters, recording.path(), comparison.device)?;
     parameters.finish(recording.path())?;
+    let encoder = comparison.precision.store(encoder);
 
     let all = encoder.forward(&images, sizes.tokens, None);
-    comparison.compare(&mut recording, "features", all.features.into(), OUTPUT);
-    comparison.compare(&mut recording, "tokens_raw", all.raw.into(), OUTPUT);
-    comparison.compare(&mut recording, "tokens", all.tokens.0.clone().into(), OUTPUT);
+    comparison.compare(&mut recording, "features", all.features.into(), Kind::Output);
+    comparison.compare(&mut recording, "tokens_raw", all.raw.into(), Kind::Output);
+    comparison.compare(&mut recording, "tokens", all.tokens.0.clone().into(), Kind::Output);
     comparison.close(&recording);
 
     let (mut expected, mut found) = (Vec::new(), Vec::new());
@@ -27,6 +28,6 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
         expected.append(&mut Values::from(all.tokens.prefix(count).0).values);
         found.append(&mut Values::from(encoder.forward(&images, count, None).tokens.0).values);
     }
-    comparison.record("tokens, first k only", &expected, &found, OUTPUT);
+    comparison.record("tokens, first k only", &expected, &found, Kind::Output);
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::checkpoints::compare_stored;
 use super::comparison::{Comparison, Values};
 use super::recording::Recording;
 use super::sizes::{bounded, fit, in_config};
-use super::{EXACT, GRADIENT, LOSS, OUTPUT};
+use super::tolerance::Kind;
 
 pub(super) const SI_CONCAT: &str = "generator_si_concat.safetensors";
 pub(super) const SI_ADALN: &str = "generator_si_adaln.safetensors";
@@ -93,12 +93,14 @@ fn run(comparison: &mut Comparison, file: &str) -> Result<()> {
     let sizes: Sizes = recording.config()?;
     let config = sizes.config(&recording)?;
     let device = comparison.device.clone().autodiff();
-    let generator = build(&config, &mut recording, &device)?;
+    let mut generator = build(&config, &mut recording, &device)?;
+    generator.networks = comparison.precision.train(generator.networks);
     let [batch] = recording.dims::<1>("class")?;
     let labels = recording.integers("class", &[batch], config.classes)?;
     compare_training(comparison, &mut recording, &generator, &labels, sizes.batch_mul)?;
 
     let plain = Generator { networks: generator.networks.valid(), ..generator };
+    let plain = plain.with_precision(comparison.precision);
     for name in ["cfg1", "cfg4"] {
         compare_generation(comparison, &mut recording, &plain, &labels, name)?;
     }
@@ -138,7 +140,7 @@ fn compare_training(
     let batch = labels.len();
     let tokens = recording.tensor("tokens", [batch, k, d], &device)?;
     let answers = generator.networks.transformer.forward(tokens.clone(), labels, |x| x);
-    comparison.compare(recording, "train.hidden", answers.clone().into(), OUTPUT);
+    comparison.compare(recording, "train.hidden", answers.clone().into(), Kind::Output);
 
     let n = draws * batch * k;
     let times: Vec<f32> = recording.floats("train.t", &[n])?.into_iter().map(|t| t as f32).collect();
@@ -154,10 +156,10 @@ fn compare_training(
     let repeated = |tensor: Tensor<3>, last: usize| tensor.reshape([batch * k, last]).repeat_dim(0, draws);
     let (tokens, answers) = (repeated(tokens, d), repeated(answers, width));
     let output = generator.networks.head.forward(noisy, &times, answers.clone());
-    comparison.compare(recording, "train.head_out", output.into(), OUTPUT);
+    comparison.compare(recording, "train.head_out", output.into(), Kind::Output);
 
     let loss = generator.head_loss(tokens, answers, HeadDraws { times, noise }).mean();
-    comparison.compare(recording, "train.loss", loss.clone().into(), LOSS);
+    comparison.compare(recording, "train.loss", loss.clone().into(), Kind::Loss);
     let gradients = Gradients::collect(&generator.networks, &loss.backward());
     compare_gradients(comparison, recording, generator, &gradients);
     Ok(())
@@ -179,7 +181,7 @@ fn compare_gradients(
         match shape.zip(ours.as_deref().and_then(|name| found.get(name))) {
             Some((shape, gradient)) => {
                 let found = Values { shape, ..gradient.clone().into() };
-                comparison.compare(recording, &name, found, GRADIENT);
+                comparison.compare(recording, &name, found, Kind::Gradient);
             }
             None => comparison.unreadable(&name, "the networks have no such parameter".into()),
         }
@@ -199,7 +201,7 @@ fn compare_generation(
     let scale = name["cfg".len()..].parse().expect("names are given above");
     let guidance = TokenGuidance { scale, schedule: GuidanceSchedule::Linear };
     let scales: Vec<f64> = (0..k).map(|i| guidance.scale_of(i, k)).collect();
-    comparison.compare(recording, &part("scales"), Values::vector(scales), OUTPUT);
+    comparison.compare(recording, &part("scales"), Values::vector(scales), Kind::Unrounded);
 
     // Of the stochastic equation the last step has no noise, of Gaussian diffusion every one has.
     let (noise, missing) = match head.process {
@@ -210,7 +212,7 @@ fn compare_generation(
     let steps = drawn + missing;
     if missing == 1 {
         let recorded = recording.integers(&part("steps"), &[1], 1 << 16)?[0];
-        comparison.record(&part("steps"), &[recorded as f64], &[steps as f64], EXACT);
+        comparison.record(&part("steps"), &[recorded as f64], &[steps as f64], Kind::Exact);
     }
     let floats = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<_>>();
     let starts = floats(recording.floats(&part("init"), &[k, batch, d])?);
@@ -224,6 +226,6 @@ fn compare_generation(
     let mut draws = Noise::recorded((0..k).flat_map(of_token));
     let options = GenerateOptions { tokens: k, guidance, steps, sampler: None, temperature: 1.0 };
     let tokens = generator.generate_observed(labels, &options, &mut draws, &mut unobserved)?;
-    comparison.compare(recording, &part("tokens"), tokens.0.into(), OUTPUT);
+    comparison.compare(recording, &part("tokens"), tokens.0.into(), Kind::Guided(scale));
     Ok(())
 }

@@ -6,8 +6,8 @@ use semanticist::image::{RgbImage, center_crop, open};
 use semanticist::{Error, Result};
 use serde::Deserialize;
 
-use super::EXACT;
 use super::comparison::Comparison;
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "preprocess/cases.json";
 
@@ -27,7 +27,7 @@ struct Crop {
 pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     for crop in read(comparison.folder)?.cases {
         match crop.pixels(comparison.folder) {
-            Ok([recorded, found]) => comparison.record(&crop.expected, &recorded, &found, EXACT),
+            Ok([recorded, found]) => comparison.record(&crop.expected, &recorded, &found, Kind::Exact),
             Err(error) => comparison.unreadable(&crop.expected, error.to_string()),
         }
     }

@@ -5,10 +5,10 @@ use semanticist::diffusion::guidance::guide;
 use semanticist::diffusion::{DecodeOptions, DiffusionConfig, Guidance, Process, Sampler};
 use semanticist::{Noise, Result, Tokens};
 
-use super::OUTPUT;
 use super::comparison::Comparison;
 use super::recording::Recording;
 use super::sizes::DecoderSizes;
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "sampling.safetensors";
 
@@ -30,6 +30,7 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     }
     let decoder = sizes.build(&mut parameters, recording.path(), comparison.device)?;
     parameters.finish(recording.path())?;
+    let decoder = comparison.precision.store(decoder);
     let subject = Subject { sizes, decoder, tokens };
     for run in &runs {
         if let Err(error) = run.compare(comparison, &mut recording, &subject) {
@@ -99,7 +100,7 @@ impl Run {
             let with = ask(self.keep);
             if guidance.scale == 1.0 { with } else { guide(ask(0), with, guidance.scale, channels) }
         });
-        comparison.compare(recording, &self.tensor("out"), result.into(), OUTPUT);
+        comparison.compare(recording, &self.tensor("out"), result.into(), Kind::Guided(guidance.scale));
         Ok(())
     }
 }

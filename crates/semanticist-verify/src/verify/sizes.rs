@@ -165,6 +165,7 @@ impl DecoderSizes {
             patch_size,
             blocks: BlockSize { width: dim, depth, heads, mlp_ratio: mlp_ratio(parameters, "decoder", dim) },
             repa: self.repa(),
+            linear_estimate: false,
         };
         config.validate(latent_size).map_err(|error| in_config(source, &error))?;
         let expected: [(&str, &[usize]); 3] = [

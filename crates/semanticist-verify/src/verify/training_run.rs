@@ -13,11 +13,11 @@ use semanticist_train::objective::tokenizer as objective;
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use serde::Deserialize;
 
-use super::RUN;
 use super::comparison::{Comparison, Values};
 use super::decoder::{self, LAST_TIMESTEP};
 use super::recording::Recording;
 use super::sizes::{DecoderSizes, EncoderSizes};
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "training_run.safetensors";
 
@@ -44,16 +44,16 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     agree(&recording, "images and latents", images.0.dims()[0], draws.latents.dims()[0])?;
     agree(&recording, "tokens of encoder and decoder", encoder_sizes.tokens, decoder_sizes.tokens)?;
     agree(&recording, "token_dim of encoder and decoder", encoder_sizes.token_dim, decoder_sizes.token_dim)?;
-    let networks = Networks {
+    let networks = comparison.precision.train(Networks {
         encoder: encoder_sizes.build(&mut encoder, recording.path(), &device)?,
         decoder: decoder_sizes.build(&mut decoder, recording.path(), &device)?,
-    };
+    });
     encoder.finish(recording.path())?;
     decoder.finish(recording.path())?;
 
     let course = train(networks, &images, &draws, &config)?;
-    comparison.compare(&mut recording, "loss", Values::vector(course.losses), RUN);
-    comparison.compare(&mut recording, "grad_norm", Values::vector(course.norms), RUN);
+    comparison.compare(&mut recording, "loss", Values::vector(course.losses), Kind::Course);
+    comparison.compare(&mut recording, "grad_norm", Values::vector(course.norms), Kind::Course);
     compare_weights(comparison, &mut recording, "final.", &weights::collect(&course.networks, ""));
     compare_weights(comparison, &mut recording, "ema.", &weights::collect(&course.average, ""));
     comparison.close(&recording);
@@ -134,7 +134,7 @@ fn compare_weights(comparison: &mut Comparison, recording: &mut Recording, prefi
     for name in recorded {
         let ours = names::from_published(&name[prefix.len()..]);
         match ours.and_then(|ours| Values::from_host(found.get(&ours)?)) {
-            Some(found) => comparison.compare(recording, &name, found, RUN),
+            Some(found) => comparison.compare(recording, &name, found, Kind::Moved),
             None => comparison.unreadable(&name, "the networks have no such parameter".into()),
         }
     }

@@ -12,7 +12,7 @@ use super::comparison::{Comparison, Values};
 use super::decoder::Question;
 use super::recording::Recording;
 use super::sizes::DecoderSizes;
-use super::{GRADIENT, LOSS};
+use super::tolerance::Kind;
 
 pub(super) const FILE: &str = "training_step.safetensors";
 
@@ -26,6 +26,7 @@ pub(super) fn run(comparison: &mut Comparison) -> Result<()> {
     let step = Step::read(&sizes, &mut recording, &device)?;
     let decoder = sizes.build(&mut parameters, recording.path(), &device)?;
     parameters.finish(recording.path())?;
+    let decoder = comparison.precision.train(decoder);
 
     let total = step.compare_losses(comparison, &mut recording, &decoder)?;
     let gradients = Gradients::collect(&decoder, &total.backward());
@@ -77,17 +78,17 @@ impl Step {
         };
         let Losses { mse, vb, total } = process.loss(output, &example);
         let (vb, diffusion) = (vb.expect("the published process learns a variance"), total.mean());
-        comparison.compare(recording, "loss_mse", mse.into(), LOSS);
-        comparison.compare(recording, "loss_vb", vb.into(), LOSS);
-        comparison.compare(recording, "loss_diffusion", diffusion.clone().into(), LOSS);
+        comparison.compare(recording, "loss_mse", mse.into(), Kind::Loss);
+        comparison.compare(recording, "loss_vb", vb.into(), Kind::Loss);
+        comparison.compare(recording, "loss_diffusion", diffusion.clone().into(), Kind::Loss);
         let total = match alignment {
             Some(alignment) => {
-                comparison.compare(recording, "loss_repa", alignment.clone().into(), LOSS);
+                comparison.compare(recording, "loss_repa", alignment.clone().into(), Kind::Loss);
                 diffusion + alignment
             }
             None => diffusion,
         };
-        comparison.compare(recording, "loss_total", total.clone().into(), LOSS);
+        comparison.compare(recording, "loss_total", total.clone().into(), Kind::Loss);
         Ok(total)
     }
 }
@@ -121,7 +122,7 @@ fn compare_gradients(
         match (shape, gradient) {
             (Some(shape), Some(gradient)) => {
                 let found = Values { shape: shape.to_vec(), ..gradient.clone().into() };
-                comparison.compare(recording, &name, found, GRADIENT);
+                comparison.compare(recording, &name, found, Kind::Gradient);
             }
             (Some(_), None) => {
                 comparison.unreadable(&name, "the loss does not depend on this parameter".into())
@@ -129,5 +130,5 @@ fn compare_gradients(
             (None, _) => comparison.unreadable(&name, "the decoder has no such parameter".into()),
         }
     }
-    comparison.compare(recording, "grad_norm", Values::vector(vec![found.norm()]), GRADIENT);
+    comparison.compare(recording, "grad_norm", Values::vector(vec![found.norm()]), Kind::Gradient);
 }

@@ -55,7 +55,7 @@ fn write_checkpoint(folder: &Path) {
 
 fn checked(folder: &Path, cases: &[&str]) -> Report {
     let cases: Vec<String> = cases.iter().map(|case| case.to_string()).collect();
-    verify(folder, Some(&cases), &Device::flex()).unwrap()
+    verify(folder, Some(&cases), semanticist::Precision::Float32, &Device::flex()).unwrap()
 }
 
 fn disagreeing(report: &Report) -> Vec<&Check> {
@@ -94,7 +94,7 @@ fn reconfigure(path: &Path, change: impl Fn(&str) -> Option<String>) {
 #[test]
 fn every_case_agrees() {
     let folder = recordings();
-    let report = verify(folder.path(), None, &Device::flex()).unwrap();
+    let report = verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex()).unwrap();
     assert!(report.passed(), "{}", report.table());
     assert_eq!(report.unknown, Vec::<String>::new());
     let expected: &[(&str, usize)] = &[
@@ -117,6 +117,24 @@ fn every_case_agrees() {
     for (case, count) in expected {
         let found = report.checks.iter().filter(|check| check.case == *case).count();
         assert_eq!(found, *count, "{case} in\n{}", report.table());
+    }
+}
+
+#[test]
+fn every_case_agrees_in_bfloat16_and_what_is_not_rounded_stays_exact() {
+    let folder = recordings();
+    let verified = |precision| verify(folder.path(), None, precision, &Device::flex()).unwrap();
+    let [exact, rounded] = [semanticist::Precision::Float32, semanticist::Precision::Bfloat16].map(verified);
+    assert!(rounded.passed(), "{}", rounded.table());
+    assert_eq!(exact.checks.len(), rounded.checks.len());
+    for (exact, rounded) in exact.checks.iter().zip(&rounded.checks) {
+        let what = format!("{} of {}", rounded.quantity, rounded.case);
+        assert_eq!((&exact.case, &exact.quantity), (&rounded.case, &rounded.quantity));
+        if exact.tolerance == rounded.tolerance {
+            assert_eq!(exact.max_absolute, rounded.max_absolute, "{what} is float32 in either");
+        } else if !["tokens, first k only", "dit.null_cond"].iter().any(|name| what.contains(name)) {
+            assert!(exact.max_absolute < rounded.max_absolute, "{what} was not computed in bfloat16");
+        }
     }
 }
 
@@ -214,7 +232,7 @@ fn a_damaged_photo_concerns_its_own_crops_only() {
 fn a_missing_case_fails_unless_others_are_chosen() {
     let folder = recordings();
     fs::remove_file(folder.path().join("sampling.safetensors")).unwrap();
-    let report = verify(folder.path(), None, &Device::flex()).unwrap();
+    let report = verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex()).unwrap();
     let failed = disagreeing(&report);
     assert_eq!(quantities(&failed), ["sampling.safetensors"]);
     assert!(matches!(failed[0].verdict, Verdict::Absent(_)) && !report.passed());
@@ -370,7 +388,9 @@ fn integers_outside_their_range_are_reported() {
 fn unknown_cases_and_folders_are_refused() {
     let device = Device::flex();
     let message = |path: PathBuf, case: &str| {
-        verify(&path, Some(&[case.to_string()]), &device).unwrap_err().to_string()
+        verify(&path, Some(&[case.to_string()]), semanticist::Precision::Float32, &device)
+            .unwrap_err()
+            .to_string()
     };
     assert!(message(".".into(), "encode").contains("the cases are encoder, decoder, training_step"));
     assert!(message("/no/such/folder".into(), "encoder").contains("cannot read the folder"));
@@ -410,7 +430,7 @@ fn record_encoder(folder: &Path) {
 fn record_decoder(folder: &Path) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(2));
     let blocks = BlockSize { width: 16, depth: 2, heads: 2, mlp_ratio: 4 };
-    let config = DecoderConfig { patch_size: 3, blocks, repa: None };
+    let config = DecoderConfig { patch_size: 3, blocks, repa: None, linear_estimate: false };
     let (latent, tokens) =
         (LatentShape { channels: 2, side: 6, outputs_per_channel: 2 }, TokenShape { count: 3, dim: 4 });
     let blank = Decoder::init(&config, latent, tokens, &mut noise, &device);

@@ -21,6 +21,7 @@ use crate::diffusion::guidance::guide_halves;
 use crate::diffusion::{Sampler, SamplingPlan};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
+use crate::precision::Precision;
 use crate::progress::{Observer, Progress, report, unobserved};
 use crate::spaces::Tokens;
 
@@ -113,6 +114,18 @@ impl GenerateOptions {
 }
 
 impl Generator {
+    /// The same generator with its products computed in `precision`. The weights are rounded for that, and
+    /// nothing brings them back: asked for float32, a generator in bfloat16 stays as it is, and it cannot be
+    /// saved.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { networks: precision.store(self.networks), ..self }
+    }
+
+    /// What its weights are stored in, and so its products computed in.
+    pub fn precision(&self) -> Precision {
+        Precision::stored(&self.networks)
+    }
+
     /// Draws for the loss of `count` tokens.
     pub fn draws(&self, count: usize, noise: &mut Noise, device: &Device) -> HeadDraws {
         let times = self.config.head.process.process().draw_times(count, noise);

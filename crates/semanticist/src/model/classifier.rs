@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{CLASSES, ModelFile, ModelKind, Origin, TRAINING, json, metadata};
+use super::{CLASSES, ModelFile, ModelKind, Origin, TRAINING, json, metadata, refuse_rounded};
 use crate::classifier::{Classifier, ClassifierConfig, ClassifierNetwork};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -100,8 +100,9 @@ impl ClassifierModel {
     /// Writes the file.
     ///
     /// # Errors
-    /// If it cannot be written; nothing is left under its name then.
+    /// If it cannot be written, or the classifier is in bfloat16; nothing is left under its name then.
     pub fn save(&self, path: &Path, precision: Precision) -> Result<()> {
+        refuse_rounded(&self.classifier.network)?;
         let mut metadata = metadata(ModelKind::Classifier, &self.classifier.config);
         metadata.insert(CLASSES.to_string(), json(&self.classes));
         metadata.extend(self.training.as_ref().map(|training| (TRAINING.to_string(), json(training))));
@@ -149,7 +150,14 @@ mod tests {
         let nameless = ClassifierModel { classes: Vec::new(), training: None, ..model };
         nameless.save(&path, Precision::F32).unwrap();
         assert_eq!(hash_of(&path), hash);
-        assert!(Classifier::open(&path, &device).is_ok());
+
+        // Rounded for use, the answers are close, and nobody takes them for the model's own.
+        let rounded = Classifier::open(&path, &device).unwrap().with_precision(crate::Precision::Bfloat16);
+        let [exact, near] = [&nameless.classifier, &rounded].map(|c| c.logits(&images).unwrap());
+        let apart = (exact.clone() - near).abs().max().into_scalar::<f32>();
+        assert!(apart > 0.0 && apart < 0.05 * exact.abs().max().into_scalar::<f32>(), "{apart}");
+        let refused = ClassifierModel { classifier: rounded, ..nameless }.save(&path, Precision::F32);
+        assert!(refused.unwrap_err().to_string().contains("rounded to bfloat16"));
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::{CLASSES, CONFIG, ModelFile, ModelKind, Origin, TRAINING, json, metadata, published_weights};
+use super::{
+    CLASSES, CONFIG, ModelFile, ModelKind, Origin, TRAINING, json, metadata, published_weights,
+    refuse_rounded,
+};
 use crate::error::{Error, Result};
 use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use crate::noise::Noise;
@@ -133,8 +136,9 @@ impl GeneratorModel {
     /// Writes the file.
     ///
     /// # Errors
-    /// If it cannot be written; nothing is left under its name then.
+    /// If it cannot be written, or the generator is in bfloat16; nothing is left under its name then.
     pub fn save(&self, path: &Path, precision: Precision) -> Result<()> {
+        refuse_rounded(&self.generator.networks)?;
         let mut metadata = metadata(ModelKind::Generator, &self.generator.config);
         metadata.insert(CLASSES.to_string(), json(&self.classes));
         metadata.extend(self.tokenizer.clone().map(|hash| (TOKENIZER.to_string(), hash)));
@@ -147,6 +151,7 @@ impl GeneratorModel {
     /// # Errors
     /// As [`GeneratorModel::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        refuse_rounded(&self.generator.networks)?;
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.generator.config))]);
         weights::save(path, &published_weights(&self.generator.networks), &metadata, precision)
     }

@@ -10,8 +10,12 @@ use crate::encoder::EncoderConfig;
 use crate::error::Result;
 use crate::nn::BlockSize;
 use crate::noise::Noise;
+use crate::precision::{Precision, is_linear};
 use crate::tokenizer::{Networks, TokenizerConfig};
 use crate::weights;
+
+/// What begins the names of an autoencoder's tensors.
+const AUTOENCODER: &str = "autoencoder.";
 
 const FLOAT: u64 = size_of::<f32>() as u64;
 
@@ -33,6 +37,8 @@ const PROGRAM: u64 = 96 << 20;
 pub struct Memory {
     /// The weights, in 32 bits.
     pub weights: u64,
+    /// What of them bfloat16 halves: those of the networks' linear layers, in 32 bits.
+    pub linear: u64,
     /// What loading takes besides, for a while.
     pub loading: u64,
     /// What encoding takes per image.
@@ -50,6 +56,8 @@ pub struct Work {
     pub encode: usize,
     /// Images that go through the decoder together; with guidance, each counts twice.
     pub decode: usize,
+    /// What products are computed in.
+    pub precision: Precision,
 }
 
 impl Memory {
@@ -60,6 +68,10 @@ impl Memory {
     pub fn of(config: &TokenizerConfig) -> Result<Self> {
         let shapes = shapes(config)?;
         let numbers = |shape: &Vec<usize>| shape.iter().product::<usize>() as u64;
+        // The autoencoder stays as it is.
+        let linear = |(name, shape): &(&String, &Vec<usize>)| {
+            is_linear(name, shape.len()) && !name.starts_with(AUTOENCODER)
+        };
         let largest = shapes.values().map(numbers).max().unwrap_or_default();
         let pixels = (config.image_size as u64).pow(2);
         let latent = config.latent_shape()?;
@@ -68,6 +80,7 @@ impl Memory {
         let encoded = (config.image_size / patch_size).pow(2) + 1 + config.tokens;
         Ok(Self {
             weights: shapes.values().map(numbers).sum::<u64>() * FLOAT,
+            linear: shapes.iter().filter(linear).map(|(_, shape)| numbers(shape)).sum::<u64>() * FLOAT,
             // The tensor that is being placed, as the file has it.
             loading: largest * FLOAT,
             encode: ENCODER_COPIES * hidden_states(blocks, encoded) + 3 * pixels * FLOAT,
@@ -77,7 +90,16 @@ impl Memory {
         })
     }
 
-    /// The most that a command takes which does this work, the program itself included.
+    /// The weights as they are used in this precision.
+    pub fn weights_in(&self, precision: Precision) -> u64 {
+        match precision {
+            Precision::Float32 => self.weights,
+            Precision::Bfloat16 => self.weights - self.linear / 2,
+        }
+    }
+
+    /// The most that a command takes which does this work, the program itself included. All weights are
+    /// loaded in float32 first and rounded then, one after the other.
     pub fn needed(&self, work: Work) -> u64 {
         let encode = self.encode.saturating_mul(work.encode as u64);
         let decode = match work.decode {
@@ -85,8 +107,10 @@ impl Memory {
             images => self.decode.saturating_mul(images as u64).saturating_add(self.autoencoder),
         };
         // What the allocator loses between tensors was up to a fifteenth.
-        let fixed = self.weights.saturating_add(self.weights / 16).saturating_add(PROGRAM);
-        fixed.saturating_add(self.loading.max(encode).max(decode))
+        let lost = self.weights / 16;
+        let loading = self.weights.saturating_add(self.loading);
+        let working = self.weights_in(work.precision).saturating_add(encode.max(decode));
+        loading.max(working).saturating_add(lost).saturating_add(PROGRAM)
     }
 }
 
@@ -141,12 +165,16 @@ mod tests {
 
     #[test]
     fn more_work_takes_more_and_the_greatest_part_counts() {
-        let memory = Memory { weights: 100, loading: 7, encode: 2, decode: 3, autoencoder: 10 };
-        let needed = |encode, decode| memory.needed(Work { encode, decode });
+        let memory = Memory { weights: 100, linear: 80, loading: 7, encode: 2, decode: 3, autoencoder: 10 };
+        let needed_in = |precision, encode, decode| memory.needed(Work { encode, decode, precision });
+        let needed = |encode, decode| needed_in(Precision::Float32, encode, decode);
         let expected = |numbers: [u64; 3]| numbers.map(|number| number + 6 + PROGRAM);
         assert_eq!([needed(0, 0), needed(2, 0), needed(4, 0)], expected([107, 107, 108]));
         assert_eq!([needed(0, 1), needed(8, 1), needed(0, 4)], expected([113, 116, 122]));
         assert_eq!(needed(usize::MAX, 1), u64::MAX, "does not wrap");
+        // In bfloat16 loading is the peak until the work is as large as what it saves.
+        let rounded = |encode| needed_in(Precision::Bfloat16, encode, 0);
+        assert_eq!([rounded(2), rounded(23), rounded(25)], expected([107, 107, 110]));
         let larger = TokenizerConfig { image_size: 512, ..presets::tokenizer("b-128x32").unwrap() };
         let larger = Memory::of(&larger).unwrap();
         let trained = self::memory("b-128x32");

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 
 use super::{CONFIG, KIND, Memory, ModelFile, ModelKind, Origin, TRAINING};
-use super::{json, load_autoencoder, metadata, published_weights};
+use super::{json, load_autoencoder, metadata, published_weights, refuse_rounded};
 use crate::autoencoder::{Autoencoder, AutoencoderConfig};
 use crate::error::{Error, Result};
 use crate::noise::Noise;
@@ -83,13 +83,14 @@ impl Tokenizer {
     /// Writes the model file; `training` is kept as its history.
     ///
     /// # Errors
-    /// If the file cannot be written; nothing is left under its name then.
+    /// If the file cannot be written, or the tokenizer is in bfloat16; nothing is left under its name then.
     pub fn save(
         &self,
         path: &Path,
         training: Option<&serde_json::Value>,
         precision: Precision,
     ) -> Result<()> {
+        refuse_rounded(&self.networks)?;
         let mut weights = weights::deferred(&self.networks, "");
         weights.extend(self.autoencoder.to_weights());
         let mut metadata = tokenizer_metadata(&self.config);
@@ -107,6 +108,12 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::save`].
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        if self.config.decoder.linear_estimate {
+            let problem =
+                "decoder.linear_estimate has no published names: this model cannot be exported for PyTorch";
+            return Err(Error::Config(problem.into()));
+        }
+        refuse_rounded(&self.networks)?;
         let mut weights = published_weights(&self.networks);
         let positions = self.networks.decoder.positions();
         let shape = positions.dims();
@@ -114,6 +121,13 @@ impl Tokenizer {
         weights.insert(names::FROZEN_POSITIONS, HostTensor::from_f32(&shape, &values));
         let metadata = Metadata::from([(CONFIG.to_string(), json(&self.config))]);
         weights::save(path, &weights, &metadata, precision)
+    }
+}
+
+impl TokenizerModel {
+    /// [`Tokenizer::with_precision`]; the hash stays that of the file.
+    pub fn with_precision(self, precision: crate::precision::Precision) -> Self {
+        Self { tokenizer: self.tokenizer.with_precision(precision), ..self }
     }
 }
 
@@ -217,7 +231,7 @@ impl TokenizerFile {
     /// # Errors
     /// If the patches of encoder or decoder, or the autoencoder's stride, do not divide it.
     pub fn resize(&mut self, image_size: usize) -> Result<()> {
-        TokenizerConfig { image_size, ..self.config.clone() }.validate()?;
+        self.config.resized(image_size)?;
         self.image_size = image_size;
         Ok(())
     }

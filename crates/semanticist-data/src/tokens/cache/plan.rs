@@ -21,7 +21,9 @@ pub struct CachePlan {
     /// The crops and flips of each image that are encoded.
     pub views: Views,
     /// How tokens are stored: `F16` or `F32`.
-    pub precision: Precision,
+    pub stored: Precision,
+    /// What the tokenizer's products are computed in: all shards are of one kind.
+    pub computed: semanticist::Precision,
     /// Images of the data set, broken ones included.
     pub images: usize,
     /// Images per shard, broken ones included.
@@ -38,7 +40,7 @@ impl CachePlan {
 
     /// How many bytes the tokens take.
     pub fn bytes(&self) -> u64 {
-        let width = match self.precision {
+        let width = match self.stored {
             Precision::F32 => 4,
             Precision::F16 => 2,
         };
@@ -88,8 +90,13 @@ impl CachePlan {
         let mut metadata: Metadata =
             self.info.to_metadata().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         metadata.insert(VIEWS.into(), self.views.count().to_string());
-        let Self { views, precision, images, shard_images, .. } = self;
-        metadata.insert(PLAN.into(), format!("{views:?} {precision:?} {images} {shard_images}"));
+        let Self { views, stored, images, shard_images, .. } = self;
+        // Float32 is not named, as when there was nothing else.
+        let computed = match self.computed {
+            semanticist::Precision::Float32 => String::new(),
+            other => format!(" {other}"),
+        };
+        metadata.insert(PLAN.into(), format!("{views:?} {stored:?} {images} {shard_images}{computed}"));
         if let Some(classes) = &self.classes {
             metadata.insert(CLASSES.into(), serde_json::json!(classes).to_string());
         }
@@ -179,7 +186,7 @@ impl CachePlan {
         let mut weights = Weights::new();
         weights.insert(TOKENS, HostTensor::from_f32(&shape, values));
         weights.insert(LABELS, HostTensor::from_i64(labels));
-        weights::save(&self.path(folder, number), &weights, &self.metadata(), self.precision)
+        weights::save(&self.path(folder, number), &weights, &self.metadata(), self.stored)
     }
 }
 

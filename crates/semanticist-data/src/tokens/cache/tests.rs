@@ -44,11 +44,12 @@ impl Bench {
         Self { folder, source, tokenizer: Tokenizer { config, networks, autoencoder }, device }
     }
 
-    fn plan(&self, views: Views, precision: Precision) -> CachePlan {
+    fn plan(&self, views: Views, stored: Precision) -> CachePlan {
         CachePlan {
             info: TokenFileInfo { model_hash: "abc".into(), tokens: 2, token_dim: 3 },
             views,
-            precision,
+            stored,
+            computed: semanticist::Precision::Float32,
             images: self.source.len(),
             shard_images: 2,
             classes: self.source.classes().map(<[String]>::to_vec),

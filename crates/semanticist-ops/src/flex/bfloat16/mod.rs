@@ -9,6 +9,8 @@ pub mod linear;
 mod product;
 mod sums;
 
+pub use sums::hardware;
+
 use burn::tensor::{Element, bf16};
 use rayon::prelude::*;
 

@@ -68,6 +68,12 @@ pub fn hardware() -> bool {
         && is_x86_feature_detected!("avx512dq")
 }
 
+/// Whether the processor multiplies pairs.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn hardware() -> bool {
+    false
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,avx2")]
 fn with_hardware<T: Task>(task: T) -> T::Output {

@@ -12,7 +12,7 @@ use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, KlAutoencoder, Kl
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
 use semanticist::weights::Weights;
-use semanticist::{Error, Noise, Pixels, Purpose, Result, Seed};
+use semanticist::{Error, Noise, Pixels, Precision, Purpose, Result, Seed};
 use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
 use semanticist_eval::PerceptualLoss;
 use semanticist_eval::sheet::{self, Cell};
@@ -121,6 +121,13 @@ impl Kind for AutoencoderRun {
     fn validate(config: &RunConfig<Self>) -> Result<()> {
         let AutoencoderModel { image_size, autoencoder, discriminator } = &config.model;
         config.model.kl()?;
+        if config.precision != Precision::Float32 {
+            return Err(Error::Config(format!(
+                "precision = \"{}\": an autoencoder is made of convolutions, which are computed in float32 only; \
+                 expected precision = \"float32\"",
+                config.precision
+            )));
+        }
         autoencoder.validate()?;
         autoencoder.latent_size(*image_size)?;
         let AutoencoderLoss { kl_weight, perceptual, .. } = &config.objective;

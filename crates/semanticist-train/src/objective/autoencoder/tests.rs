@@ -130,6 +130,7 @@ fn what_cannot_be_trained_is_refused() {
         ("model.discriminator.layers=5", "halved 5 times"),
         ("objective.kl_weight=-1", "kl_weight"),
         ("objective.distance=l3", "l3"),
+        ("precision=bfloat16", "convolutions"),
     ] {
         let error = RunConfig::<AutoencoderRun>::parse(CONFIG, &[setting.into()]).unwrap_err().to_string();
         assert!(error.contains(part), "{setting}: {error}");

@@ -157,17 +157,20 @@ fn it_learns_a_few_images_by_heart_and_knows_the_names_of_their_classes() {
 
 #[test]
 fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
-    let (data, out) = (photos(), tempfile::tempdir().unwrap());
-    let [whole, parts] = ["whole", "parts"].map(|name| out.path().join(name));
-    let mixed = ["objective.mixup=0.5"];
-    assert_eq!(run(data.path(), &parts, &mixed, false).unwrap(), Ending::Interrupted);
-    assert_eq!(run(data.path(), &parts, &mixed, true).unwrap(), Ending::Complete);
-    run(data.path(), &whole, &["objective.mixup=0.5", "log.checkpoint_every=0"], false).unwrap();
-    assert_eq!(journal(&parts), journal(&whole));
-    for file in ["weights", "average", "optimizer"] {
-        let name = format!("checkpoints/step-00000006/{file}.safetensors");
-        let [a, b] = [&parts, &whole].map(|out| std::fs::read(out.join(&name)).unwrap());
-        assert!(a == b, "{name} differs");
+    let data = photos();
+    for precision in ["precision=float32", "precision=bfloat16"] {
+        let out = tempfile::tempdir().unwrap();
+        let [whole, parts] = ["whole", "parts"].map(|name| out.path().join(name));
+        let settings = ["objective.mixup=0.5", precision];
+        assert_eq!(run(data.path(), &parts, &settings, false).unwrap(), Ending::Interrupted);
+        assert_eq!(run(data.path(), &parts, &settings, true).unwrap(), Ending::Complete);
+        run(data.path(), &whole, &[&settings[..], &["log.checkpoint_every=0"]].concat(), false).unwrap();
+        assert_eq!(journal(&parts), journal(&whole));
+        for file in ["weights", "average", "optimizer"] {
+            let name = format!("checkpoints/step-00000006/{file}.safetensors");
+            let [a, b] = [&parts, &whole].map(|out| std::fs::read(out.join(&name)).unwrap());
+            assert!(a == b, "{name} differs");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig};
+use semanticist::weights::{self, HostTensor};
 use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
 const CONFIG: &str = r#"
@@ -72,6 +73,35 @@ fn without_dropout_training_and_validation_agree() {
     noise.uniform(examples.len());
     let validation = objective.loss_of(&model.generator, &examples, &classes, 0.0, &mut noise);
     assert_eq!(training.into_scalar::<f32>(), validation.into_scalar::<f32>());
+}
+
+#[test]
+fn in_bfloat16_loss_and_gradients_are_near_those_in_float32() {
+    let (objective, model) = objective(&["objective.dropout=0"]).unwrap();
+    let mut drawn = Weights::new();
+    let mut noise = Noise::seeded(5);
+    for (name, tensor) in weights::collect(model.parameters(), "").iter() {
+        let values: Vec<f32> = noise.uniform(tensor.shape().iter().product());
+        let values: Vec<f32> = values.into_iter().map(|value| value - 0.5).collect();
+        drawn.insert(name, HostTensor::from_f32(tensor.shape(), &values));
+    }
+    let step = |precision: semanticist::Precision| {
+        let mut model = model.clone();
+        let networks = weights::apply(model.parameters().clone(), "", &mut drawn.clone());
+        *model.parameters_mut() = precision.train(networks);
+        let loss = objective.loss(&model, &batch(&objective), 1, &mut Noise::seeded(1)).total;
+        let gradients = Gradients::collect(model.parameters(), &loss.backward());
+        (f64::from(loss.into_scalar::<f32>()), gradients)
+    };
+    let (loss, exact) = step(semanticist::Precision::Float32);
+    let (rounded_loss, rounded) = step(semanticist::Precision::Bfloat16);
+    assert!(loss != rounded_loss && (rounded_loss / loss - 1.0).abs() < 1e-2, "{rounded_loss} {loss}");
+    for (name, _) in weights::collect(model.parameters(), "").iter() {
+        let [exact, rounded] = [&exact, &rounded].map(|gradients| gradients.get(name).unwrap().clone());
+        let length = |x: Tensor<1>| x.square().sum().sqrt().into_scalar::<f32>();
+        let apart = length(exact.clone() - rounded) / length(exact);
+        assert!(apart < 5e-2, "{name}: {apart}");
+    }
 }
 
 #[test]
