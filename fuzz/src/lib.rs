@@ -8,6 +8,7 @@ use semanticist::{ModelFile, weights};
 use semanticist_data::tokens::TokenReader;
 use semanticist_train::config::RunConfig;
 use semanticist_train::objective::autoencoder::AutoencoderRun;
+use semanticist_train::objective::classifier::ClassifierRun;
 use semanticist_train::objective::generator::GeneratorRun;
 use semanticist_train::objective::tokenizer::TokenizerRun;
 
@@ -55,6 +56,7 @@ pub fn configuration(bytes: &[u8]) {
         let _ = RunConfig::<TokenizerRun>::parse(text, &[]);
         let _ = RunConfig::<GeneratorRun>::parse(text, &[]);
         let _ = RunConfig::<AutoencoderRun>::parse(text, &[]);
+        let _ = RunConfig::<ClassifierRun>::parse(text, &[]);
     }
 }
 

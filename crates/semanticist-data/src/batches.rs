@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::broken::Broken;
 use super::order::EpochOrder;
 use super::source::{Chunk, Record, Source};
-use super::transform;
+use super::transform::Crop;
 
 /// What the batches are made of.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct BatchOptions {
     pub seed: Seed,
     /// Threads that decode; at least one is used. Does not influence the result.
     pub workers: usize,
+    /// Which part of an image is shown.
+    pub crop: Crop,
     /// The probability of a horizontal flip.
     pub flip: f32,
 }
@@ -203,7 +205,7 @@ fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcome
 fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sample> {
     let image = decode(&record.name, &record.bytes)?;
     let mut noise = options.seed.of(Purpose::Augmentation).at(at.epoch).at(at.index as u64).noise();
-    let image = transform::training(&image, options.size, options.flip, &mut noise);
+    let image = options.crop.of(&image, options.size, options.flip, &mut noise);
     Ok(Sample { image, label: record.label, name: record.name })
 }
 

@@ -23,4 +23,5 @@ pub use broken::Broken;
 pub use fingerprint::spread;
 pub use order::{EpochOrder, Pool, permutation};
 pub use source::{Chunk, Record, Records, Source, Split};
+pub use transform::Crop;
 pub use views::Views;

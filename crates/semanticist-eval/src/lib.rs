@@ -1,5 +1,7 @@
 //! How good images are that a model gives: metrics, and the networks that some of them need.
 
+pub mod classification;
+pub mod frechet;
 pub mod lpips;
 pub mod quality;
 pub mod reconstruction;

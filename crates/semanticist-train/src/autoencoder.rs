@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{BatchOptions, Batches, Position, Source};
+use semanticist_data::{BatchOptions, Batches, Crop, Position, Source};
 
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
@@ -46,6 +46,7 @@ pub fn fit(
         batch: BATCH.min(wanted.max(1)),
         seed: Seed::new(config.seed),
         workers: config.data.workers,
+        crop: Crop::Largest,
         flip: 0.0,
     };
     let mut fit = LinearFit::new(patch_size);

@@ -253,6 +253,7 @@ mod tests {
     use std::path::Path;
 
     use crate::objective::autoencoder::AutoencoderRun;
+    use crate::objective::classifier::ClassifierRun;
     use crate::objective::generator::GeneratorRun;
     use crate::objective::tokenizer::TokenizerRun;
 
@@ -274,6 +275,7 @@ mod tests {
         super::RunConfig::<AutoencoderRun>::read(&autoencoder, &[]).unwrap();
         assert!(!super::is_of_tokenizer(&autoencoder).unwrap());
         super::RunConfig::<GeneratorRun>::read(&read("generator-tiny.toml"), &[]).unwrap();
+        super::RunConfig::<ClassifierRun>::read(&read("classifier-tiny.toml"), &[]).unwrap();
         assert!(super::is_of_tokenizer(&read("tokenizer-tiny.toml")).unwrap());
     }
 

@@ -213,7 +213,8 @@ pub struct EncoderBlock {
 }
 
 impl EncoderBlock {
-    fn init(size: &BlockSize, drop_path: f64, noise: &mut Noise, device: &Device) -> Self {
+    /// Random weights; `drop_path` is the probability that a sample skips a branch in training.
+    pub(crate) fn init(size: &BlockSize, drop_path: f64, noise: &mut Noise, device: &Device) -> Self {
         Self {
             norm1: LayerNorm::init(size.width, device),
             attention: Attention::init(size, noise, device),
@@ -223,7 +224,14 @@ impl EncoderBlock {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, visibility: Visibility, mut drop_path: Option<&mut Noise>) -> Tensor<3> {
+    /// # Shapes
+    /// `[B, N, width]` -> the same
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<3>,
+        visibility: Visibility,
+        mut drop_path: Option<&mut Noise>,
+    ) -> Tensor<3> {
         let branch = self.attention.forward(self.norm1.forward(x.clone()), visibility);
         let x = x + self.dropped(branch, drop_path.as_deref_mut());
         let branch = self.mlp.forward(self.norm2.forward(x.clone()), Activation::Gelu);

@@ -3,8 +3,8 @@
 //! The modules in reading order: [`spaces`] names what flows (pixels, latents, tokens), [`image`]
 //! brings images in and out, [`encoder`] turns pixels into tokens, [`autoencoder`] maps pixels to
 //! the latents in which [`decoder`] denoises, [`diffusion`] holds the formulas of that process, and
-//! [`tokenizer`] puts them together. [`generator`] draws new tokens of a class. [`weights`] reads and writes
-//! model files.
+//! [`tokenizer`] puts them together. [`generator`] draws new tokens of a class, [`classifier`] tells the class of an
+//! image. [`weights`] reads and writes model files.
 
 pub mod device;
 pub mod error;
@@ -23,12 +23,14 @@ pub mod decoder;
 pub mod diffusion;
 pub mod encoder;
 
+pub mod classifier;
 pub mod generator;
 pub mod model;
 pub mod presets;
 pub mod tokenizer;
 pub mod weights;
 
+pub use classifier::{Classifier, ClassifierConfig};
 pub use device::{Device, DeviceSpec};
 pub use diffusion::DecodeOptions;
 pub use error::{Error, Result};

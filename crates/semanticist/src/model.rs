@@ -3,6 +3,7 @@
 //! [`ModelFile::open`] looks at a file, which says itself what it holds; weights are read when it is loaded.
 
 pub mod autoencoder;
+pub mod classifier;
 pub mod generator;
 mod memory;
 #[cfg(feature = "hub")]
@@ -21,6 +22,7 @@ use crate::precision::Precision;
 use crate::weights::{self, Metadata, Weights, names};
 
 pub use autoencoder::{AutoencoderFile, load_autoencoder, save_autoencoder};
+pub use classifier::{ClassifierFile, ClassifierModel};
 pub use generator::{GeneratorFile, GeneratorModel};
 pub use memory::{Memory, Work, shapes};
 pub use tokenizer::{PublishedTokenizer, TokenizerFile, TokenizerModel, tokenizer_metadata};
@@ -29,6 +31,7 @@ pub use tokenizer::{PublishedTokenizer, TokenizerFile, TokenizerModel, tokenizer
 const KIND: &str = "semanticist.kind";
 const CONFIG: &str = "config";
 const TRAINING: &str = "training";
+const CLASSES: &str = "classes";
 
 /// What a model file can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub enum ModelKind {
     Generator,
     /// An autoencoder alone.
     Autoencoder,
+    /// Images to classes.
+    Classifier,
 }
 
 impl ModelKind {
@@ -48,6 +53,7 @@ impl ModelKind {
             Self::Tokenizer => "tokenizer",
             Self::Generator => "generator",
             Self::Autoencoder => "autoencoder",
+            Self::Classifier => "classifier",
         }
     }
 }
@@ -67,6 +73,8 @@ pub enum ModelFile {
     Generator(GeneratorFile),
     /// An autoencoder alone.
     Autoencoder(AutoencoderFile),
+    /// A classifier, which is also a space to compare images in.
+    Classifier(ClassifierFile),
 }
 
 impl ModelFile {
@@ -93,9 +101,10 @@ impl ModelFile {
             Some("tokenizer") => Ok(Self::Tokenizer(Box::new(TokenizerFile::of(origin)?))),
             Some("generator") => GeneratorFile::of(origin).map(Self::Generator),
             Some("autoencoder") => AutoencoderFile::of(origin).map(Self::Autoencoder),
+            Some("classifier") => ClassifierFile::of(origin).map(Self::Classifier),
             Some(kind) => Err(origin.error(format!(
-                "holds one {kind}, which this version does not know; expected a tokenizer, a generator or an \
-                 autoencoder"
+                "holds one {kind}, which this version does not know; expected a tokenizer, a generator, an \
+                 autoencoder or a classifier"
             ))),
             None => Err(Error::Undescribed { path: origin.path }),
         }
@@ -107,6 +116,7 @@ impl ModelFile {
             Self::Tokenizer(_) => ModelKind::Tokenizer,
             Self::Generator(_) => ModelKind::Generator,
             Self::Autoencoder(_) => ModelKind::Autoencoder,
+            Self::Classifier(_) => ModelKind::Classifier,
         }
     }
 
@@ -143,11 +153,23 @@ impl ModelFile {
         }
     }
 
+    /// The file of a classifier.
+    ///
+    /// # Errors
+    /// If it is another kind of model.
+    pub fn into_classifier(self) -> Result<ClassifierFile> {
+        match self {
+            Self::Classifier(file) => Ok(file),
+            other => Err(other.origin().another_kind(other.kind(), ModelKind::Classifier)),
+        }
+    }
+
     fn origin(&self) -> &Origin {
         match self {
             Self::Tokenizer(file) => file.origin(),
             Self::Generator(file) => file.origin(),
             Self::Autoencoder(file) => file.origin(),
+            Self::Classifier(file) => file.origin(),
         }
     }
 }
@@ -176,6 +198,16 @@ impl Origin {
     fn config<T: DeserializeOwned>(&self) -> Result<T> {
         self.entry(CONFIG)?
             .ok_or_else(|| self.error("has no \"config\" entry in its metadata; it is damaged"))
+    }
+
+    /// The names of the classes, of which there are `expected`, or nothing.
+    fn classes(&self, expected: usize) -> Result<Vec<String>> {
+        let classes: Vec<String> = self.entry(CLASSES)?.unwrap_or_default();
+        if classes.is_empty() || classes.len() == expected {
+            return Ok(classes);
+        }
+        let found = classes.len();
+        Err(self.error(format!("names {found} classes, expected {expected} or none")))
     }
 
     fn entry<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {

@@ -24,12 +24,14 @@ const LIBRARY: &[(&str, &[&str])] = &[
         "tokenizer",
         &["progress", "encoder", "decoder", "autoencoder", "diffusion", "noise", "precision", "spaces"],
     ),
+    ("classifier", &["nn", "noise", "precision", "spaces", "encoder"]),
     ("generator", &["progress", "nn", "diffusion", "noise", "precision", "spaces"]),
     (
         "model",
         &[
             "tokenizer",
             "generator",
+            "classifier",
             "weights",
             "autoencoder",
             "encoder",
@@ -43,6 +45,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
     (
         "lib",
         &[
+            "classifier",
             "diffusion",
             "progress",
             "device",
@@ -96,6 +99,8 @@ const EXPORTS: &[(&str, &str)] = &[
     ("Latents", "spaces"),
     ("Tokens", "spaces"),
     ("ModelFile", "model"),
+    ("Classifier", "classifier"),
+    ("ClassifierConfig", "classifier"),
     ("Generator", "generator"),
     ("Tokenizer", "tokenizer"),
     ("TokenizerConfig", "tokenizer"),

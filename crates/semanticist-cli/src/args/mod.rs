@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod classifier;
 mod generator;
 mod models;
 
@@ -16,6 +17,7 @@ use crate::device::Machine;
 
 pub use bench::Bench;
 pub use cache::CacheTokens;
+pub use classifier::{Classify, TrainClassifier};
 pub use generator::{Generate, TrainGenerator};
 pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
@@ -50,13 +52,14 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
-    /// Train a tokenizer, the autoencoder below it, or a generator on top of it
+    /// Train a tokenizer, the autoencoder below it, a generator on top of it, or a classifier
     Train {
         #[command(subcommand)]
         command: TrainCommand,
     },
     CacheTokens(CacheTokens),
     Generate(Generate),
+    Classify(Classify),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),
@@ -73,8 +76,10 @@ impl Command {
             Self::Train { command: TrainCommand::Tokenizer(request) } => &request.machine,
             Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
             Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
+            Self::Train { command: TrainCommand::Classifier(request) } => &request.machine,
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
+            Self::Classify(request) => &request.machine,
             Self::Evaluate(request) => &request.machine,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,
@@ -202,6 +207,7 @@ pub enum TrainCommand {
     Tokenizer(TrainTokenizer),
     Autoencoder(TrainAutoencoder),
     Generator(TrainGenerator),
+    Classifier(TrainClassifier),
 }
 
 /// Train a tokenizer

@@ -10,7 +10,7 @@ use semanticist::presets;
 use semanticist_hub::builtin;
 use serde_json::json;
 
-use super::models::{grouped, history, mebibytes, size, tree};
+use super::models::{classes, grouped, history, mebibytes, size, tree};
 use crate::args::{ModelsExport, ModelsImport};
 use crate::output;
 
@@ -38,12 +38,7 @@ pub fn info(file: GeneratorFile, as_json: bool) -> Result<()> {
     writeln!(text, "tokenizer    {}", model.tokenizer.as_deref().unwrap_or("not recorded in the file"))?;
     writeln!(text, "\nconfiguration")?;
     tree(&mut text, &config, 1)?;
-    if !model.classes.is_empty() {
-        writeln!(text, "\nclasses")?;
-        for (number, names) in model.classes.iter().enumerate() {
-            writeln!(text, "  {number:>4}  {names}")?;
-        }
-    }
+    classes(&mut text, &model.classes)?;
     history(&mut text, model.training.as_ref())?;
     output::print(&text)
 }

@@ -124,6 +124,9 @@ fn own(cached: &Cached) -> Option<Entry> {
                 format!("{} tokens of {} classes", file.config().tokens, file.config().classes)
             }
             ModelFile::Autoencoder(file) => format!("{} channels", file.config().channels()),
+            ModelFile::Classifier(file) => {
+                format!("{0}×{0} pixels, {1} classes", file.config().image_size, file.config().classes)
+            }
         },
         source: Some(cached.remote.to_string()),
     })

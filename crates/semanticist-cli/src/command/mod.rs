@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cache_tokens;
+pub mod classify;
 pub mod decode;
 pub mod encode;
 pub mod evaluate;
@@ -14,6 +15,7 @@ pub mod train;
 pub mod verify;
 
 mod choice;
+mod classifiers;
 mod generators;
 mod names;
 mod preflight;
@@ -36,7 +38,9 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
+        Command::Train { command: TrainCommand::Classifier(request) } => train::classifier(&request),
         Command::Generate(request) => generate::run(&request),
+        Command::Classify(request) => classify::run(&request),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),

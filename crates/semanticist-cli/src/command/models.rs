@@ -11,8 +11,8 @@ use semanticist_hub::{Known, builtin};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::generators;
 use super::preflight::{self, gibibytes};
+use super::{classifiers, generators};
 use crate::args::{ModelChoice, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 use crate::memory::available;
 use crate::{failure, output};
@@ -48,6 +48,7 @@ pub fn info(request: &ModelsInfo) -> Result<()> {
         ModelFile::Tokenizer(file) => tokenizer(*file, request.json),
         ModelFile::Generator(file) => generators::info(file, request.json),
         ModelFile::Autoencoder(file) => autoencoder(&file, request.json),
+        ModelFile::Classifier(file) => classifiers::info(file, request.json),
     }
 }
 
@@ -81,6 +82,14 @@ pub fn size(path: Option<&Path>, builtin: &str) -> Result<(String, u64)> {
             (format!("{builtin} (built in)"), found.map_or(0, |found| found.bytes.len() as u64))
         }
     })
+}
+
+/// The names of a model's classes, if it has any.
+pub fn classes(text: &mut String, names: &[String]) -> std::fmt::Result {
+    if !names.is_empty() {
+        writeln!(text, "\nclasses")?;
+    }
+    names.iter().enumerate().try_for_each(|(number, name)| writeln!(text, "  {number:>4}  {name}"))
 }
 
 /// How a model came to be, if its file says so.
@@ -139,6 +148,9 @@ pub fn export(request: &ModelsExport) -> Result<()> {
             return Err(failure::usage(
                 "the file holds an autoencoder, which has no published form of its own",
             ));
+        }
+        ModelFile::Classifier(_) => {
+            return Err(failure::usage("the file holds a classifier, which has no published form"));
         }
     };
     model.tokenizer.export_published(&request.output, request.store.into())?;

@@ -15,13 +15,14 @@ use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
+use semanticist_train::objective::classifier::{self, ClassifierObjective, ClassifierRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::objective::{self, Objective};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
 
 use super::choice::{autoencoder_file, validation_source};
-use crate::args::{Place, TrainAutoencoder, TrainGenerator, TrainTokenizer, TrainingData};
+use crate::args::{Place, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer, TrainingData};
 use crate::device::Machine;
 use crate::failure;
 use crate::output::{self, note};
@@ -99,6 +100,17 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     run(&request.place, config.clone(), objective, fresh, &device)
 }
 
+/// Trains a classifier on the labels of the data.
+pub fn classifier(request: &TrainClassifier) -> Result<()> {
+    let TrainingData { config: file, settings: given, data } = &request.run;
+    let config = RunConfig::<ClassifierRun>::read(file, &settings(given, &request.machine))?;
+    let device = request.machine.start(config.precision)?;
+    let (training, validation) = sources(data)?;
+    let objective = ClassifierObjective::new(&config, training.clone(), &validation, &device)?;
+    let fresh = || classifier::untrained(&config, &training, &device);
+    run(&request.place, config.clone(), objective, fresh, &device)
+}
+
 /// What is laid over the configuration: `--precision` is an entry of it as well.
 fn settings(given: &[String], machine: &Machine) -> Vec<String> {
     let precision = machine.asked_precision().map(|precision| format!("precision={precision}"));
@@ -160,11 +172,12 @@ fn run<O: Objective>(
     let ending = trainer.run(&mut |event| show(&progress, event))?;
     drop(progress);
     match ending {
-        Ending::Complete => output::print(&format!(
-            "done: {} (look at {})",
-            place.out.join("model.safetensors").display(),
-            place.out.join("samples").display(),
-        )),
+        Ending::Complete => {
+            let (model, samples) = (place.out.join("model.safetensors"), place.out.join("samples"));
+            let drawn = std::fs::read_dir(&samples).is_ok_and(|mut sheets| sheets.next().is_some());
+            let look = if drawn { format!(" (look at {})", samples.display()) } else { String::new() };
+            output::print(&format!("done: {}{look}", model.display()))
+        }
         Ending::Interrupted => output::print(&format!(
             "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
             place.out.display()

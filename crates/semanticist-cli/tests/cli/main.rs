@@ -5,6 +5,7 @@
 
 mod bench;
 mod cache_tokens;
+mod classify;
 mod decode;
 mod encode;
 mod evaluate;
@@ -189,6 +190,8 @@ fn help_has_examples_and_nonsense_is_usage() {
         "decode --help",
         "cache-tokens --help",
         "generate --help",
+        "classify --help",
+        "train classifier --help",
         "train generator --help",
         "models info --help",
         "verify --help",

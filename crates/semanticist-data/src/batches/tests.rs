@@ -5,7 +5,7 @@ use super::super::testing::{png, put, shard};
 use super::*;
 
 fn options() -> BatchOptions {
-    BatchOptions { size: 8, batch: 7, seed: Seed::new(5), workers: 2, flip: 0.5 }
+    BatchOptions { size: 8, batch: 7, seed: Seed::new(5), workers: 2, crop: Crop::Largest, flip: 0.5 }
 }
 
 fn open(path: &Path) -> Arc<Source> {

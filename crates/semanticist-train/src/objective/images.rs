@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
@@ -21,7 +21,8 @@ impl ImageBatches {
         start: Position,
     ) -> Self {
         let ImageData { flip, workers, .. } = config.data;
-        let options = BatchOptions { size, batch: config.batch, seed: Seed::new(config.seed), workers, flip };
+        let (seed, crop) = (Seed::new(config.seed), Crop::Largest);
+        let options = BatchOptions { size, batch: config.batch, seed, workers, crop, flip };
         Self(data::Batches::new(source, options, start))
     }
 }
@@ -30,12 +31,22 @@ impl Batches for ImageBatches {
     type Example = RgbImage;
 
     fn next(&mut self) -> Result<(Vec<RgbImage>, Position)> {
-        let batch = self.0.next().unwrap_or_else(|| Err(Error::Data("the data has ended".into())))?;
+        let batch = next(&mut self.0)?;
         Ok((batch.images, batch.next))
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
-        let broken = self.0.take_warnings().into_iter();
-        broken.map(|(name, problem)| format!("skipped a broken image: {name}: {problem}")).collect()
+        warnings(&mut self.0)
     }
+}
+
+/// The next batch of an endless stream.
+pub(super) fn next(batches: &mut data::Batches) -> Result<data::Batch> {
+    batches.next().unwrap_or_else(|| Err(Error::Data("the data has ended".into())))
+}
+
+/// What was wrong with images since the last call, for people.
+pub(super) fn warnings(batches: &mut data::Batches) -> Vec<String> {
+    let broken = batches.take_warnings().into_iter();
+    broken.map(|(name, problem)| format!("skipped a broken image: {name}: {problem}")).collect()
 }

@@ -1,6 +1,7 @@
 //! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
 
 pub mod autoencoder;
+pub mod classifier;
 mod frozen;
 pub mod generator;
 pub mod images;

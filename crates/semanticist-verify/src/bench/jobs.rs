@@ -16,7 +16,7 @@ use semanticist::encoder::Encoder;
 use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
 use semanticist::{Error, Latents, Noise, Pixels, Result, Seed, TokenizerConfig, Tokens};
-use semanticist_data::{BatchOptions, Batches, Position, Source, Split};
+use semanticist_data::{BatchOptions, Batches, Crop, Position, Source, Split};
 use semanticist_ops::profile::{self, Timing};
 use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{self as objective, Draws};
@@ -171,6 +171,7 @@ pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Me
         batch,
         seed: Seed::new(0),
         workers: rayon::current_num_threads(),
+        crop: Crop::Largest,
         flip: 0.5,
     };
     let mut batches = Batches::new(source, options, Position::default());

@@ -6,14 +6,14 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use super::{
-    CONFIG, ModelFile, ModelKind, Origin, TRAINING, json, metadata, published_weights, refuse_rounded,
+    CLASSES, CONFIG, ModelFile, ModelKind, Origin, TRAINING, json, metadata, published_weights,
+    refuse_rounded,
 };
 use crate::error::{Error, Result};
 use crate::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use crate::noise::Noise;
 use crate::weights::{self, Metadata, Precision, Weights, published};
 
-const CLASSES: &str = "classes";
 const TOKENIZER: &str = "tokenizer";
 
 /// A file on its way to become a [`GeneratorModel`].
@@ -28,11 +28,7 @@ impl GeneratorFile {
     pub(super) fn of(origin: Origin) -> Result<Self> {
         let config: GeneratorConfig = origin.config()?;
         config.validate().map_err(|error| origin.error(error.to_string()))?;
-        let classes: Vec<String> = origin.entry(CLASSES)?.unwrap_or_default();
-        if !classes.is_empty() && classes.len() != config.classes {
-            let (found, expected) = (classes.len(), config.classes);
-            return Err(origin.error(format!("names {found} classes, expected {expected} or none")));
-        }
+        let classes = origin.classes(config.classes)?;
         Ok(Self { origin, config, classes })
     }
 

@@ -13,7 +13,7 @@ use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
 use semanticist::weights::Weights;
 use semanticist::{Error, Noise, Pixels, Precision, Purpose, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
 use semanticist_eval::PerceptualLoss;
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_eval::{quality, reconstruction};
@@ -273,7 +273,8 @@ impl AutoencoderObjective {
             Stage::Complete => {
                 let ImageData { workers, fit_images, .. } = self.config.data;
                 let size = self.config.model.image_size;
-                let options = BatchOptions { size, batch: BATCH, seed, workers, flip: 0.0 };
+                let crop = Crop::Largest;
+                let options = BatchOptions { size, batch: BATCH, seed, workers, crop, flip: 0.0 };
                 let batches = data::Batches::new(self.source.clone(), options, Position::default());
                 let count = fit_images.min(self.source.len()).div_ceil(BATCH);
                 for (number, batch) in batches.take(count).enumerate() {
