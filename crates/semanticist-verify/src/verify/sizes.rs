@@ -178,7 +178,12 @@ impl DecoderSizes {
         }
         has_blocks(source, parameters, "decoder", depth)?;
         let latent =
-            LatentShape { channels: latent_channels, side: latent_size, outputs_per_channel: OUTPUTS };
+            LatentShape {
+            channels: latent_channels,
+            side: latent_size,
+            outputs_per_channel: OUTPUTS,
+            told_span: false,
+        };
         let blank = Decoder::init(&config, latent, tokens, &mut Noise::seeded(0), device);
         Ok(weights::apply(blank, "decoder", parameters))
     }

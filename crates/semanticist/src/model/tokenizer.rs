@@ -105,8 +105,15 @@ impl Tokenizer {
     /// load; the autoencoder is not part of published checkpoints.
     ///
     /// # Errors
-    /// As [`Tokenizer::save`].
+    /// As [`Tokenizer::save`], and if there is no published form of such a decoder.
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
+        if self.config.diffusion.tells_span() {
+            return Err(Error::Config(
+                "the decoder gives average velocities, for which the published code has no weights; only \
+                 models without model.diffusion.prediction = \"average-velocity\" can be exported"
+                    .into(),
+            ));
+        }
         let mut weights = published_weights(&self.networks);
         let positions = self.networks.decoder.positions();
         let shape = positions.dims();
