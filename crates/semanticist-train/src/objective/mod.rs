@@ -1,9 +1,11 @@
 //! What a run trains, and what it minimises: all that the trainer needs to know of a kind of model.
 
 pub mod autoencoder;
+pub mod distillation;
 mod frozen;
 pub mod generator;
 pub mod images;
+pub mod mean_flow;
 pub mod nested;
 pub mod readout;
 pub mod tokenizer;

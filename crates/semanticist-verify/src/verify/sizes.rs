@@ -177,8 +177,7 @@ impl DecoderSizes {
             fit(source, parameters, &[("decoder.projector.third.weight", &[teacher_width, hidden])])?;
         }
         has_blocks(source, parameters, "decoder", depth)?;
-        let latent =
-            LatentShape {
+        let latent = LatentShape {
             channels: latent_channels,
             side: latent_size,
             outputs_per_channel: OUTPUTS,

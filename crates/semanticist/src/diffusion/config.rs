@@ -288,7 +288,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&config).unwrap(), text);
         assert!(!config.tells_span());
         let average = read(r#"{"kind": "flow", "prediction": "average-velocity"}"#);
-        assert!(average.tells_span() && serde_json::to_string(&average).unwrap().contains("average-velocity"));
+        assert!(
+            average.tells_span() && serde_json::to_string(&average).unwrap().contains("average-velocity")
+        );
     }
 
     #[test]

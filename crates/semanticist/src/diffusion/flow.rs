@@ -104,7 +104,8 @@ impl Flow {
         }
     }
 
-    fn share(&self, time: f32) -> f64 {
+    /// The share of the way at a time.
+    pub fn share(&self, time: f32) -> f64 {
         f64::from(time) / self.config.time_scale
     }
 

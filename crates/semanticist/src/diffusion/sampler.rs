@@ -138,9 +138,7 @@ mod tests {
 
     #[test]
     fn names_lead_to_samplers_and_back() {
-        for name in
-            ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun"]
-        {
+        for name in ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun"] {
             assert_eq!(name.parse::<Sampler>().unwrap().to_string(), name);
         }
         for name in ["", "DDPM", "ddim:", "ddim:2", "ddim:-0.1", "ddim:nan", "dpm", "rk4"] {
