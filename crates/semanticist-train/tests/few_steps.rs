@@ -23,11 +23,11 @@ steps = 6
 batch = 6
 ema = 0.9
 [model]
-image_size = 16
+image_size = 8
 tokens = 4
 token_dim = 4
 encoder = { patch_size = 4, blocks = { width = 32, depth = 1, heads = 2 } }
-decoder = { patch_size = 4, blocks = { width = 32, depth = 2, heads = 2 } }
+decoder = { patch_size = 2, blocks = { width = 32, depth = 2, heads = 2 } }
 autoencoder = { kind = "pixel" }
 diffusion = { steps = 1000, schedule = "linear", prediction = "velocity" }
 [learning_rate]
@@ -36,6 +36,9 @@ warmup_steps = 2
 decay = "cosine"
 [data]
 flip = 0.0
+[objective.nested_guidance]
+drop_all = 0.1
+from_step = 100000
 [log]
 every = 1
 checkpoint_every = 0
@@ -52,12 +55,12 @@ const MEAN_FLOW: [&str; 2] = [AVERAGE, "objective.mean_flow={}"];
 
 /// Three smooth images.
 fn picture(seed: u32) -> RgbImage {
-    RgbImage::from_fn(16, 16, |x, y| {
+    RgbImage::from_fn(8, 8, |x, y| {
         let wave = |k: u32| {
-            let angle = (x * (seed + 1) + y * (3 - seed)) as f32 / 8.0 + (k + seed) as f32;
+            let angle = (x * (seed + 1) + y * (3 - seed)) as f32 / 4.0 + (k + seed) as f32;
             (127.5 + 100.0 * angle.sin()) as u8
         };
-        image::Rgb([wave(0), wave(1), (x * 15) as u8])
+        image::Rgb([wave(0), wave(1), (x * 30) as u8])
     })
 }
 
@@ -168,11 +171,10 @@ fn quality(tokenizer: &Tokenizer, steps: usize) -> f64 {
 #[test]
 fn average_velocities_lead_to_images_learnt_by_heart_in_one_step() {
     let folder = Folder::new();
-    let long = ["steps=500", "batch=12", "ema=0.98", "objective.mean_flow.instant=0.5"];
+    let long = ["steps=300", "batch=12", "ema=0.98", "objective.mean_flow.instant=0.5"];
     folder.train("mean", &[&MEAN_FLOW[..], &long].concat(), None).unwrap();
     let tokenizer = folder.model("mean");
     let found = [1, 2, 4].map(|steps| quality(&tokenizer, steps));
-    println!("{found:?}");
     assert!(found.iter().all(|&psnr| psnr > 20.0), "{found:?} dB");
 }
 
@@ -192,8 +194,8 @@ const TEACHER: &str = "objective.distillation.teacher=teacher/model.safetensors"
 fn a_student_lands_in_few_steps_where_its_teacher_does_in_many() {
     for process in ["seed=0", FLOW] {
         let folder = Folder::new();
-        folder.train("teacher", &[process, "steps=250", "batch=12", "ema=0.98"], None).unwrap();
-        let long = [process, TEACHER, "objective.distillation.guidance=2.0", "steps=250", "ema=0.98"];
+        folder.train("teacher", &[process, "steps=150", "batch=12", "ema=0.98"], None).unwrap();
+        let long = [process, TEACHER, "objective.distillation.guidance=2.0", "steps=150", "ema=0.98"];
         folder.train("student", &long, None).unwrap();
         let (teacher, student) = (folder.model("teacher"), folder.model("student"));
         let device = Device::flex();
@@ -206,7 +208,7 @@ fn a_student_lands_in_few_steps_where_its_teacher_does_in_many() {
             student.config.decode_options(),
             DecodeOptions { steps: 4, sampler, guidance: Guidance::NONE }
         );
-        let start = Noise::seeded(9).normal([3, 3, 16, 16], &device);
+        let start = Noise::seeded(9).normal([3, 3, 8, 8], &device);
         let end = |tokenizer: &Tokenizer, steps: usize, scale: f64| {
             let options = DecodeOptions { steps, sampler, guidance: Guidance::constant(scale) };
             let (start, mut noise) = (start.clone(), Noise::recorded([]));
@@ -218,8 +220,7 @@ fn a_student_lands_in_few_steps_where_its_teacher_does_in_many() {
             (end(tokenizer, steps, scale) - goal.clone()).square().mean().into_scalar::<f32>()
         };
         let found = [1, 2, 4].map(|steps| (apart(&student, steps, 1.0), apart(&teacher, steps, 2.0)));
-        println!("{process}: {found:?}");
-        assert!(found.iter().all(|(student, teacher)| student < &(0.5 * teacher)), "{found:?}");
+        assert!(found[0].0 < 0.3 * found[0].1 && found.iter().all(|found| found.0 < 0.02), "{found:?}");
     }
 }
 
@@ -254,6 +255,10 @@ fn what_does_not_fit_is_said() {
         (&["objective.mean_flow={}"], "needs a model that gives average velocities"),
         (&[AVERAGE, "objective.mean_flow.instant=1.5"], "instant = 1.5 is not in [0, 1]"),
         (&[AVERAGE, "objective.mean_flow.derivative_step=0"], "derivative_step = 0 is not in"),
+        (
+            &[AVERAGE, "model.diffusion.time_scale=1000", "objective.mean_flow={}"],
+            "use a time_scale of 1, or",
+        ),
         (&[AVERAGE, "objective.mean_flow={}", TEACHER], "needs few steps as it is"),
         (&[TEACHER, "objective.linear_readout.weight=1"], "the encoder, which does not learn"),
         (&[TEACHER, "model.decoding.steps=2"], "student_steps says it"),

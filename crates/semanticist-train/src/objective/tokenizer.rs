@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::Autoencoder;
 use semanticist::decoder::Decoder;
-use semanticist::diffusion::{Losses, Process};
+use semanticist::diffusion::{DiffusionConfig, Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Precision};
@@ -52,28 +52,32 @@ impl TokenizerLoss {
     fn validate(&self, model: &TokenizerConfig) -> Result<()> {
         self.nested_guidance.validate()?;
         self.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
-        self.mean_flow.map_or(Ok(()), |mean_flow| mean_flow.validate())?;
-        let problem = match (model.diffusion.tells_span(), self.mean_flow, &self.distillation) {
-            (true, None, _) => {
+        let average = match model.diffusion {
+            DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
+            _ => None,
+        };
+        let problem = match (average, self.mean_flow, &self.distillation) {
+            (Some(flow), Some(mean_flow), None) => return mean_flow.validate(flow.time_scale),
+            (Some(_), None, _) => {
                 "model.diffusion.prediction = \"average-velocity\" is learned by [objective.mean_flow], which is not \
                  given; add that table, empty for its defaults"
             }
-            (false, Some(_), _) => {
+            (None, Some(_), _) => {
                 "objective.mean_flow needs a model that gives average velocities; set model.diffusion to { kind = \
                  \"flow\", prediction = \"average-velocity\" }, or leave it out"
             }
-            (true, _, Some(_)) => {
+            (Some(_), _, Some(_)) => {
                 "objective.distillation: a model of average velocities needs few steps as it is; leave it out"
             }
-            (_, _, Some(_)) if self.linear_readout.is_some() => {
+            (None, _, Some(_)) if self.linear_readout.is_some() => {
                 "objective.linear_readout teaches the encoder, which does not learn in a distillation; leave it out"
             }
-            (_, _, Some(_)) if model.decoding.is_some() => {
+            (None, _, Some(_)) if model.decoding.is_some() => {
                 "model.decoding is what a distillation is about: objective.distillation.student_steps says it; leave it \
                  out"
             }
-            (_, _, Some(distillation)) => return distillation.validate(model),
-            _ => return Ok(()),
+            (None, None, Some(distillation)) => return distillation.validate(model),
+            (None, None, None) => return Ok(()),
         };
         Err(Error::Config(problem.into()))
     }

@@ -38,7 +38,9 @@ pub struct FlowConfig {
     /// At which times the network is trained.
     pub times: TrainingTimes,
     /// The time of the data as the network is told it; that of noise is 0. Sinusoids tell times apart over
-    /// 1000; the published head is told the bare share, 1.
+    /// 1000; the published head is told the bare share, 1. Average velocities want 1, their default: they are
+    /// learned from derivatives in time, in which at 1000 the fastest sinusoid drowns the others
+    /// (docs/recipes.md).
     pub time_scale: f64,
 }
 
@@ -211,10 +213,13 @@ impl TryFrom<Written> for DiffusionConfig {
                 let fields = [("steps", steps.is_some()), ("schedule", schedule.is_some())];
                 foreign(fields, "gaussian", "\"flow\"")?;
                 let usual = FlowConfig::default();
+                let prediction = named(prediction.as_deref())?.unwrap_or(usual.prediction);
+                let scale =
+                    if prediction == FlowPrediction::AverageVelocity { 1.0 } else { usual.time_scale };
                 Ok(Self::Flow(FlowConfig {
-                    prediction: named(prediction.as_deref())?.unwrap_or(usual.prediction),
+                    prediction,
                     times: times.unwrap_or(usual.times),
-                    time_scale: time_scale.unwrap_or(usual.time_scale),
+                    time_scale: time_scale.unwrap_or(scale),
                 }))
             }
         }
@@ -288,9 +293,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&config).unwrap(), text);
         assert!(!config.tells_span());
         let average = read(r#"{"kind": "flow", "prediction": "average-velocity"}"#);
-        assert!(
-            average.tells_span() && serde_json::to_string(&average).unwrap().contains("average-velocity")
-        );
+        assert!(average.tells_span());
+        let written = serde_json::to_string(&average).unwrap();
+        assert!(written.contains(r#""prediction":"average-velocity","time_scale":1.0"#), "{written}");
     }
 
     #[test]
