@@ -194,7 +194,6 @@ impl Tokenizer {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Pixels> {
-        self.check_tokens(tokens, keep)?;
         let LatentShape { channels, side, .. } = self.config.latent_shape()?;
         let start = noise.normal([tokens.batch(), channels, side, side], &tokens.0.device());
         let latents = self.decode_latents(tokens, keep, options, start, noise, observer)?;

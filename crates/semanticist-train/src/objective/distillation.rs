@@ -1,12 +1,13 @@
 //! Distillation of a tokenizer's own sampler: a student decoder that in few steps lands where the teacher lands in many,
 //! from the same noise.
 //!
-//! As in SSDD (arXiv 2510.04961) the student is a copy of the teacher that learns to hit the end of the teacher's way by
-//! squared error; teacher and noise make it one right answer, so that no second network has to judge it. So that several
-//! numbers of steps work, the student first makes the steps before the one that is drawn itself, without a gradient, and
-//! learns from where these led: its later steps repair what its earlier ones missed. Nothing but forward passes is
-//! needed of the teacher, whatever the process, and its guidance becomes part of the student, who is asked once per step.
-//! The encoder does not learn: tokens stay what they were.
+//! As in SSDD (arXiv 2510.04961) the student is a copy of the teacher and learns to hit the end of the teacher's way, here
+//! by squared error of the latents: teacher and noise leave one right answer, so that no second network has to judge it.
+//! For several numbers of steps, the student itself makes the steps before the one that is drawn, without a gradient, and
+//! learns from where these led: later steps repair what earlier ones missed. Of the teacher nothing but forward passes is
+//! needed, whatever the process, and its guidance becomes part of the student, which is evaluated once per step. The
+//! encoder does not learn, so tokens stay what they were; nor does a learned variance, so that of Gaussian diffusion only
+//! the samplers without noise suit a student.
 
 use std::path::PathBuf;
 
@@ -246,12 +247,11 @@ impl Task {
             if going.is_empty() {
                 break;
             }
-            let of = |rows: Vec<Tensor<4>>| Tensor::cat(rows, 0);
-            let x = of(going.iter().map(|&i| reached[i].clone()).collect());
-            let at = |step: usize| going.iter().map(|&i| self.times[i][step]).collect::<Vec<f32>>();
-            let rows = going.iter().map(|&i| tokens.0.clone().narrow(0, i, 1)).collect();
-            let given = Tokens(Tensor::cat(rows, 0));
+            let x = Tensor::cat(going.iter().map(|&i| reached[i].clone()).collect(), 0);
+            let given = going.iter().map(|&i| tokens.0.clone().narrow(0, i, 1)).collect();
+            let given = Tokens(Tensor::cat(given, 0));
             let keep: Vec<usize> = going.iter().map(|&i| keep[i]).collect();
+            let at = |step: usize| going.iter().map(|&i| self.times[i][step]).collect::<Vec<f32>>();
             let (here, next) = (at(step - 1), at(step));
             let output = decoder.forward(x.clone(), &here, &given, &keep).narrow(1, 0, channels);
             // A straight step: the data and the noise that the student sees, at the next time.

@@ -38,8 +38,8 @@ impl FlowPlan {
             )));
         }
         let even = |last: f64, count: usize| {
-            let each = last / count.saturating_sub(1).max(1) as f64;
-            (0..count).map(|i| (each * i as f64) as f32).collect::<Vec<_>>()
+            let parts = count.saturating_sub(1).max(1) as f64;
+            (0..count).map(|i| (last * i as f64 / parts) as f32).collect::<Vec<_>>()
         };
         let before_the_end = || even(1.0 - 1.0 / steps as f64, steps);
         let (way, shares) = match sampler {
