@@ -252,3 +252,47 @@ fn precision_is_an_entry_of_the_configuration() {
     assert!(stderr(&fitted("bfloat16")).contains("fitted in float32"));
     assert!(fitted("float32").status.success());
 }
+
+#[test]
+fn a_decoder_learns_few_steps_of_a_file_and_is_used_as_that_says() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let run = |out: &str, more: &[&str]| {
+        let settings = ["--set", "steps=2", "--set", "log.validate_every=2"];
+        train(folder, out).args(settings).args(more).output().unwrap()
+    };
+    assert!(run("teacher", &[]).status.success());
+    let distil = ["--set", "objective.distillation.teacher=teacher/model.safetensors"];
+    let said = stderr(&run("wrong", &[&distil[..], &["--autoencoder", "a.safetensors"]].concat()));
+    assert!(said.contains("uses the autoencoder of its teacher"), "{said}");
+    let few = [&distil[..], &["--set", "objective.distillation.student_steps=[1]"]].concat();
+    let output = run("student", &few);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("distance to the teacher by steps  1:"), "{}", stderr(&output));
+    // The teacher is in the run's folder.
+    fs::remove_dir_all(folder.join("teacher")).unwrap();
+    let more = [&few[..], &["--set", "steps=3", "--resume", "--force"]].concat();
+    let output = run("student", &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    let ask = |line: &str| semanticist(folder).args(line.split(' ')).output().unwrap();
+    let info = ask("models info student/model.safetensors --json");
+    let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
+    let decoding = r#"{"steps":1,"sampler":"ddim-trailing","guidance":{"scale":1.0}}"#;
+    let expected: serde_json::Value = serde_json::from_str(decoding).unwrap();
+    assert_eq!(info["config"]["decoding"], expected);
+    assert_eq!(info["training"]["config"]["objective"]["distillation"]["guidance"], 1.5);
+
+    let picture = |more: &str| {
+        let line = format!("reconstruct photos/1.png --model student/model.safetensors -o sheet.png{more}");
+        let output = ask(&line);
+        assert!(output.status.success(), "{}", stderr(&output));
+        fs::read(folder.join("sheet.png")).unwrap()
+    };
+    let usual = picture("");
+    assert_eq!(usual, picture(" --steps 1 --sampler ddim-trailing --guidance 1"));
+    assert_ne!(usual, picture(" --steps 2"));
+    let refused = ask("reconstruct photos/1.png --model student/model.safetensors --sampler ddpm");
+    assert!(stderr(&refused).contains("one of the sampler \"ddim-trailing\""), "{}", stderr(&refused));
+}

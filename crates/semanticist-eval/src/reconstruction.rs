@@ -120,7 +120,7 @@ pub fn samples(
     let mut rows: Vec<Vec<RgbImage>> = images.iter().map(|image| vec![image.clone()]).collect();
     // The same noise for every count, so that a row shows what the tokens add.
     let seeds = (0..images.len() as u64).collect();
-    let decoding = ImageDecoding { options: DecodeOptions::default(), seeds };
+    let decoding = ImageDecoding { options: tokenizer.config.decode_options(), seeds };
     for &count in counts {
         for (row, picture) in rows.iter_mut().zip(decoding.decode(tokenizer, &tokens, count, |_| ())?) {
             row.push(picture);

@@ -13,8 +13,9 @@ const FREE: [&str; 4] = ["log", "validation", "data.workers", "accumulate"];
 /// What cannot change in a run: the weights are of it.
 const FIXED: &str = "model";
 
-/// What can neither come nor go, as it has weights of its own, though its numbers may change.
-const PRESENT: &str = "objective.linear_readout";
+/// What can neither come nor go, as it has weights of its own, though its numbers may change; and whose weights they are.
+const PRESENT: [&str; 3] =
+    ["objective.linear_readout", "objective.distillation", "objective.distillation.teacher"];
 
 /// Whether a run goes on under conditions that it was not started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub fn allowed(changes: Vec<Change>, on_change: OnChange) -> Result<Vec<Change>>
     let list = |changes: &[Change]| changes.iter().map(|change| format!("\n  {change}")).collect::<String>();
     let fixed: Vec<Change> = told
         .iter()
-        .filter(|change| lies_in(&change.field, FIXED) || change.field == PRESENT)
+        .filter(|change| lies_in(&change.field, FIXED) || PRESENT.contains(&change.field.as_str()))
         .cloned()
         .collect();
     if !fixed.is_empty() {

@@ -87,6 +87,8 @@ pub struct LatentShape {
     pub side: usize,
     /// How many numbers the decoder gives for each that it gets, as its process has it.
     pub outputs_per_channel: usize,
+    /// Whether the decoder is told how far its answer reaches, as its process has it.
+    pub told_span: bool,
 }
 
 impl DecoderConfig {
@@ -122,6 +124,9 @@ pub struct Decoder {
     pub patches: PatchEmbed,
     /// From a time to the width.
     pub time: TimestepEmbed,
+    /// From how far the answer reaches to the width, added to the time's, if its process tells that (MeanFlow,
+    /// arXiv 2505.13447, section 4.3, "embed(t, t − r)").
+    pub span: Option<TimestepEmbed>,
     /// From token space to the transformer's width.
     pub tokens: Linear,
     /// `[1, K, D]`: what stands for a token that is not there.
@@ -172,6 +177,7 @@ impl Decoder {
         Self {
             patches: PatchEmbed::init(latent.channels, config.patch_size, width, noise, device),
             time: TimestepEmbed::init(width, noise, device),
+            span: latent.told_span.then(|| TimestepEmbed::init(width, noise, device)),
             tokens: Linear::init(tokens.dim, width, noise, device),
             null_tokens: Initial::Normal(0.02).parameter([1, tokens.count, tokens.dim], noise, device),
             blocks: (0..config.blocks.depth)
@@ -218,7 +224,23 @@ impl Decoder {
     /// # Panics
     /// If the sizes do not agree.
     pub fn forward(&self, noisy: Tensor<4>, times: &[f32], tokens: &Tokens, keep: &[usize]) -> Tensor<4> {
-        self.run(noisy, times, &self.condition(tokens, keep), |_, _| ())
+        self.run(noisy, self.moment(times, &[0.0]), &self.condition(tokens, keep), |_, _| ())
+    }
+
+    /// [`Decoder::forward`] of a decoder that is told how far each answer reaches, in the units of the times: the
+    /// average velocity from `times[i]` to `times[i] + spans[i]`.
+    ///
+    /// # Panics
+    /// If the decoder is not told so, or the sizes do not agree.
+    pub fn forward_average(
+        &self,
+        noisy: Tensor<4>,
+        (times, spans): (&[f32], &[f32]),
+        tokens: &Tokens,
+        keep: &[usize],
+    ) -> Tensor<4> {
+        assert!(self.span.is_some(), "the decoder was built without averages");
+        self.run(noisy, self.moment(times, spans), &self.condition(tokens, keep), |_, _| ())
     }
 
     /// The tokens of a batch as every denoising step sees them.
@@ -243,8 +265,8 @@ impl Decoder {
         self.estimate.as_ref().map(|estimate| estimate.latents(tokens, keep, side))
     }
 
-    /// [`Decoder::forward`] with one time for all samples: what depends on it alone is computed
-    /// once.
+    /// [`Decoder::forward`] with one time for all samples, and one span, 0 unless the decoder gives averages:
+    /// what depends on them alone is computed once.
     ///
     /// `condition` may be of several times as many samples as `noisy`, which are then the same
     /// latents under other tokens, such as the halves of guidance.
@@ -254,8 +276,17 @@ impl Decoder {
     ///
     /// # Panics
     /// If the condition's samples are not a multiple of B.
-    pub fn step(&self, noisy: Tensor<4>, time: f32, condition: &DecoderCondition) -> Tensor<4> {
-        self.run(noisy, &[time], condition, |_, _| ())
+    pub fn step(&self, noisy: Tensor<4>, time: f32, span: f32, condition: &DecoderCondition) -> Tensor<4> {
+        self.run(noisy, self.moment(&[time], &[span]), condition, |_, _| ())
+    }
+
+    /// What the network is told of the time, `[1 or B, W]`.
+    fn moment(&self, times: &[f32], spans: &[f32]) -> Tensor<2> {
+        let time = self.time.forward(times);
+        match &self.span {
+            Some(span) => time + span.forward(spans),
+            None => time,
+        }
     }
 
     /// [`Decoder::forward`] with the hidden states projected onto the teacher's space,
@@ -273,7 +304,8 @@ impl Decoder {
         let projector = self.projector.as_ref().expect("the decoder was built without a projector");
         let patches = self.grid.side.pow(2);
         let mut projection = None;
-        let output = self.run(noisy, times, &self.condition(tokens, keep), |block, x| {
+        let moment = self.moment(times, &[0.0]);
+        let output = self.run(noisy, moment, &self.condition(tokens, keep), |block, x| {
             if block == self.grid.projected_block {
                 projection = Some(projector.forward(x.clone().narrow(1, 0, patches)));
             }
@@ -281,12 +313,12 @@ impl Decoder {
         (output, projection.expect("validate() keeps the layer within the blocks"))
     }
 
-    /// The forward pass; one time is that of all samples. `observe` sees the hidden states after
+    /// The forward pass; one moment is that of all samples. `observe` sees the hidden states after
     /// each block, counted from 1.
     fn run(
         &self,
         noisy: Tensor<4>,
-        times: &[f32],
+        moment: Tensor<2>,
         condition: &DecoderCondition,
         mut observe: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<4> {
@@ -300,7 +332,7 @@ impl Decoder {
             None => patches,
         };
         let mut x = Tensor::cat(vec![patches, condition.tokens.clone()], 1); // [n B, N + K, W]
-        let time = ops::silu(self.time.forward(times)); // [1 or n B, W]
+        let time = ops::silu(moment); // [1 or n B, W]
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x, time.clone());
             observe(index + 1, &x);

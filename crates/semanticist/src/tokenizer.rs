@@ -38,6 +38,10 @@ pub struct TokenizerConfig {
     /// How latents are noised, and what the decoder predicts.
     #[serde(default)]
     pub diffusion: DiffusionConfig,
+    /// How it is decoded unless it is said otherwise, if that is not [`DecodeOptions::default`]: what a model that
+    /// learnt few steps learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<DecodeOptions>,
 }
 
 fn default_token_epsilon() -> f64 {
@@ -59,6 +63,9 @@ impl TokenizerConfig {
         self.encoder.validate(self.image_size)?;
         self.autoencoder.validate()?;
         self.diffusion.validate()?;
+        if let Some(decoding) = &self.decoding {
+            decoding.plan(&Process::new(&self.diffusion)?)?;
+        }
         self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
     }
 
@@ -84,6 +91,11 @@ impl TokenizerConfig {
         TokenShape { count: self.tokens, dim: self.token_dim }
     }
 
+    /// How it is decoded unless it is said otherwise.
+    pub fn decode_options(&self) -> DecodeOptions {
+        self.decoding.clone().unwrap_or_default()
+    }
+
     /// The shape of one image's latents, and what the decoder makes of them.
     ///
     /// # Errors
@@ -91,7 +103,8 @@ impl TokenizerConfig {
     pub fn latent_shape(&self) -> Result<LatentShape> {
         let side = self.autoencoder.latent_size(self.image_size)?;
         let outputs_per_channel = self.diffusion.outputs_per_channel();
-        Ok(LatentShape { channels: self.autoencoder.channels(), side, outputs_per_channel })
+        let told_span = self.diffusion.tells_span();
+        Ok(LatentShape { channels: self.autoencoder.channels(), side, outputs_per_channel, told_span })
     }
 }
 
@@ -210,11 +223,36 @@ impl Tokenizer {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Pixels> {
+        let LatentShape { channels, side, .. } = self.config.latent_shape()?;
+        let start = noise.normal([tokens.batch(), channels, side, side], &tokens.0.device());
+        let latents = self.decode_latents(tokens, keep, options, start, noise, observer)?;
+        Ok(self.autoencoder.decode(&latents))
+    }
+
+    /// [`Tokenizer::decode_observed`] from the noise `start` to the latents; `noise` gives what the sampler adds on
+    /// the way.
+    ///
+    /// A guidance scale combines what the decoder says with and without tokens at the same time. Of a decoder that
+    /// gives average velocities these are the averages over the same step: their combination is the average of the
+    /// guided velocity up to how far the guided way leaves the others, and the longer the step, the less exact.
+    ///
+    /// # Shapes
+    /// `tokens`: `[B, k, D]`, `keep`: B numbers, `start`: `[B, C, h, w]`, standard normal → the same
+    ///
+    /// # Errors
+    /// As [`Tokenizer::decode_observed`].
+    pub fn decode_latents(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &DecodeOptions,
+        start: Tensor<4>,
+        noise: &mut Noise,
+        observer: Observer,
+    ) -> Result<Latents> {
         self.check_tokens(tokens, keep)?;
         let plan = options.plan(&Process::new(&self.config.diffusion)?)?;
-        let LatentShape { channels, side, .. } = self.config.latent_shape()?;
-        let b = tokens.batch();
-        let start = noise.normal([b, channels, side, side], &tokens.0.device());
+        let [b, channels, ..] = start.dims();
         let decoder = &self.networks.decoder;
         let with_tokens = decoder.condition(tokens, keep);
         // Without and with tokens, to go through the network in one batch.
@@ -224,17 +262,17 @@ impl Tokenizer {
         });
         let mut progress = Progress { done: 0, total: plan.evaluations() };
         let latents = plan.try_run(start, noise, |x, index| {
-            let time = plan.times()[index];
+            let (time, span) = (plan.times()[index], plan.spans()[index]);
             let output = match &both {
                 Some(both) if options.guidance.is_active(time) => {
-                    guide_halves(decoder.step(x, time, both), options.guidance.scale, channels)
+                    guide_halves(decoder.step(x, time, span, both), options.guidance.scale, channels)
                 }
-                _ => decoder.step(x, time, &with_tokens),
+                _ => decoder.step(x, time, span, &with_tokens),
             };
             progress.done += 1;
             report(observer, progress).map(|()| output)
         })?;
-        Ok(self.autoencoder.decode(&Latents(latents)))
+        Ok(Latents(latents))
     }
 
     fn check_tokens(&self, tokens: &Tokens, keep: &[usize]) -> Result<()> {

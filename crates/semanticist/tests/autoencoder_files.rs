@@ -109,6 +109,7 @@ fn tokenizer_config() -> TokenizerConfig {
         decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
         autoencoder: AutoencoderConfig::Kl(config()),
         diffusion: DiffusionConfig::default(),
+        decoding: None,
     }
 }
 

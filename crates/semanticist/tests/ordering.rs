@@ -96,7 +96,7 @@ fn a_step_for_all_is_the_same_as_for_each() {
     let keep = [0, 0, 6, 3];
     let twice = Tensor::cat(vec![noisy.clone(), noisy.clone()], 0);
     let each = numbers(decoder.forward(twice, &[700.0; 4], &tokens, &keep));
-    let all = numbers(decoder.step(noisy, 700.0, &decoder.condition(&tokens, &keep)));
+    let all = numbers(decoder.step(noisy, 700.0, 0.0, &decoder.condition(&tokens, &keep)));
     let largest = each.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     assert!(each.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
 }

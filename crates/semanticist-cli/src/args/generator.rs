@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use semanticist::diffusion::{DecodeOptions, Sampler};
+use semanticist::diffusion::Sampler;
 use semanticist::generator::{GenerateOptions, GuidanceSchedule};
 
 use super::{ModelChoice, Place, count, guidance, steps};
@@ -93,19 +93,18 @@ pub struct Drawing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Decoding")]
 pub struct Decoding {
-    /// Sampling steps per image
-    #[arg(long, alias = "paint-steps", value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
-    pub decode_steps: usize,
-    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a tokenizer that learnt a flow euler, heun or sde
-    /// [default: ddim, euler]
+    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the tokenizer was made for, usually
+    /// 25]
+    #[arg(long, alias = "paint-steps", value_name = "N", value_parser = steps)]
+    pub decode_steps: Option<usize>,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a tokenizer that learnt a flow
+    /// euler, heun or sde [default: what the tokenizer was made for, usually ddim, euler]
     #[arg(long, alias = "paint-sampler", value_name = "NAME")]
     pub decode_sampler: Option<Sampler>,
-    /// How strongly the tokens are over-weighted; 1 is not at all
-    #[arg(
-        long, alias = "paint-guidance", value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
-        value_parser = guidance, allow_negative_numbers = true
-    )]
-    pub decode_guidance: f64,
+    /// How strongly the tokens are over-weighted; 1 is not at all [default: what the tokenizer was made for, usually
+    /// 1.5]
+    #[arg(long, alias = "paint-guidance", value_name = "SCALE", value_parser = guidance, allow_negative_numbers = true)]
+    pub decode_guidance: Option<f64>,
 }
 
 /// [`GuidanceSchedule`] as it is asked for.

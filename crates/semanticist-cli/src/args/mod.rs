@@ -9,7 +9,7 @@ mod models;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
+use semanticist::diffusion::{Guidance, Sampler};
 use semanticist::image::Fit;
 use semanticist_data::Split;
 
@@ -336,19 +336,16 @@ pub struct Verify {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Decoding")]
 pub struct Sampling {
-    /// Sampling steps per image
-    #[arg(long, value_name = "N", default_value_t = DecodeOptions::default().steps, value_parser = steps)]
-    pub steps: usize,
-    /// ddim, ddim:ETA (ETA from 0 to 1), ddpm or dpm++; of a model that learnt a flow euler, heun or sde
-    /// [default: ddim, euler]
+    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the model was made for, usually 25]
+    #[arg(long, value_name = "N", value_parser = steps)]
+    pub steps: Option<usize>,
+    /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a model that learnt a flow
+    /// euler, heun or sde [default: what the model was made for, usually ddim, euler]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
-    /// How strongly the tokens are over-weighted; 1 is not at all
-    #[arg(
-        long, value_name = "SCALE", default_value_t = DecodeOptions::default().guidance.scale,
-        value_parser = guidance, allow_negative_numbers = true
-    )]
-    pub guidance: f64,
+    /// How strongly the tokens are over-weighted; 1 is not at all [default: what the model was made for, usually 1.5]
+    #[arg(long, value_name = "SCALE", value_parser = guidance, allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
     /// The noise that images start from
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
@@ -409,7 +406,7 @@ fn batch(text: &str) -> Result<usize, String> {
 }
 
 fn steps(text: &str) -> Result<usize, String> {
-    whole(text, 2, 1 << 20)
+    whole(text, 1, 1 << 20)
 }
 
 pub fn threads(text: &str) -> Result<usize, String> {

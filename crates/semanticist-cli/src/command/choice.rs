@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use semanticist::diffusion::{DecodeOptions, Guidance, Process};
+use semanticist::diffusion::{DecodeOptions, Guidance, Process, Sampler};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -144,24 +144,41 @@ pub fn autoencoder_file(asked: &Path) -> Result<PathBuf> {
     }
 }
 
-/// How many evaluations of the decoder an image takes under these options.
-pub fn evaluations(options: &DecodeOptions, model: &TokenizerModel) -> Result<usize> {
-    let process = Process::new(&model.tokenizer.config.diffusion)?;
-    Ok(options.plan(&process).map_err(failure::usage)?.evaluations())
+/// What was asked for of decoding; what was not, the model says.
+#[derive(Clone, Copy)]
+pub struct AskedDecoding {
+    pub steps: Option<usize>,
+    pub sampler: Option<Sampler>,
+    pub guidance: Option<f64>,
+}
+
+impl AskedDecoding {
+    /// The options, and how many evaluations of the decoder an image takes under them.
+    pub fn plan(self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
+        let config = &model.tokenizer.config;
+        let usual = config.decode_options();
+        let options = DecodeOptions {
+            steps: self.steps.unwrap_or(usual.steps),
+            sampler: self.sampler.or(usual.sampler),
+            guidance: self.guidance.map_or(usual.guidance, Guidance::constant),
+        };
+        let process = Process::new(&config.diffusion)?;
+        let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+        Ok((options, evaluations))
+    }
 }
 
 impl Sampling {
     /// The options, and how many evaluations of the network that takes under them.
     pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
-        let guidance = Guidance::constant(self.guidance);
-        let options = DecodeOptions { steps: self.steps, sampler: self.sampler, guidance };
-        let evaluations = evaluations(&options, model)?;
-        Ok((options, evaluations))
+        let Self { steps, sampler, guidance, .. } = *self;
+        AskedDecoding { steps, sampler, guidance }.plan(model)
     }
 
-    /// How many images go through the decoder at once to decode `images`.
+    /// How many images go through the decoder at once to decode `images`. The model's own guidance is not known
+    /// before it is opened; it is taken for one that guides.
     pub fn together(&self, images: usize) -> usize {
-        if self.guidance == 1.0 { images } else { images.saturating_mul(2) }
+        if self.guidance == Some(1.0) { images } else { images.saturating_mul(2) }
     }
 }
 

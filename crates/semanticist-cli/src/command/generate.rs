@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use semanticist::diffusion::{DecodeOptions, Guidance};
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{GeneratorModel, TokenizerModel, Work};
@@ -14,7 +13,7 @@ use semanticist_eval::sheet::{self, Cell};
 use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Location};
 
-use super::choice::{check_count, evaluations};
+use super::choice::{AskedDecoding, check_count};
 use crate::args::Generate;
 use crate::output::{self, note};
 use crate::progress::Progress;
@@ -38,7 +37,13 @@ pub fn run(request: &Generate) -> Result<()> {
     check_tokens(&model, &tokenizer)?;
     let labels = labels(request, &model)?;
     let options = options(request, &model)?;
-    let (sampling, evaluations) = decoding(request, &tokenizer)?;
+    let asked = &request.decoding;
+    let asked = AskedDecoding {
+        steps: asked.decode_steps,
+        sampler: asked.decode_sampler,
+        guidance: asked.decode_guidance,
+    };
+    let (sampling, evaluations) = asked.plan(&tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
         None => output::check_file(&request.output)?,
@@ -133,18 +138,6 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
     };
     options.validate(config).map_err(failure::usage)?;
     Ok(options)
-}
-
-/// How the tokens are decoded, and how often the decoder looks at an image.
-fn decoding(request: &Generate, tokenizer: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
-    let decoding = &request.decoding;
-    let options = DecodeOptions {
-        steps: decoding.decode_steps,
-        sampler: decoding.decode_sampler,
-        guidance: Guidance::constant(decoding.decode_guidance),
-    };
-    let evaluations = evaluations(&options, tokenizer)?;
-    Ok((options, evaluations))
 }
 
 /// The tokens of every image, each drawn from its own seed.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use semanticist::Precision;
+use semanticist::{Precision, Tokenizer};
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{Work, load_autoencoder, save_autoencoder};
 use semanticist_data::tokens::cache::TokenCache;
@@ -22,7 +22,10 @@ use semanticist_train::objective::{self, Objective};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
 
 use super::choice::{autoencoder_file, validation_source};
-use crate::args::{Place, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer, TrainingData};
+use crate::args::{
+    ModelChoice, Place, PublishedChoice, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer,
+    TrainingData,
+};
 use crate::device::Machine;
 use crate::failure;
 use crate::output::{self, note};
@@ -39,6 +42,13 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
     }
+    let teacher = teacher(request, &config, &device)?;
+    if let Some(teacher) = &teacher
+        && teacher.config.autoencoder.has_networks_of(&config.model.autoencoder)
+    {
+        // The teacher's file knows the scale and shift of its latents.
+        config.model.autoencoder = teacher.config.autoencoder.clone();
+    }
     let given = match &request.autoencoder {
         Some(path) => {
             let path = autoencoder_file(path)?;
@@ -50,6 +60,9 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     };
     let objective = TokenizerObjective::new(&config, training.clone(), &validation, &device)?;
     let fresh = || {
+        if let (Some(teacher), Some(distillation)) = (teacher, &config.objective.distillation) {
+            return distillation.student(&config.model, teacher, &device);
+        }
         let autoencoder = match given {
             Some(autoencoder) => autoencoder,
             None => autoencoder::fit(&config, training, &device, &mut |text| note(&text))?,
@@ -57,6 +70,23 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         tokenizer::untrained(&config, autoencoder, &device)
     };
     run(&request.place, config.clone(), objective, fresh, &device)
+}
+
+/// Whom a new run imitates, if it is a distillation; one that goes on has its teacher in its folder.
+fn teacher(
+    request: &TrainTokenizer,
+    config: &RunConfig<TokenizerRun>,
+    device: &Device,
+) -> Result<Option<Tokenizer>> {
+    let Some(distillation) = &config.objective.distillation else { return Ok(None) };
+    if request.autoencoder.is_some() {
+        return Err(failure::usage("--autoencoder: a distillation uses the autoencoder of its teacher"));
+    }
+    if request.place.resume {
+        return Ok(None);
+    }
+    let choice = ModelChoice::of(Some(distillation.teacher.clone()), &PublishedChoice::default());
+    Ok(Some(choice.load(device)?.tokenizer))
 }
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.

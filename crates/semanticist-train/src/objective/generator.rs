@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::diffusion::DecodeOptions;
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
 use semanticist::weights::{Precision, Weights};
@@ -211,7 +210,7 @@ impl GeneratorObjective {
         let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let drawn = model.generator.generate(&labels, &options, 0)?;
-        let decoding = generation::ImageDecoding { options: DecodeOptions::default(), seeds };
+        let decoding = generation::ImageDecoding { options: tokenizer.config.decode_options(), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = decoding.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)

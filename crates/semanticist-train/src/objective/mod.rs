@@ -2,9 +2,11 @@
 
 pub mod autoencoder;
 pub mod classifier;
+pub mod distillation;
 mod frozen;
 pub mod generator;
 pub mod images;
+pub mod mean_flow;
 pub mod nested;
 pub mod readout;
 pub mod tokenizer;

@@ -6,18 +6,21 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::Autoencoder;
-use semanticist::diffusion::{Losses, Process};
+use semanticist::decoder::Decoder;
+use semanticist::diffusion::{DiffusionConfig, Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
-use semanticist::weights::Precision;
+use semanticist::weights::{self, Precision};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
 use semanticist_data::{Position, Source};
 use semanticist_eval::{reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::distillation::Distillation;
 use super::frozen;
 use super::images::ImageBatches;
+use super::mean_flow::MeanFlow;
 use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
@@ -28,7 +31,7 @@ use crate::config::{ImageData, Kind, RunConfig};
 pub struct TokenizerRun;
 
 /// What is minimised.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TokenizerLoss {
     /// How many tokens of each example the decoder is shown.
@@ -37,6 +40,48 @@ pub struct TokenizerLoss {
     /// it has one, else one that is thrown away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_readout: Option<ReadoutConfig>,
+    /// How average velocities are learned, where the model gives them, and only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_flow: Option<MeanFlow>,
+    /// Instead of the diffusion loss, the decoder learns to do in few steps what a trained one does in many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
+}
+
+impl TokenizerLoss {
+    /// Checks the numbers, and that they fit each other and the model.
+    fn validate(&self, model: &TokenizerConfig) -> Result<()> {
+        self.nested_guidance.validate()?;
+        self.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
+        let average = match model.diffusion {
+            DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
+            _ => None,
+        };
+        let problem = match (average, self.mean_flow, &self.distillation) {
+            (Some(flow), Some(mean_flow), None) => return mean_flow.validate(flow.time_scale),
+            (Some(_), None, _) => {
+                "model.diffusion.prediction = \"average-velocity\" is learned by [objective.mean_flow], which is not \
+                 given; add that table, empty for its defaults"
+            }
+            (None, Some(_), _) => {
+                "objective.mean_flow needs a model that gives average velocities; set model.diffusion to { kind = \
+                 \"flow\", prediction = \"average-velocity\" }, or leave it out"
+            }
+            (Some(_), _, Some(_)) => {
+                "objective.distillation: a model of average velocities needs few steps as it is; leave it out"
+            }
+            (None, _, Some(_)) if self.linear_readout.is_some() => {
+                "objective.linear_readout teaches the encoder, which does not learn in a distillation; leave it out"
+            }
+            (None, _, Some(_)) if model.decoding.is_some() => {
+                "model.decoding is what a distillation is about: objective.distillation.student_steps says it; leave it \
+                 out"
+            }
+            (None, None, Some(distillation)) => return distillation.validate(model),
+            (None, None, None) => return Ok(()),
+        };
+        Err(Error::Config(problem.into()))
+    }
 }
 
 /// On what the averaged weights are measured.
@@ -65,8 +110,7 @@ impl Kind for TokenizerRun {
 
     fn validate(config: &RunConfig<Self>) -> Result<()> {
         config.model.validate()?;
-        config.objective.nested_guidance.validate()?;
-        config.objective.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
+        config.objective.validate(&config.model)?;
         let all = config.model.tokens;
         match config.validation.tokens.iter().find(|&&count| count > all) {
             None => Ok(()),
@@ -95,6 +139,8 @@ pub struct LearningTokenizer {
     pub networks: LearningNetworks,
     /// What does not.
     pub autoencoder: Autoencoder,
+    /// The decoder that is imitated, without autodiff, if the run is a distillation.
+    teacher: Option<Decoder>,
 }
 
 impl LearningTokenizer {
@@ -109,12 +155,33 @@ impl LearningTokenizer {
         // A decoder with an estimate of its own is read out by that.
         let readout = readout.filter(|_| !config.decoder.linear_estimate);
         let readout = readout.map(|_| LinearReadout::init(config, noise, device)).transpose()?;
-        Ok(Self { config: config.clone(), networks: LearningNetworks { tokenizer, readout }, autoencoder })
+        let networks = LearningNetworks { tokenizer, readout };
+        Ok(Self { config: config.clone(), networks, autoencoder, teacher: None })
+    }
+
+    /// A student with the weights of its teacher, whose configuration is `config` but for how it is decoded.
+    pub(super) fn from_teacher(config: TokenizerConfig, teacher: Tokenizer, device: &Device) -> Result<Self> {
+        let Tokenizer { networks, autoencoder, .. } = teacher;
+        let mut student = Self::init(&config, None, autoencoder, &mut Noise::seeded(0), device)?;
+        let mut stored = weights::deferred(&networks, "");
+        student.networks.tokenizer = weights::apply(student.networks.tokenizer, "", &mut stored);
+        Ok(Self { teacher: Some(networks.decoder), ..student })
+    }
+
+    /// Whom the student imitates; the encoder is the student's own, which does not learn.
+    ///
+    /// # Panics
+    /// If the run is no distillation.
+    pub(super) fn teacher(&self) -> Tokenizer {
+        let decoder = self.teacher.clone().expect("the run of a distillation has a teacher");
+        let encoder = self.networks.tokenizer.encoder.valid();
+        let autoencoder = self.autoencoder.clone();
+        Tokenizer { config: self.config.clone(), networks: Networks { encoder, decoder }, autoencoder }
     }
 
     /// The tokenizer at this step, as users get it; it shares the weights.
     pub fn tokenizer(&self) -> Tokenizer {
-        let Self { config, networks, autoencoder } = self.clone();
+        let Self { config, networks, autoencoder, .. } = self.clone();
         Tokenizer { config, networks: networks.tokenizer, autoencoder }
     }
 }
@@ -125,7 +192,13 @@ struct Frozen {
     model: TokenizerConfig,
     /// Whether there is a readout; its weight may change.
     readout: Option<ReadoutConfig>,
+    /// Whether a teacher's decoder is among the weights, below [`TEACHER`].
+    #[serde(default)]
+    distillation: bool,
 }
+
+/// Before the names of a teacher's weights.
+const TEACHER: &str = "teacher";
 
 impl Trainable for LearningTokenizer {
     type Parameters = LearningNetworks;
@@ -140,16 +213,30 @@ impl Trainable for LearningTokenizer {
 
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
-        let frozen = Frozen { model: self.config.clone(), readout };
-        frozen::save(path, &frozen, &self.autoencoder.to_weights())
+        let distillation = self.teacher.is_some();
+        let frozen = Frozen { model: self.config.clone(), readout, distillation };
+        let mut stored = self.autoencoder.to_weights();
+        if let Some(teacher) = &self.teacher {
+            stored.extend(weights::deferred(teacher, TEACHER));
+        }
+        frozen::save(path, &frozen, &stored)
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
-        let (Frozen { model, readout }, mut stored) = frozen::load(path)?;
+        let (Frozen { model, readout, distillation }, mut stored) = frozen::load(path)?;
         let plain = device.clone().without_autodiff();
         let autoencoder = Autoencoder::from_weights(&model.autoencoder, &mut stored, &plain)?;
+        let mut noise = Noise::seeded(0);
+        let teacher = match distillation {
+            true => {
+                let shape = model.latent_shape()?;
+                let blank = Decoder::init(&model.decoder, shape, model.token_shape(), &mut noise, &plain);
+                Some(weights::apply(blank, TEACHER, &mut stored))
+            }
+            false => None,
+        };
         stored.finish(path)?;
-        Self::init(&model, readout, autoencoder, &mut Noise::seeded(0), device)
+        Ok(Self { teacher, ..Self::init(&model, readout, autoencoder, &mut noise, device)? })
     }
 }
 
@@ -187,7 +274,9 @@ impl TokenizerObjective {
         validation: &Source,
         device: &Device,
     ) -> Result<Self> {
-        refuse_alignment(&config.model)?;
+        if config.objective.distillation.is_none() {
+            refuse_alignment(&config.model)?;
+        }
         let process = Process::new(&config.model.diffusion)?;
         let count = config.validation.images.max(config.validation.samples).max(1);
         let validation_images =
@@ -222,20 +311,32 @@ impl Objective for TokenizerObjective {
 
     fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
         let device = &self.device;
-        let TokenizerLoss { nested_guidance, linear_readout } = self.config.objective;
+        let TokenizerLoss { nested_guidance, linear_readout, mean_flow, distillation } =
+            &self.config.objective;
         let LearningNetworks { tokenizer: networks, readout } = &model.networks;
+        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
         let pixels = to_pixels(images, device);
+        if let Some(distillation) = distillation {
+            let all = model.config.tokens;
+            let tokens = networks.encoder.valid().forward(&pixels, all, None).tokens;
+            let keep = nested_guidance.draw(images.len(), all, step, noise);
+            let total = distillation.loss(model, &self.process, (&tokens, &keep), noise);
+            return Loss { total, parts: vec![] };
+        }
         let latents = model.autoencoder.sample(&pixels, noise).0;
         let (count, tokens) = (images.len(), model.config.tokens);
-        let draws = Draws {
-            keep: nested_guidance.draw(count, tokens, step, noise),
-            times: self.process.draw_times(count, noise),
-            noise: Tensor::from_inner(noise.normal(latents.dims(), device)),
+        let keep = nested_guidance.draw(count, tokens, step, noise);
+        let (times, spans) = match mean_flow {
+            Some(mean_flow) => mean_flow.draw(&self.process, count, noise),
+            None => (self.process.draw_times(count, noise), Vec::new()),
         };
+        let draws = Draws { keep, times, noise: Tensor::from_inner(noise.normal(latents.dims(), device)) };
         let (pixels, latents) = (Pixels(Tensor::from_inner(pixels.0)), Latents(Tensor::from_inner(latents)));
         let tokens = networks.encoder.forward(&pixels, tokens, Some(noise)).tokens;
-        let losses = loss(networks, &self.process, &tokens, &latents, &draws);
-        let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
+        let losses = match mean_flow {
+            Some(mean_flow) => mean_flow.loss(networks, &self.process, (&tokens, &latents), &draws, &spans),
+            None => loss(networks, &self.process, &tokens, &latents, &draws),
+        };
         let (mut total, mut parts) = (losses.total.mean(), vec![("mse", number(losses.mse.mean()))]);
         if let Some(ReadoutConfig { weight }) = linear_readout {
             let missed = match (networks.decoder.estimate(&tokens, &draws.keep), readout) {
@@ -244,27 +345,38 @@ impl Objective for TokenizerObjective {
                 (None, None) => unreachable!("init() makes one of the two"),
             };
             parts.push(("readout", number(missed.clone())));
-            total = total + missed * weight;
+            total = total + missed * *weight;
         }
         Loss { total, parts }
     }
 
     fn validate(&self, average: &LearningTokenizer, sheet: &Path) -> Result<Validation> {
-        let average = &average.tokenizer();
+        let tokenizer = &average.tokenizer();
         let TokenizerValidation { images, tokens, samples: shown } = &self.config.validation;
         let measured = &self.validation_images[..(*images).min(self.validation_images.len())];
-        let losses = reconstruction::losses(average, measured, tokens, &self.device)?;
         let shown = &self.validation_images[..(*shown).min(self.validation_images.len())];
         if !shown.is_empty() {
-            let rows = reconstruction::samples(average, shown, tokens, &self.device)?;
+            let rows = reconstruction::samples(tokenizer, shown, tokens, &self.device)?;
             semanticist::image::save_png(&sheet::rows(&rows, tokens), sheet)?;
         }
+        let (title, counts, numbers, measures) = match &self.config.objective.distillation {
+            Some(distillation) => {
+                let (steps, found) =
+                    (&distillation.student_steps, distillation.distances(average, measured, &self.device)?);
+                let measures = json!({ "distance": found, "steps": steps, "images": measured.len() });
+                ("distance to the teacher by steps", steps, found, measures)
+            }
+            None => {
+                let found = reconstruction::losses(tokenizer, measured, tokens, &self.device)?;
+                let measures = json!({ "validation_mse": found, "tokens": tokens, "images": measured.len() });
+                ("validation loss by tokens", tokens, found, measures)
+            }
+        };
         let listed: Vec<String> =
-            tokens.iter().zip(&losses).map(|(count, loss)| format!("{count}: {loss:.4}")).collect();
-        let measures = json!({ "validation_mse": losses, "tokens": tokens, "images": measured.len() });
+            counts.iter().zip(&numbers).map(|(count, number)| format!("{count}: {number:.4}")).collect();
         Ok(Validation {
             measures: measures.as_object().expect("it is one").clone(),
-            summary: format!("validation loss by tokens  {}", listed.join("  ")),
+            summary: format!("{title}  {}", listed.join("  ")),
         })
     }
 

@@ -103,7 +103,7 @@ pub fn decode(config: &TokenizerConfig, batch: usize, repeats: usize, machine: M
     let tokens = Tokens(noise.normal([batch, config.tokens, config.token_dim], device));
     let condition = decoder.condition(&tokens, &vec![config.tokens; batch]);
     Ok(timed(repeats, machine, || {
-        black_box(decoder.step(noisy.clone(), 500.0, &condition));
+        black_box(decoder.step(noisy.clone(), 500.0, 0.0, &condition));
     }))
 }
 

@@ -71,6 +71,7 @@ impl Preset {
             decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),
+            decoding: None,
         }
     }
 

@@ -178,8 +178,12 @@ impl DecoderSizes {
             fit(source, parameters, &[("decoder.projector.third.weight", &[teacher_width, hidden])])?;
         }
         has_blocks(source, parameters, "decoder", depth)?;
-        let latent =
-            LatentShape { channels: latent_channels, side: latent_size, outputs_per_channel: OUTPUTS };
+        let latent = LatentShape {
+            channels: latent_channels,
+            side: latent_size,
+            outputs_per_channel: OUTPUTS,
+            told_span: false,
+        };
         let blank = Decoder::init(&config, latent, tokens, &mut Noise::seeded(0), device);
         Ok(weights::apply(blank, "decoder", parameters))
     }

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn only_kept_tokens_are_read_and_missing_ones_are_zeros() {
         let device = Device::flex();
-        let latent = LatentShape { channels: 2, side: 4, outputs_per_channel: 1 };
+        let latent = LatentShape { channels: 2, side: 4, outputs_per_channel: 1, told_span: false };
         let shape = TokenShape { count: 3, dim: 2 };
         let mut noise = Noise::seeded(0);
         let estimate = LinearEstimate::init(latent, shape, [2, 8], &mut noise, &device);

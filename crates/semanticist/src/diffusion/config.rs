@@ -38,7 +38,9 @@ pub struct FlowConfig {
     /// At which times the network is trained.
     pub times: TrainingTimes,
     /// The time of the data as the network is told it; that of noise is 0. Sinusoids tell times apart over
-    /// 1000; the published head is told the bare share, 1.
+    /// 1000; the published head is told the bare share, 1. Average velocities want 1, their default: they are
+    /// learned from derivatives in time, in which at 1000 the fastest sinusoid drowns the others
+    /// (docs/recipes.md).
     pub time_scale: f64,
 }
 
@@ -90,6 +92,10 @@ pub enum FlowPrediction {
     /// The data (JiT, arXiv 2511.13720): a network is not asked for the noise, which it has no room for if a
     /// patch has more numbers than its width.
     Clean,
+    /// The average velocity from here to a later share of the way (MeanFlow, arXiv 2505.13447), of which the
+    /// network is told how far that is: so few steps, even one, lead to the data. At a distance of 0 it is the
+    /// velocity.
+    AverageVelocity,
 }
 
 /// The times at which a flow is trained, as shares of the way from noise to data.
@@ -124,6 +130,11 @@ impl DiffusionConfig {
             Self::Gaussian(_) => 2,
             Self::Flow(_) => 1,
         }
+    }
+
+    /// Whether the network is told, besides the time, how far its answer reaches.
+    pub fn tells_span(&self) -> bool {
+        matches!(self, Self::Flow(FlowConfig { prediction: FlowPrediction::AverageVelocity, .. }))
     }
 }
 
@@ -202,10 +213,13 @@ impl TryFrom<Written> for DiffusionConfig {
                 let fields = [("steps", steps.is_some()), ("schedule", schedule.is_some())];
                 foreign(fields, "gaussian", "\"flow\"")?;
                 let usual = FlowConfig::default();
+                let prediction = named(prediction.as_deref())?.unwrap_or(usual.prediction);
+                let scale =
+                    if prediction == FlowPrediction::AverageVelocity { 1.0 } else { usual.time_scale };
                 Ok(Self::Flow(FlowConfig {
-                    prediction: named(prediction.as_deref())?.unwrap_or(usual.prediction),
+                    prediction,
                     times: times.unwrap_or(usual.times),
-                    time_scale: time_scale.unwrap_or(usual.time_scale),
+                    time_scale: time_scale.unwrap_or(scale),
                 }))
             }
         }
@@ -234,6 +248,7 @@ impl From<DiffusionConfig> for Written {
                 let prediction = match prediction {
                     FlowPrediction::Velocity => "velocity",
                     FlowPrediction::Clean => "clean",
+                    FlowPrediction::AverageVelocity => "average-velocity",
                 };
                 let (times, time_scale) = (Some(times), Some(time_scale));
                 let (kind, prediction) = (Some(Kind::Flow), Some(prediction.into()));
@@ -276,6 +291,11 @@ mod tests {
         assert_eq!((prediction, time_scale), (FlowPrediction::Clean, 1.0));
         assert_eq!(times, TrainingTimes::LogitNormal { mean: -0.8, deviation: 0.8 });
         assert_eq!(serde_json::to_string(&config).unwrap(), text);
+        assert!(!config.tells_span());
+        let average = read(r#"{"kind": "flow", "prediction": "average-velocity"}"#);
+        assert!(average.tells_span());
+        let written = serde_json::to_string(&average).unwrap();
+        assert!(written.contains(r#""prediction":"average-velocity","time_scale":1.0"#), "{written}");
     }
 
     #[test]
@@ -288,7 +308,7 @@ mod tests {
                 "`time_scale` belongs to kind = \"flow\"; this one is \"gaussian\", as no",
             ),
             (r#"{"kind": "flow", "schedule": "linear"}"#, "`schedule` belongs to kind = \"gaussian\""),
-            (r#"{"kind": "flow", "prediction": "noise"}"#, "expected `velocity` or `clean`"),
+            (r#"{"kind": "flow", "prediction": "noise"}"#, "expected one of `velocity`, `clean`"),
             (r#"{"prediction": "clean"}"#, "expected `noise` or `velocity`"),
             (r#"{"kind": "flow", "times": {"kind": "uniform", "mean": 1}}"#, "unknown field `mean`"),
         ] {

@@ -53,19 +53,21 @@ impl Flow {
 
     pub fn target<const D: usize>(&self, example: &Corrupted<D>) -> Tensor<D> {
         match self.config.prediction {
-            FlowPrediction::Velocity => example.clean.clone() - example.noise.clone(),
+            FlowPrediction::Velocity | FlowPrediction::AverageVelocity => {
+                example.clean.clone() - example.noise.clone()
+            }
             FlowPrediction::Clean => example.clean.clone(),
         }
     }
 
-    /// The error of the velocity; what the error of a clean prediction makes of it is that over `1 − t`.
+    /// The error of the velocity, which an average one is over no distance; what the error of a clean prediction makes of it is that over `1 − t`.
     pub fn loss<const D: usize>(&self, output: Tensor<D>, example: &Corrupted<D>) -> Losses {
         let (found, expected) = (output.dims(), example.clean.dims());
         assert_eq!(found, expected, "a flow has one output per channel");
         let device = output.device();
         let error = output - self.target(example);
         let error = match self.config.prediction {
-            FlowPrediction::Velocity => error,
+            FlowPrediction::Velocity | FlowPrediction::AverageVelocity => error,
             FlowPrediction::Clean => {
                 let rest = |&time: &f32| (1.0 - self.share(time)).max(LEAST_REST).recip();
                 error * per_sample(example.times.iter().map(rest), &device)
@@ -84,7 +86,7 @@ impl Flow {
         let t: Tensor<D> = self.shares(times, &noisy.device());
         let rest = -t.clone() + 1.0;
         match self.config.prediction {
-            FlowPrediction::Velocity => {
+            FlowPrediction::Velocity | FlowPrediction::AverageVelocity => {
                 Denoised { clean: noisy.clone() + rest * prediction.clone(), noise: noisy - t * prediction }
             }
             FlowPrediction::Clean => Denoised {
@@ -97,12 +99,13 @@ impl Flow {
     /// The velocity that an output means at one share of the way, before its end.
     pub fn velocity<const D: usize>(&self, noisy: &Tensor<D>, output: Tensor<D>, share: f64) -> Tensor<D> {
         match self.config.prediction {
-            FlowPrediction::Velocity => output,
+            FlowPrediction::Velocity | FlowPrediction::AverageVelocity => output,
             FlowPrediction::Clean => (output - noisy.clone()) / (1.0 - share),
         }
     }
 
-    fn share(&self, time: f32) -> f64 {
+    /// The share of the way at a time.
+    pub fn share(&self, time: f32) -> f64 {
         f64::from(time) / self.config.time_scale
     }
 

@@ -9,6 +9,7 @@ mod process;
 
 pub mod schedule;
 
+mod average;
 mod flow;
 mod gaussian;
 mod loss;

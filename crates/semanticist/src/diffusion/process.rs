@@ -83,6 +83,14 @@ impl Process {
         }
     }
 
+    /// The sampler that makes the most of few steps, even of one, without noise on the way.
+    pub fn few_step_sampler(&self) -> Sampler {
+        match &self.0 {
+            Kind::Gaussian(_) => Sampler::DdimTrailing,
+            Kind::Flow(_) => Sampler::Euler,
+        }
+    }
+
     /// The times of `count` samples of training.
     pub fn draw_times(&self, count: usize, noise: &mut Noise) -> Vec<f32> {
         match &self.0 {

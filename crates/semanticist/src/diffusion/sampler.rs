@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::{Guidance, Process, SamplingPlan};
 use crate::{Error, Result};
 
-/// Which way leads from noise to data: the first three in Gaussian diffusion, the others in a flow.
+/// Which way leads from noise to data: the first four in Gaussian diffusion, the others in a flow.
 ///
-/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `dpm++`, `sde`, `euler` or `heun`.
+/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler` or `heun`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sampler {
@@ -21,13 +21,19 @@ pub enum Sampler {
         /// Share of the ancestral noise, in `[0, 1]`; 0 draws none at all.
         eta: f64,
     },
+    /// Implicit sampling without noise on the way whose timesteps are counted from the last one
+    /// ([`Respacing::Trailing`](super::Respacing::Trailing)): the way for few steps, even one. The others
+    /// begin below the last timestep, with 2 steps of [`Sampler::Ddim`] halfway, where pure noise is not what
+    /// the network expects.
+    DdimTrailing,
     /// Second-order multistep solver (DPM-Solver++ 2M, Lu et al. 2022), deterministic. The timesteps
     /// are spaced quadratically: on even ones its last steps are so long in log signal-to-noise
     /// ratio that 20 of them are less exact than 20 of DDIM.
     DpmSolverPlusPlus,
     /// Euler-Maruyama on the reverse stochastic equation with diffusion `1 − t`, as published.
     EulerMaruyama,
-    /// Euler's method on the ordinary equation.
+    /// Euler's method on the ordinary equation; of a network that gives average velocities
+    /// ([`FlowPrediction::AverageVelocity`](super::FlowPrediction::AverageVelocity)) each over its whole step.
     Euler,
     /// Heun's: of second order, two evaluations per step.
     Heun,
@@ -39,6 +45,7 @@ impl fmt::Display for Sampler {
             Self::Ddpm => f.write_str("ddpm"),
             Self::Ddim { eta: 0.0 } => f.write_str("ddim"),
             Self::Ddim { eta } => write!(f, "ddim:{eta}"),
+            Self::DdimTrailing => f.write_str("ddim-trailing"),
             Self::DpmSolverPlusPlus => f.write_str("dpm++"),
             Self::EulerMaruyama => f.write_str("sde"),
             Self::Euler => f.write_str("euler"),
@@ -48,7 +55,8 @@ impl fmt::Display for Sampler {
 }
 
 /// The names that fit Gaussian diffusion, as messages list them.
-pub(super) const GAUSSIAN: &str = "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, or \"dpm++\"";
+pub(super) const GAUSSIAN: &str =
+    "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, \"ddim-trailing\" or \"dpm++\"";
 /// The same of a flow.
 pub(super) const FLOW: &str = "\"sde\", \"euler\" or \"heun\"";
 
@@ -60,6 +68,7 @@ impl FromStr for Sampler {
         match name {
             "ddpm" => Some(Self::Ddpm),
             "ddim" => Some(Self::Ddim { eta: 0.0 }),
+            "ddim-trailing" => Some(Self::DdimTrailing),
             "dpm++" => Some(Self::DpmSolverPlusPlus),
             "sde" => Some(Self::EulerMaruyama),
             "euler" => Some(Self::Euler),
@@ -90,7 +99,7 @@ impl From<Sampler> for String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecodeOptions {
-    /// Steps from noise to data, at least 2; see [`SamplingPlan::evaluations`].
+    /// Steps from noise to data, as few as the sampler allows; see [`SamplingPlan::evaluations`].
     pub steps: usize,
     /// In which way; [`Process::default_sampler`] if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +138,7 @@ mod tests {
 
     #[test]
     fn names_lead_to_samplers_and_back() {
-        for name in ["ddpm", "ddim", "ddim:0.5", "ddim:1", "dpm++", "sde", "euler", "heun"] {
+        for name in ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun"] {
             assert_eq!(name.parse::<Sampler>().unwrap().to_string(), name);
         }
         for name in ["", "DDPM", "ddim:", "ddim:2", "ddim:-0.1", "ddim:nan", "dpm", "rk4"] {

@@ -17,6 +17,9 @@ pub enum Respacing {
     /// This many, denser towards the first with the square of their number, and always including
     /// the first and the last (Song et al. 2021, appendix D.2; not in guided-diffusion).
     Quadratic(usize),
+    /// This many, spread evenly and counted from the last, which is always one of them: a first step from
+    /// pure noise finds the network where it learnt pure noise (Lin et al. 2024, section 3.3, "trailing").
+    Trailing(usize),
 }
 
 impl Respacing {
@@ -29,6 +32,7 @@ impl Respacing {
             Self::Even(count) => even_timesteps(count, steps),
             Self::Ddim(count) => strided_timesteps(count, steps),
             Self::Quadratic(count) => quadratic_timesteps(count, steps),
+            Self::Trailing(count) => trailing_timesteps(count, steps),
         }
     }
 }
@@ -77,6 +81,12 @@ fn quadratic_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
             timestep
         })
         .collect())
+}
+
+fn trailing_timesteps(count: usize, steps: usize) -> Result<Vec<usize>> {
+    check_count(count, steps)?;
+    let end = |i: usize| (steps as f64 * i as f64 / count as f64).round() as usize;
+    Ok((1..=count).map(|i| end(i) - 1).collect())
 }
 
 /// The tables of Gaussian diffusion, by position: entry `i` belongs to the `i`-th visited timestep.
@@ -264,6 +274,14 @@ mod tests {
         }
         assert_eq!(Respacing::Quadratic(1).timesteps(1000).unwrap(), [0]);
         assert!(Respacing::Quadratic(1001).timesteps(1000).is_err());
+    }
+
+    #[test]
+    fn trailing_timesteps_end_with_the_last() {
+        let timesteps = |count| Respacing::Trailing(count).timesteps(1000).unwrap();
+        assert_eq!([timesteps(1), timesteps(2)], [vec![999], vec![499, 999]]);
+        assert_eq!([timesteps(3), timesteps(4)], [vec![332, 666, 999], vec![249, 499, 749, 999]]);
+        assert_eq!(timesteps(1000), (0..1000).collect::<Vec<_>>());
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Tokenizer {
     /// load; the autoencoder is not part of published checkpoints.
     ///
     /// # Errors
-    /// As [`Tokenizer::save`].
+    /// As [`Tokenizer::save`], and if there is no published form of such a decoder.
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
         if self.config.decoder.linear_estimate {
             let problem =
@@ -114,6 +114,13 @@ impl Tokenizer {
             return Err(Error::Config(problem.into()));
         }
         refuse_rounded(&self.networks)?;
+        if self.config.diffusion.tells_span() {
+            return Err(Error::Config(
+                "the decoder gives average velocities, for which the published code has no weights; only \
+                 models without model.diffusion.prediction = \"average-velocity\" can be exported"
+                    .into(),
+            ));
+        }
         let mut weights = published_weights(&self.networks);
         let positions = self.networks.decoder.positions();
         let shape = positions.dims();

@@ -30,21 +30,28 @@ enum Way {
 
 impl FlowPlan {
     pub fn new(flow: &Flow, sampler: Sampler, steps: usize) -> Result<Self> {
-        if steps < 2 {
-            return Err(Error::Config(format!("{steps} sampling steps; use at least 2")));
+        // The last of the stochastic steps only ends what those before it began.
+        let least = if sampler == Sampler::EulerMaruyama { 2 } else { 1 };
+        if steps < least {
+            return Err(Error::Config(format!(
+                "{steps} sampling steps of \"{sampler}\" asked of a flow; use at least {least}"
+            )));
         }
         let even = |last: f64, count: usize| {
-            (0..count).map(|i| (last * i as f64 / (count - 1) as f64) as f32).collect::<Vec<_>>()
+            let parts = count.saturating_sub(1).max(1) as f64;
+            (0..count).map(|i| (last * i as f64 / parts) as f32).collect::<Vec<_>>()
         };
         let before_the_end = || even(1.0 - 1.0 / steps as f64, steps);
         let (way, shares) = match sampler {
             Sampler::EulerMaruyama => (Way::EulerMaruyama, even(LAST, steps)),
             Sampler::Euler => (Way::Euler, before_the_end()),
             Sampler::Heun => match flow.prediction() {
-                FlowPrediction::Velocity => (Way::Heun, even(1.0, steps + 1)),
+                FlowPrediction::Velocity | FlowPrediction::AverageVelocity => {
+                    (Way::Heun, even(1.0, steps + 1))
+                }
                 FlowPrediction::Clean => (Way::HeunThenEuler, before_the_end()),
             },
-            Sampler::Ddpm | Sampler::Ddim { .. } | Sampler::DpmSolverPlusPlus => {
+            Sampler::Ddpm | Sampler::Ddim { .. } | Sampler::DdimTrailing | Sampler::DpmSolverPlusPlus => {
                 return Err(Error::Config(format!(
                     "the sampler \"{sampler}\" is one of Gaussian diffusion, and this is a flow; use {FLOW}"
                 )));
@@ -55,6 +62,17 @@ impl FlowPlan {
 
     pub fn times(&self) -> Vec<f32> {
         self.shares.iter().map(|&share| self.flow.time(share.into())).collect()
+    }
+
+    /// How far each answer reaches, as the network is told: Heun's method and the stochastic one take velocities
+    /// that are not averages.
+    pub fn spans(&self) -> Vec<f32> {
+        let averages = self.flow.prediction() == FlowPrediction::AverageVelocity;
+        let span = match self.way {
+            Way::Euler if averages => self.flow.time(self.length()),
+            _ => 0.0,
+        };
+        vec![span; self.shares.len()]
     }
 
     pub fn evaluations(&self) -> usize {
@@ -125,9 +143,9 @@ impl FlowPlan {
         Ok(x)
     }
 
-    /// Of a step, all of which are alike.
+    /// Of a step, all of which are alike; a single one is the whole way.
     fn length(&self) -> f64 {
-        f64::from(self.shares[1]) - f64::from(self.shares[0])
+        self.shares.get(1).map_or(1.0, |&second| f64::from(second) - f64::from(self.shares[0]))
     }
 }
 
@@ -161,7 +179,7 @@ mod tests {
             let total = t * t * VARIANCE + (1.0 - t) * (1.0 - t);
             let velocity = (x.clone() - t * MEAN) * ((t * VARIANCE - (1.0 - t)) / total) + MEAN;
             match prediction {
-                FlowPrediction::Velocity => velocity,
+                FlowPrediction::Velocity | FlowPrediction::AverageVelocity => velocity,
                 FlowPrediction::Clean => x + velocity * (1.0 - t),
             }
         });
@@ -181,11 +199,13 @@ mod tests {
         for (sampler, prediction) in [Sampler::Euler, Sampler::Heun].into_iter().flat_map(both) {
             let answer = match prediction {
                 FlowPrediction::Clean => data.clone(),
-                FlowPrediction::Velocity => data.clone() - start.clone(),
+                _ => data.clone() - start.clone(),
             };
-            let plan = plan(prediction, sampler, 8);
-            let found = plan.run(start.clone(), &mut Noise::recorded([]), |_, _| answer.clone());
-            assert!(distance(found, data.clone()) < 1e-5, "{prediction:?} {sampler}");
+            for steps in [1, 8] {
+                let plan = plan(prediction, sampler, steps);
+                let found = plan.run(start.clone(), &mut Noise::recorded([]), |_, _| answer.clone());
+                assert!(distance(found, data.clone()) < 1e-5, "{prediction:?} {sampler} {steps}");
+            }
         }
     }
 
@@ -218,7 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn others_and_a_single_step_are_refused() {
+    fn one_step_of_an_average_velocity_is_the_whole_way() {
+        let start = Noise::seeded(4).normal([3, 5], &Device::flex());
+        let velocity = Noise::seeded(5).normal([3, 5], &Device::flex());
+        let plan = plan(FlowPrediction::AverageVelocity, Sampler::Euler, 1);
+        assert_eq!((plan.times(), plan.spans()), (&[0.0][..], &[1000.0][..]));
+        let found = plan.run(start.clone(), &mut Noise::recorded([]), |_, _| velocity.clone());
+        assert_eq!(found.into_data(), (start + velocity).into_data());
+    }
+
+    #[test]
+    fn averages_are_taken_over_the_steps_of_euler_alone() {
+        let spans = |prediction, sampler| plan(prediction, sampler, 4).spans().to_vec();
+        let average = FlowPrediction::AverageVelocity;
+        assert_eq!(spans(average, Sampler::Euler), [250.0; 4]);
+        assert_eq!(spans(average, Sampler::Heun), [0.0; 5]);
+        assert_eq!(spans(average, Sampler::EulerMaruyama), [0.0; 4]);
+        assert_eq!(spans(FlowPrediction::Velocity, Sampler::Euler), [0.0; 4]);
+    }
+
+    #[test]
+    fn others_and_a_single_stochastic_step_are_refused() {
         let process = Process::new(&DiffusionConfig::Flow(FlowConfig::default())).unwrap();
         let message = |sampler, steps| SamplingPlan::new(&process, sampler, steps).unwrap_err().to_string();
         let ddim = message(Sampler::Ddim { eta: 0.0 }, 25);
@@ -226,6 +266,7 @@ mod tests {
             ddim.contains("\"ddim\" is one of Gaussian diffusion") && ddim.contains("\"heun\""),
             "{ddim}"
         );
-        assert!(message(Sampler::Euler, 1).contains("use at least 2"));
+        assert!(message(Sampler::EulerMaruyama, 1).contains("\"sde\" asked of a flow; use at least 2"));
+        assert!(message(Sampler::Euler, 0).contains("use at least 1"));
     }
 }

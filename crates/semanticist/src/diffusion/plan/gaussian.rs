@@ -24,10 +24,14 @@ enum Way {
 impl GaussianPlan {
     pub fn new(whole: &Gaussian, sampler: Sampler, steps: usize) -> Result<Self> {
         let all = whole.tables.steps();
-        // A single step would stand at the timestep where almost no noise is left.
-        if !(2..=all).contains(&steps) {
+        // Of all but one sampler, a single step would stand at the timestep where almost no noise is left.
+        let least = if sampler == Sampler::DdimTrailing { 1 } else { 2 };
+        if !(least..=all).contains(&steps) {
+            let advice =
+                if steps == 1 { "; a single step is one of the sampler \"ddim-trailing\"" } else { "" };
             return Err(Error::Config(format!(
-                "{steps} sampling steps asked of a diffusion process with {all}; use 2 to {all}"
+                "{steps} sampling steps of \"{sampler}\" asked of a diffusion process with {all}; \
+                 use {least} to {all}{advice}"
             )));
         }
         let (way, respacing) = match sampler {
@@ -36,6 +40,7 @@ impl GaussianPlan {
                 (Way::Implicit { eta }, Respacing::Ddim(steps))
             }
             Sampler::Ddim { eta } => (Way::Implicit { eta }, Respacing::Even(steps)),
+            Sampler::DdimTrailing => (Way::Implicit { eta: 0.0 }, Respacing::Trailing(steps)),
             Sampler::DpmSolverPlusPlus => (Way::Multistep, Respacing::Quadratic(steps)),
             Sampler::EulerMaruyama | Sampler::Euler | Sampler::Heun => {
                 return Err(Error::Config(format!(
@@ -276,8 +281,23 @@ mod tests {
         for steps in [0, 1, 1001] {
             assert!(message("ddim", steps).contains("use 2 to 1000"), "{}", message("ddim", steps));
         }
+        assert!(message("ddim", 1).contains("one of the sampler \"ddim-trailing\""));
+        assert!(message("ddim-trailing", 0).contains("use 1 to 1000"));
         let euler = message("euler", 25);
         assert!(euler.contains("\"euler\" is one of flows") && euler.contains("\"dpm++\""), "{euler}");
+    }
+
+    /// The ideal network at the last timestep knows nothing but the mean: one step gives that.
+    #[test]
+    fn a_single_trailing_step_gives_the_mean_of_the_data() {
+        let velocity = GaussianConfig { prediction: Prediction::Velocity, ..GaussianConfig::default() };
+        for config in [GaussianConfig::default(), velocity] {
+            let plan = plan(config, "ddim-trailing", 1).unwrap();
+            assert_eq!((plan.times(), plan.evaluations()), (&[999.0][..], 1));
+            let mean = Tensor::full(SHAPE, MEAN, &Device::flex());
+            let found = distance(sample(config, "ddim-trailing", 1), mean);
+            assert!(found < 0.01, "{config:?}: {found}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct SamplingPlan {
     walk: Walk,
     /// In the order in which they are first visited.
     times: Vec<f32>,
+    /// One per time.
+    spans: Vec<f32>,
     /// Multiplies the noise that is added on the way.
     temperature: f64,
 }
@@ -31,22 +33,23 @@ enum Walk {
 
 impl SamplingPlan {
     /// # Errors
-    /// If the sampler does not fit the process, which then has others; if there are fewer than 2 steps, or
-    /// more than the process has.
+    /// If the sampler does not fit the process, which then has others; if there are fewer steps than the
+    /// sampler needs, 1 or 2, or more than the process has.
     pub fn new(process: &Process, sampler: Sampler, steps: usize) -> Result<Self> {
-        let (walk, times) = match &process.0 {
+        let (walk, times, spans) = match &process.0 {
             Kind::Gaussian(gaussian) => {
                 let plan = GaussianPlan::new(gaussian, sampler, steps)?;
                 let times = plan.times();
-                (Walk::Gaussian(plan), times)
+                let spans = vec![0.0; times.len()];
+                (Walk::Gaussian(plan), times, spans)
             }
             Kind::Flow(flow) => {
                 let plan = FlowPlan::new(flow, sampler, steps)?;
-                let times = plan.times();
-                (Walk::Flow(plan), times)
+                let (times, spans) = (plan.times(), plan.spans());
+                (Walk::Flow(plan), times, spans)
             }
         };
-        Ok(Self { walk, times, temperature: 1.0 })
+        Ok(Self { walk, times, spans, temperature: 1.0 })
     }
 
     /// The same with the noise that is added on the way multiplied.
@@ -57,6 +60,12 @@ impl SamplingPlan {
     /// The times at which the network is evaluated, in order, as it is told them.
     pub fn times(&self) -> &[f32] {
         &self.times
+    }
+
+    /// How far the network's answer at each of the times is to reach, as it is told: the length of the step if
+    /// it gives average velocities and the sampler takes them, else 0.
+    pub fn spans(&self) -> &[f32] {
+        &self.spans
     }
 
     /// How often [`SamplingPlan::run`] evaluates the network.
