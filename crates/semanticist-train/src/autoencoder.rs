@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
+use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
 use semanticist_data::{BatchOptions, Batches, Crop, Position, Source};
 
@@ -39,23 +40,8 @@ pub fn fit(
             return Err(Error::AutoencoderNeeded { reason });
         }
     };
-    const BATCH: usize = 100;
-    let wanted = config.data.fit_images.min(source.len());
-    let options = BatchOptions {
-        size: config.model.image_size,
-        batch: BATCH.min(wanted.max(1)),
-        seed: Seed::new(config.seed),
-        workers: config.data.workers,
-        crop: Crop::Largest,
-        flip: 0.0,
-    };
     let mut fit = LinearFit::new(patch_size);
-    let (mut seen, mut batches) = (0, Batches::new(source, options, Position::default()));
-    while seen < wanted {
-        let Some(batch) = batches.next().transpose()? else { break };
-        fit.add(&batch.images)?;
-        seen += batch.images.len();
-    }
+    let seen = for_first_images(config, source, |images| fit.add(images))?;
     let (autoencoder, report) = fit.finish(channels, whitening, device)?;
     note(format!(
         "linear autoencoder fitted to {seen} images: {:.1} % of the variance, {:.2} dB by itself",
@@ -63,4 +49,30 @@ pub fn fit(
         report.psnr
     ));
     Ok(Autoencoder::Linear(Box::new(autoencoder)))
+}
+
+/// Hands the first images of the run's order, as many as `data.fit_images` says, to `take` in batches; how
+/// many they were.
+pub fn for_first_images(
+    config: &RunConfig<TokenizerRun>,
+    source: Arc<Source>,
+    mut take: impl FnMut(&[RgbImage]) -> Result<()>,
+) -> Result<usize> {
+    const BATCH: usize = 100;
+    let wanted = config.data.fit_images.min(source.len());
+    let options = BatchOptions {
+        size: config.model.image_size,
+        batch: BATCH.min(wanted.max(1)),
+        seed: Seed::new(config.seed),
+        workers: config.data.workers,
+        flip: 0.0,
+        crop: Crop::Largest,
+    };
+    let (mut seen, mut batches) = (0, Batches::new(source, options, Position::default()));
+    while seen < wanted {
+        let Some(batch) = batches.next().transpose()? else { break };
+        take(&batch.images)?;
+        seen += batch.images.len();
+    }
+    Ok(seen)
 }

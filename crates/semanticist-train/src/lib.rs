@@ -7,6 +7,7 @@ pub mod schedule;
 pub mod alignment;
 pub mod autoencoder;
 pub mod objective;
+pub mod principal;
 
 pub mod ema;
 pub mod gradients;

@@ -3,6 +3,8 @@
 //! Patches and class token attend to each other only, concept token i to them and to concept tokens
 //! up to i. So the first k tokens do not depend on how many are computed.
 
+mod linear;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist_ops::{Activation, Visibility};
@@ -12,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::nn::{Attention, BlockSize, Initial, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid};
 use crate::noise::Noise;
 use crate::spaces::{Pixels, Tokens};
+
+pub use linear::{LINEAR_SIDE, LinearProjection, reduced};
 
 /// The encoder's numbers; image size and token shape belong to the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +34,9 @@ pub struct EncoderConfig {
     /// from another; with 1 it does from the first step.
     #[serde(default = "published_position_deviation", skip_serializing_if = "is_published_deviation")]
     pub position_deviation: f64,
+    /// Whether a linear path from pixels to tokens stands beside the transformer ([`LinearProjection`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub linear_projection: bool,
 }
 
 /// As the published trainer draws positions.
@@ -62,6 +69,12 @@ impl EncoderConfig {
                 self.position_deviation
             )));
         }
+        if self.linear_projection && !image_size.is_multiple_of(LINEAR_SIDE) {
+            return Err(Error::Config(format!(
+                "encoder: linear_projection reduces images to {LINEAR_SIDE}×{LINEAR_SIDE} pixels, of which image \
+                 size {image_size} is not a multiple"
+            )));
+        }
         Ok(())
     }
 }
@@ -92,6 +105,8 @@ pub struct Encoder {
     pub norm: LayerNorm,
     /// `[D, W]`
     pub projection: Linear,
+    /// From pixels past the transformer, if the configuration asks for it.
+    pub linear: Option<LinearProjection>,
     #[module(skip)]
     token_epsilon: f64,
 }
@@ -135,6 +150,7 @@ impl Encoder {
                 .collect(),
             norm: LayerNorm::init(width, device),
             projection: Linear::init(width, tokens.dim, noise, device),
+            linear: config.linear_projection.then(|| LinearProjection::init(tokens, noise, device)),
             token_epsilon,
         }
     }
@@ -182,6 +198,13 @@ impl Encoder {
         }
         let features = self.norm.forward(x.narrow(1, open, count)); // [B, k, W]
         let raw = self.projection.forward(features.clone()); // [B, k, D]
+        let raw = match &self.linear {
+            Some(linear) => {
+                let dim = raw.dims()[2];
+                raw + linear.forward(images, count, dim)
+            }
+            None => raw,
+        };
         let tokens = Tokens(normalise(raw.clone(), self.token_epsilon));
         EncoderOutput { features, raw, tokens }
     }
@@ -190,7 +213,10 @@ impl Encoder {
 /// Each token less its mean, over its unbiased standard deviation.
 ///
 /// `epsilon` is added to the variance: 0 as published, where a constant token becomes NaN.
-fn normalise(raw: Tensor<3>, epsilon: f64) -> Tensor<3> {
+///
+/// # Shapes
+/// `[B, k, D]` -> the same
+pub fn normalise(raw: Tensor<3>, epsilon: f64) -> Tensor<3> {
     let dim = raw.dims()[2];
     let centred = raw.clone() - raw.mean_dim(2);
     let variance = centred.clone().square().sum_dim(2) / (dim - 1) as f64;

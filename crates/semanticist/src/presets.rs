@@ -62,6 +62,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
             blocks: B,
             drop_path: 0.1,
             position_deviation: POSITION_DEVIATION,
+            linear_projection: false,
         },
         decoder: DecoderConfig {
             patch_size: 2,

@@ -105,6 +105,7 @@ fn tokenizer_config() -> TokenizerConfig {
             blocks,
             drop_path: 0.0,
             position_deviation: POSITION_DEVIATION,
+            linear_projection: false,
         },
         decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
         autoencoder: AutoencoderConfig::Kl(config()),

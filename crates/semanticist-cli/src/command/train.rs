@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use semanticist::{Precision, Tokenizer};
 use semanticist::autoencoder::AutoencoderConfig;
 use semanticist::model::{Work, load_autoencoder, save_autoencoder};
+use semanticist::{Precision, Tokenizer};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
@@ -18,6 +18,8 @@ use semanticist_train::objective::autoencoder::{AutoencoderObjective, Autoencode
 use semanticist_train::objective::classifier::{self, ClassifierObjective, ClassifierRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
+use semanticist_train::principal;
+
 use semanticist_train::objective::{self, Objective};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
 
@@ -65,9 +67,10 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         }
         let autoencoder = match given {
             Some(autoencoder) => autoencoder,
-            None => autoencoder::fit(&config, training, &device, &mut |text| note(&text))?,
+            None => autoencoder::fit(&config, training.clone(), &device, &mut |text| note(&text))?,
         };
-        tokenizer::untrained(&config, autoencoder, &device)
+        let model = tokenizer::untrained(&config, autoencoder, &device)?;
+        principal::start(model, &config, training, &device, &mut |text| note(&text))
     };
     run(&request.place, config.clone(), objective, fresh, &device)
 }

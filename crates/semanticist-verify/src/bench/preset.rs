@@ -67,6 +67,7 @@ impl Preset {
                 blocks,
                 drop_path: 0.0,
                 position_deviation: POSITION_DEVIATION,
+                linear_projection: false,
             },
             decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },

@@ -76,6 +76,7 @@ impl EncoderSizes {
             blocks: BlockSize { width: dim, depth, heads, mlp_ratio: mlp_ratio(parameters, "encoder", dim) },
             drop_path: 0.0,
             position_deviation: POSITION_DEVIATION,
+            linear_projection: false,
         };
         config.validate(image_size).map_err(|error| in_config(source, &error))?;
         let patches = (image_size / patch_size).pow(2);

@@ -412,8 +412,13 @@ fn sizes_come_from_the_metadata() {
 fn record_encoder(folder: &Path) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(1));
     let blocks = BlockSize { width: 20, depth: 1, heads: 5, mlp_ratio: 3 };
-    let config =
-        EncoderConfig { patch_size: 3, blocks, drop_path: 0.0, position_deviation: POSITION_DEVIATION };
+    let config = EncoderConfig {
+        patch_size: 3,
+        blocks,
+        drop_path: 0.0,
+        position_deviation: POSITION_DEVIATION,
+        linear_projection: false,
+    };
     let encoder = Encoder::init(&config, 12, TokenShape { count: 5, dim: 3 }, 0.0, &mut noise, &device);
     let images = noise.normal([2, 3, 12, 12], &device);
     let output = encoder.forward(&Pixels(images.clone()), 5, None);

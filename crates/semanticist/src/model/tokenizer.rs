@@ -108,10 +108,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::save`], and if there is no published form of such a decoder.
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
-        if self.config.decoder.linear_estimate {
-            let problem =
-                "decoder.linear_estimate has no published names: this model cannot be exported for PyTorch";
-            return Err(Error::Config(problem.into()));
+        if self.config.decoder.linear_estimate || self.config.encoder.linear_projection {
+            return Err(Error::Config(
+                "linear_projection and linear_estimate have no published names; only models without them can be exported"
+                    .into(),
+            ));
         }
         refuse_rounded(&self.networks)?;
         if self.config.diffusion.tells_span() {

@@ -1,0 +1,239 @@
+//! A start for the linear parts of a tokenizer: the principal components of the training images.
+//!
+//! Token k begins with D - 2 components, whitened, and with a constant and minus the sum of all of them beside
+//! them: without those two, the normalisation of tokens would take the strength of the components away, since
+//! it brings every token to mean 0 and variance 1. The estimate of the latents begins as the least-squares
+//! answer to these tokens. The encoder's own projection begins as 0 and adds to it from there.
+
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};
+use semanticist::encoder::{normalise, reduced};
+use semanticist::image::to_pixels;
+use semanticist::nn::Linear;
+use semanticist::{Error, Result};
+use semanticist_data::Source;
+
+use crate::autoencoder::for_first_images;
+use crate::config::RunConfig;
+use crate::objective::tokenizer::{LearningTokenizer, TokenizerRun};
+
+/// The constant in every token, beside components of variance 1: the larger, the better a linear map reads the
+/// components, and the smaller they are (docs/recipes.md).
+const CONSTANT: f64 = 4.0;
+
+/// Added to the diagonal of the least-squares problem, per image.
+const RIDGE: f64 = 1e-4;
+
+/// The model with its linear parts set, if it has them.
+///
+/// # Errors
+/// If images cannot be read, or there are fewer components than the tokens ask for.
+pub fn start(
+    mut model: LearningTokenizer,
+    config: &RunConfig<TokenizerRun>,
+    source: Arc<Source>,
+    device: &Device,
+    note: &mut dyn FnMut(String),
+) -> Result<LearningTokenizer> {
+    let networks = &mut model.networks.tokenizer;
+    let Some(linear) = &mut networks.encoder.linear else { return Ok(model) };
+    let (count, dim) = (config.model.tokens, config.model.token_dim);
+    let mut inputs = Vec::new();
+    let mut latents = Vec::new();
+    let seen = for_first_images(config, source, |images| {
+        let pixels = to_pixels(images, device);
+        let values = model.autoencoder.encode(&pixels).0;
+        let [b, c, h, w] = values.dims();
+        inputs.push(reduced(&pixels));
+        latents.push(values.reshape([b, c * h * w]));
+        Ok(())
+    })?;
+    let components = Components::of(&inputs)?;
+    let wanted = count * (dim - 2);
+    if dim < 3 || components.variances.len() < wanted || seen <= wanted {
+        return Err(Error::Config(format!(
+            "model.encoder.linear_projection begins with {wanted} principal components, two less than each token has \
+             numbers, of {seen} images with {} numbers each: use fewer tokens, or more images (data.fit_images)",
+            components.variances.len()
+        )));
+    }
+    let learning = device.clone().autodiff();
+    linear.map = components.projection([count, dim], &learning);
+    let width = networks.encoder.projection.weight.dims()[1];
+    networks.encoder.projection = Linear::init_zero(width, dim, &learning);
+    let explained: f64 =
+        components.variances[..wanted].iter().sum::<f64>() / components.variances.iter().sum::<f64>();
+    note(format!(
+        "linear projection begins with {wanted} principal components of {seen} reduced images: {:.1} % of their \
+         variance",
+        100.0 * explained
+    ));
+    if let Some(estimate) = &mut networks.decoder.estimate {
+        let map = linear.map.clone();
+        let tokens = inputs.iter().map(|inputs| {
+            let raw = map.weight.val().inner().swap_dims(0, 1);
+            let raw = inputs.clone().matmul(raw) + map.bias.val().inner().unsqueeze();
+            let b = raw.dims()[0];
+            let tokens = normalise(raw.reshape([b, count, dim]), config.model.token_epsilon);
+            tokens.reshape([b, count * dim])
+        });
+        estimate.map = least_squares(tokens.zip(&latents), &learning);
+    }
+    Ok(model)
+}
+
+/// Principal components of rows.
+struct Components {
+    mean: DVector<f64>,
+    /// Descending.
+    variances: Vec<f64>,
+    /// In columns, in the order of the variances.
+    directions: DMatrix<f64>,
+}
+
+impl Components {
+    fn of(parts: &[Tensor<2>]) -> Result<Self> {
+        let width = parts.first().map_or(0, |part| part.dims()[1]);
+        let (mut sum, mut products) = (DVector::zeros(width), DMatrix::zeros(width, width));
+        let mut rows = 0;
+        for part in parts {
+            rows += part.dims()[0];
+            sum += host_matrix(part.clone().sum_dim(0)).transpose();
+            products += host_matrix(part.clone().swap_dims(0, 1).matmul(part.clone()));
+        }
+        let mean = sum / rows.max(1) as f64;
+        let covariance = products / rows.max(1) as f64 - &mean * mean.transpose();
+        let eigen = SymmetricEigen::new(covariance);
+        let mut order: Vec<usize> = (0..width).collect();
+        order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+        // A direction in which images do not differ must not be blown up without bound.
+        let floor = order.first().map_or(0.0, |&first| eigen.eigenvalues[first] * 1e-9);
+        Ok(Self {
+            mean,
+            variances: order.iter().map(|&i| eigen.eigenvalues[i].max(floor)).collect(),
+            directions: DMatrix::from_fn(width, width, |row, column| {
+                eigen.eigenvectors[(row, order[column])]
+            }),
+        })
+    }
+
+    /// The layer that gives tokens before they are normalised.
+    fn projection(&self, [count, dim]: [usize; 2], learning: &Device) -> Linear {
+        let (width, each) = (self.mean.len(), dim - 2);
+        let mut weight = DMatrix::<f64>::zeros(count * dim, width);
+        let mut bias = DVector::<f64>::zeros(count * dim);
+        for token in 0..count {
+            let (constant, balance) = (token * dim + each, token * dim + each + 1);
+            (bias[constant], bias[balance]) = (CONSTANT, -CONSTANT);
+            for i in 0..each {
+                let component = token * each + i;
+                let row = self.directions.column(component) / self.variances[component].sqrt();
+                let shift = -row.dot(&self.mean);
+                weight.row_mut(token * dim + i).copy_from(&row.transpose());
+                bias[token * dim + i] = shift;
+                let mut rest = weight.row_mut(balance);
+                rest -= row.transpose();
+                bias[balance] -= shift;
+            }
+        }
+        layer(&weight, &bias, learning)
+    }
+}
+
+/// The linear layer whose answers to the first of each pair come closest to the second.
+fn least_squares<'a>(pairs: impl Iterator<Item = (Tensor<2>, &'a Tensor<2>)>, learning: &Device) -> Linear {
+    let (mut left, mut right, mut rows) = (DMatrix::zeros(0, 0), DMatrix::zeros(0, 0), 0);
+    for (x, y) in pairs {
+        let b = x.dims()[0];
+        let here = x.device();
+        let x = Tensor::cat(vec![x, Tensor::ones([b, 1], &here)], 1);
+        let turned = x.clone().swap_dims(0, 1);
+        let products = [turned.clone().matmul(x), turned.matmul(y.clone())].map(host_matrix);
+        let [a, c] = products;
+        if rows == 0 {
+            (left, right) = (a, c);
+        } else {
+            left += a;
+            right += c;
+        }
+        rows += b;
+    }
+    for i in 0..left.nrows() {
+        left[(i, i)] += RIDGE * rows as f64;
+    }
+    let solved = Cholesky::new(left).expect("a Gram matrix with a positive diagonal added").solve(&right);
+    let inputs = solved.nrows() - 1;
+    let weight = solved.rows(0, inputs).transpose();
+    let bias = solved.row(inputs).transpose();
+    layer(&weight, &bias, learning)
+}
+
+fn layer(weight: &DMatrix<f64>, bias: &DVector<f64>, learning: &Device) -> Linear {
+    let [rows, columns] = [weight.nrows(), weight.ncols()];
+    // nalgebra goes down columns.
+    let values: Vec<f32> = weight.transpose().iter().map(|&v| v as f32).collect();
+    let bias: Vec<f32> = bias.iter().map(|&v| v as f32).collect();
+    Linear {
+        weight: Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, columns]), learning)),
+        bias: Param::from_tensor(Tensor::from_data(TensorData::new(bias, [rows]), learning)),
+    }
+}
+
+fn host_matrix(x: Tensor<2>) -> DMatrix<f64> {
+    let [rows, columns] = x.dims();
+    let values: Vec<f32> = x.into_data().try_to_vec().expect("a tensor in float32");
+    DMatrix::from_row_iterator(rows, columns, values.into_iter().map(f64::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use semanticist::Noise;
+
+    use super::*;
+
+    fn values(x: Tensor<2>) -> Vec<f32> {
+        x.into_data().try_to_vec().unwrap()
+    }
+
+    #[test]
+    fn tokens_hold_whitened_components_a_constant_and_their_balance() {
+        let device = Device::flex();
+        let mut noise = Noise::seeded(0);
+        // Six directions of falling strength, mixed, around a mean that is not 0.
+        let strengths = Tensor::from_data([[4.0f32, 3.0, 2.0, 1.0, 0.5, 0.25]], &device);
+        let mixing = noise.normal([6, 6], &device);
+        let x = (noise.normal([4000, 6], &device) * strengths).matmul(mixing) + 0.7;
+        let components =
+            Components::of(&[x.clone().narrow(0, 0, 1500), x.clone().narrow(0, 1500, 2500)]).unwrap();
+        let layer = components.projection([2, 4], &device);
+        let raw = x.matmul(layer.weight.val().swap_dims(0, 1)) + layer.bias.val().unsqueeze();
+        let second = host_matrix(raw.clone().swap_dims(0, 1).matmul(raw)) / 4000.0;
+        let components = [0, 1, 4, 5];
+        for (i, &a) in components.iter().enumerate() {
+            for &b in &components[..=i] {
+                let expected = f64::from(u8::from(a == b));
+                assert!((second[(a, b)] - expected).abs() < 1e-3, "{a}, {b}: {}", second[(a, b)]);
+            }
+        }
+        // Each token sums to 0, and its constant is one.
+        assert!((second[(2, 2)] - CONSTANT.powi(2)).abs() < 1e-2 && second[(2, 0)].abs() < 1e-2);
+        let sums: f64 = (0..4).flat_map(|a| (0..4).map(move |b| (a, b))).map(|place| second[place]).sum();
+        assert!(sums.abs() < 1e-2, "{sums}");
+    }
+
+    #[test]
+    fn least_squares_finds_the_layer_that_made_the_answers() {
+        let device = Device::flex();
+        let mut noise = Noise::seeded(1);
+        let (x, weight) = (noise.normal([500, 5], &device), noise.normal([3, 5], &device));
+        let y = x.clone().matmul(weight.clone().swap_dims(0, 1)) + 2.0;
+        let layer = least_squares([(x, &y)].into_iter(), &device);
+        let difference = (layer.weight.val() - weight).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-3, "{difference}");
+        let bias = values(layer.bias.val().unsqueeze());
+        assert!(bias.iter().all(|b| (b - 2.0).abs() < 1e-3), "{bias:?}");
+    }
+}
