@@ -46,6 +46,10 @@ pub struct RunConfig<K: Kind> {
     /// Decay of the moving average of the weights per step.
     #[serde(default = "default_ema")]
     pub ema: f64,
+    /// How many batches in a row are left out because their loss or gradient is not finite; one more ends the
+    /// run.
+    #[serde(default = "default_skips")]
+    pub skips_in_a_row: u64,
     /// What is trained.
     pub model: K::Model,
     /// How examples are made of the data set.
@@ -75,6 +79,10 @@ fn default_ema() -> f64 {
     0.999
 }
 
+fn default_skips() -> u64 {
+    10
+}
+
 /// How batches of images are made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -102,7 +110,8 @@ pub struct LogConfig {
     pub every: u64,
     /// A checkpoint; the last step always makes one.
     pub checkpoint_every: u64,
-    /// Checkpoints kept; older ones are removed.
+    /// Checkpoints kept, at least 2, so that there is one to go back to if the last is damaged; older ones
+    /// are removed.
     pub keep_checkpoints: usize,
     /// A validation of the averaged weights.
     pub validate_every: u64,
@@ -156,6 +165,11 @@ impl<K: Kind> RunConfig<K> {
             format!("accumulate = {accumulate} does not divide batch = {batch}")
         } else if !(0.0..1.0).contains(&self.ema) {
             format!("ema = {} is not in [0, 1)", self.ema)
+        } else if self.log.keep_checkpoints < 2 {
+            let kept = self.log.keep_checkpoints;
+            format!(
+                "log.keep_checkpoints = {kept} leaves none to go back to if the last is damaged; use at least 2"
+            )
         } else if !(self.learning_rate.peak > 0.0 && self.learning_rate.peak.is_finite()) {
             format!("learning_rate.peak = {} is not a positive number", self.learning_rate.peak)
         } else {
@@ -293,6 +307,7 @@ mod tests {
             ("model.encoder.blocks.heads=5", "5 heads do not divide"),
             ("accumulate=3", "accumulate = 3"),
             ("steps=0", "steps"),
+            ("log.keep_checkpoints=1", "at least 2"),
             ("validation.tokens=[64]", "64"),
             ("objective.nested_guidance.drop_all=1.5", "1.5"),
         ] {

@@ -15,4 +15,6 @@ pub mod optimizer;
 pub mod changes;
 pub mod checkpoint;
 pub mod journal;
+mod learner;
+pub mod lock;
 pub mod trainer;

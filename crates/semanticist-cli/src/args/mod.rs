@@ -38,7 +38,8 @@ Examples:
   semanticist decode tokens.parquet -o out     tokens to images
   semanticist generate --class goldfish        new images of a class
 
-Exit codes: 0 done, 1 failed, 2 asked for what there is not.";
+Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP) after saving
+what can be saved.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -207,8 +208,9 @@ pub enum TrainCommand {
 /// Train a tokenizer
 ///
 /// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), checkpoints/,
-/// samples/ and model.safetensors, the averaged weights. Ctrl-C ends the step, saves and stops;
-/// --resume goes on exactly there.
+/// samples/ and model.safetensors, the averaged weights. Ctrl-C, or the SIGTERM of a scheduler, ends the
+/// step (or validation) at hand, saves and stops with exit code 130; --resume goes on exactly there, from
+/// the last checkpoint that is whole. A batch whose loss is not finite is left out.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -25,7 +25,7 @@ use crate::failure;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
 
-/// Set by Ctrl-C: the step at hand is ended and saved.
+/// Set by Ctrl-C and by what ends a batch job (SIGTERM, SIGHUP): the step at hand is ended and saved.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
@@ -131,7 +131,13 @@ fn run<O: Objective>(
     fresh: impl FnOnce() -> semanticist::Result<O::Model>,
     device: &Device,
 ) -> Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
+    // Schedulers send their signal more than once: a second one must not keep the first from saving.
+    let stop = || {
+        if !INTERRUPTED.swap(true, Ordering::Relaxed) {
+            note("the step at hand is ended, then the run is saved and stops");
+        }
+    };
+    ctrlc::set_handler(stop).context("cannot listen for Ctrl-C")?;
     let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED };
     let progress = TrainingProgress::new(config.steps, config.log.every);
     let trainer = if place.resume {
@@ -149,16 +155,19 @@ fn run<O: Objective>(
             place.out.join("model.safetensors").display(),
             place.out.join("samples").display(),
         )),
-        Ending::Interrupted => output::print(&format!(
-            "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
-            place.out.display()
-        )),
+        Ending::Interrupted => {
+            output::print(&format!(
+                "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
+                place.out.display()
+            ))?;
+            Err(failure::Interrupted.into())
+        }
     }
 }
 
 fn show(progress: &TrainingProgress, event: Event) {
     match event {
-        Event::Stepped { step, loss, images_per_second, .. } => progress.step(step, loss, images_per_second),
+        Event::Stepped { record, .. } => progress.step(record),
         Event::Validated { step, summary } => progress.say(&format!("step {step}: {summary}")),
         Event::Saved(path) => progress.say(&format!("saved {}", path.display())),
         Event::Note(text) => progress.say(&text),
