@@ -172,6 +172,14 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
     }
 }
 
+/// The model of a run, its parameters yet to be placed, to look at its sizes.
+///
+/// # Errors
+/// If the folder holds no run, or its file is damaged.
+pub fn unplaced<M: Trainable>(folder: &Path, device: &Device) -> Result<M> {
+    M::load_frozen(&folder.join(FROZEN), device)
+}
+
 /// Whether a file is not what was written there, as against a disk that cannot be read for now.
 fn is_damage(error: &Error) -> bool {
     match error {

@@ -36,7 +36,7 @@ pub struct RunConfig<K: Kind> {
     /// The seed of weights, data order, augmentation and every draw of training.
     #[serde(default)]
     pub seed: u64,
-    /// Optimiser steps in all.
+    /// Optimiser steps in all. Here and wherever a file counts steps, [`RunConfig::read_for`] takes epochs as well.
     pub steps: u64,
     /// Examples per optimiser step.
     pub batch: usize,
@@ -127,10 +127,25 @@ impl<K: Kind> RunConfig<K> {
     /// Reads a file and lays `settings` of the form `key.path=value` over it.
     ///
     /// # Errors
-    /// If the file or a setting is not TOML, names an unknown key, or contradicts itself.
+    /// If the file or a setting is not TOML, names an unknown key, contradicts itself, or gives a number of steps in
+    /// epochs.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
         Self::parse(&text, settings).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// The same for a data set of so many examples: a number of steps may be given as `"400 epochs"`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_for(path: &Path, settings: &[String], examples: usize) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+        let read = || {
+            let mut table = laid_over(&text, settings)?;
+            epochs_to_steps(&mut table, examples)?;
+            Self::of_table(table)
+        };
+        read().map_err(|error: Error| Error::file(path, error.to_string()))
     }
 
     /// [`RunConfig::read`] on text.
@@ -138,10 +153,10 @@ impl<K: Kind> RunConfig<K> {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
-        for setting in settings {
-            apply_setting(&mut table, setting)?;
-        }
+        Self::of_table(laid_over(text, settings)?)
+    }
+
+    fn of_table(table: Table) -> Result<Self> {
         let config: Self = table.try_into().map_err(|error: toml::de::Error| config_error(&error))?;
         config.validate()?;
         Ok(config)
@@ -209,6 +224,43 @@ pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| Error::file(path, config_error(&error).to_string()))?;
     Ok(table.get("model").and_then(|model| model.get("encoder")).is_some())
+}
+
+/// A file with settings laid over it.
+fn laid_over(text: &str, settings: &[String]) -> Result<Table> {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
+    settings.iter().try_for_each(|setting| apply_setting(&mut table, setting))?;
+    Ok(table)
+}
+
+/// Replaces every `"N epochs"` by as many steps, rounded: an epoch is `examples` over the batch.
+fn epochs_to_steps(table: &mut Table, examples: usize) -> Result<()> {
+    let batch = table.get("batch").and_then(Value::as_integer).filter(|batch| *batch > 0);
+    // Without a batch the table is refused anyway.
+    let Some(batch) = batch else { return Ok(()) };
+    replace_epochs(table, examples as f64 / batch as f64)
+}
+
+fn replace_epochs(table: &mut Table, steps_per_epoch: f64) -> Result<()> {
+    for (name, value) in table.iter_mut() {
+        match value {
+            Value::Table(inner) => replace_epochs(inner, steps_per_epoch)?,
+            Value::String(text) => {
+                let Some(epochs) = text.strip_suffix("epochs").or(text.strip_suffix("epoch")) else {
+                    continue;
+                };
+                let epochs = epochs.trim().parse::<f64>().ok().filter(|epochs| (0.0..1e9).contains(epochs));
+                let epochs = epochs.ok_or_else(|| {
+                    Error::Config(format!(
+                        "{name} = \"{text}\": expected a number of epochs, such as \"400 epochs\""
+                    ))
+                })?;
+                *value = Value::Integer((epochs * steps_per_epoch).round() as i64);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Sets `a.b.c=value`; the value is TOML, or else text.
@@ -292,6 +344,21 @@ mod tests {
         let settings = ["model.encoder.blocks.depth=3", "learning_rate.decay=constant", "steps=7"];
         let config = RunConfig::parse(TINY, &settings.map(String::from)).unwrap();
         assert_eq!((config.model.encoder.blocks.depth, config.steps), (3, 7));
+    }
+
+    #[test]
+    fn epochs_become_steps_of_the_data_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, TINY).unwrap();
+        let settings =
+            ["batch=8", "steps=2.5 epochs", "learning_rate.warmup_steps=1 epoch"].map(String::from);
+        let config = RunConfig::read_for(&path, &settings, 100).unwrap();
+        assert_eq!((config.steps, config.learning_rate.warmup_steps), (31, 13));
+        let wrong = RunConfig::read_for(&path, &["steps=many epochs".into()], 100).unwrap_err().to_string();
+        assert!(wrong.contains("steps") && wrong.contains("400 epochs"), "{wrong}");
+        let unknown = RunConfig::read(&path, &settings).unwrap_err().to_string();
+        assert!(unknown.contains("2.5 epochs"), "{unknown}");
     }
 
     #[test]

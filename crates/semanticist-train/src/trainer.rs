@@ -17,8 +17,10 @@ use crate::config::RunConfig;
 use crate::journal::{Journal, SkipRecord, StepRecord, ValidationRecord};
 use crate::learner::{Learner, Outcome, StepNumbers};
 use crate::lock::{RunLock, remove_leftovers};
+use crate::memory::TrainingMemory;
 use crate::objective::{Batches, Objective, Stage, Trainable};
 use crate::optimizer::AdamW;
+use crate::plan::Plan;
 
 /// What training has to say while it runs.
 #[derive(Debug)]
@@ -88,6 +90,24 @@ pub fn check_fresh(out: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::RunExists { path: out.to_path_buf() })
+}
+
+/// What the model of a run in a folder takes of memory, before its weights are loaded.
+///
+/// # Errors
+/// If there is no run, or its frozen part is damaged.
+pub fn memory_of_run<O: Objective>(
+    out: &Path,
+    config: &RunConfig<O::Kind>,
+    objective: &O,
+    device: &Device,
+) -> Result<TrainingMemory> {
+    let folder = checkpoints(out);
+    if crate::checkpoint::steps(&folder)?.is_empty() {
+        return Err(Error::NoCheckpoint { path: folder });
+    }
+    let model = crate::checkpoint::unplaced::<O::Model>(&folder, &device.clone().autodiff())?;
+    Ok(Plan::of(config, objective, &model).memory)
 }
 
 impl<'a, O: Objective> Trainer<'a, O> {

@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod generator;
 mod models;
+mod runs;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,
 };
+pub use runs::Runs;
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -56,6 +58,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TrainCommand,
     },
+    Runs(Runs),
     CacheTokens(CacheTokens),
     Generate(Generate),
     Evaluate(Evaluate),
@@ -74,6 +77,7 @@ impl Command {
             Self::Train { command: TrainCommand::Tokenizer(request) } => &request.machine,
             Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
             Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
+            Self::Runs(_) => return None,
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
             Self::Evaluate(request) => &request.machine,
@@ -207,8 +211,8 @@ pub enum TrainCommand {
 
 /// Train a tokenizer
 ///
-/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), checkpoints/,
-/// samples/ and model.safetensors, the averaged weights. Ctrl-C, or the SIGTERM of a scheduler, ends the
+/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), the same as event files for
+/// TensorBoard, checkpoints/, samples/ and model.safetensors, the averaged weights. Ctrl-C, or the SIGTERM of a scheduler, ends the
 /// step (or validation) at hand, saves and stops with exit code 130; --resume goes on exactly there, from
 /// the last checkpoint that is whole. A batch whose loss is not finite is left out.
 #[derive(Debug, Args)]
@@ -216,6 +220,7 @@ pub enum TrainCommand {
 Examples:
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
+  semanticist train tokenizer configs/tokenizer-l.toml --data imagenet --out runs/l --dry-run
   semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
       --set learning_rate.peak=1e-3 --set steps=5000")]
 pub struct TrainTokenizer {
@@ -262,6 +267,13 @@ pub struct Place {
     /// Go on although the configuration or the data changed in what the result depends on
     #[arg(long, requires = "resume")]
     pub force: bool,
+    /// Say what the run would take of memory, disk and time, which a few steps are made for, and leave nothing
+    /// behind; exit code 1 if it does not fit
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+    /// Print that as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 /// What a run is made of.
@@ -275,6 +287,9 @@ pub struct TrainingData {
     /// Change an entry of the configuration, such as learning_rate.peak=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Start even if the memory of this machine seems too small
+    #[arg(long)]
+    pub no_memory_check: bool,
 }
 
 /// Measure a tokenizer: PSNR, SSIM and diffusion loss at several numbers of tokens

@@ -10,10 +10,12 @@ pub mod list;
 pub mod models;
 pub mod pull;
 pub mod reconstruct;
+pub mod runs;
 pub mod train;
 pub mod verify;
 
 mod choice;
+mod dry_run;
 mod generators;
 mod names;
 mod preflight;
@@ -36,6 +38,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
+        Command::Runs(request) => runs::run(&request),
         Command::Generate(request) => generate::run(&request),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use semanticist::model::{Memory, Work};
+use semanticist_train::memory::TrainingMemory;
 
 use crate::memory::available;
 
@@ -12,6 +13,50 @@ pub fn check(memory: &Memory, work: Work) -> Result<()> {
         // Where nothing is known of the memory, nothing is refused.
         _ => Ok(()),
     }
+}
+
+/// Whether a training run is held against the memory of the machine before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// It is, and refused if it needs more than is free.
+    Refuse,
+    /// It starts in any case.
+    Skip,
+}
+
+impl Check {
+    /// What `--no-memory-check` asks for.
+    pub fn unless(skipped: bool) -> Self {
+        if skipped { Self::Skip } else { Self::Refuse }
+    }
+}
+
+/// Why a run with batches of `batch` does not fit into `free` bytes, if it is known that it does not.
+pub fn training_refusal(memory: &TrainingMemory, batch: usize, free: Option<u64>) -> Option<String> {
+    let (needed, free) = (memory.needed(), free?);
+    if needed <= free {
+        return None;
+    }
+    // Parts are added up in gradients of their own.
+    let fits = |parts: &usize| {
+        let images = (batch / parts) as u64;
+        let more = memory.fixed().saturating_add(memory.weights);
+        more.saturating_add(memory.activations_per_image.unwrap_or(0).saturating_mul(images)) <= free
+    };
+    let now = batch as u64 / memory.images.max(1);
+    let divisors = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts as u64 > now);
+    let advice = match divisors.into_iter().find(fits) {
+        Some(parts) => format!("compute a batch in more parts with --set accumulate={parts}"),
+        None => "use a smaller model or a machine with more memory".into(),
+    };
+    Some(format!(
+        "training needs about {} of memory, {} of it for {} images at once, and {} are free; {advice}, or start all \
+         the same with --no-memory-check",
+        gibibytes(needed),
+        gibibytes(needed - memory.fixed()),
+        memory.images,
+        gibibytes(free)
+    ))
 }
 
 fn refusal(memory: &Memory, work: Work, free: u64) -> String {
@@ -66,6 +111,21 @@ mod tests {
         assert!(text.contains("--batch of at most 1/4 of that"), "{text}");
         let text = refusal(&MEMORY, Work { encode: 32, decode: 0 }, 1 << 30);
         assert!(text.contains("smaller model") && text.contains("--no-memory-check"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_does_not_fit_is_told_how_it_would() {
+        let memory = |images| TrainingMemory::new(1 << 20, 0, Some(1 << 26), images, 64 / images);
+        assert_eq!(training_refusal(&memory(64), 64, None), None);
+        assert_eq!(training_refusal(&memory(64), 64, Some(5 << 30)), None);
+        let text = training_refusal(&memory(64), 64, Some(1 << 30)).unwrap();
+        assert!(
+            text.contains("needs about 4.1 GiB of memory, 4.0 GiB of it for 64 images at once"),
+            "{text}"
+        );
+        assert!(text.contains("1.0 GiB are free") && text.contains("accumulate=8"), "{text}");
+        let text = training_refusal(&memory(1), 64, Some(100 << 20)).unwrap();
+        assert!(text.contains("smaller model"), "{text}");
     }
 
     #[test]

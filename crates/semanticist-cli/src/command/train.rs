@@ -1,6 +1,6 @@
 //! `semanticist train`: from a configuration and images to weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,15 +13,20 @@ use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
+use semanticist_train::memory::TrainingMemory;
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::objective::{self, Objective};
-use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
+use semanticist_train::plan::Plan;
+use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh, memory_of_run};
 
 use super::choice::{autoencoder_file, validation_source};
+use super::dry_run;
+use super::preflight::{self, Check};
 use crate::args::{Place, TrainAutoencoder, TrainGenerator, TrainTokenizer, TrainingData};
 use crate::failure;
+use crate::memory::available;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
 
@@ -29,9 +34,10 @@ use crate::progress::TrainingProgress;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
-    let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &request.run.settings)?;
-    let device = request.machine.start()?;
     let (training, validation) = sources(&request.run.data)?;
+    let TrainingData { config: file, settings, .. } = &request.run;
+    let mut config = RunConfig::<TokenizerRun>::read_for(file, settings, training.len())?;
+    let device = request.machine.start()?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
     }
@@ -52,28 +58,31 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         };
         tokenizer::untrained(&config, autoencoder, &device)
     };
-    run(&request.place, config.clone(), objective, fresh, &device)
+    let check = Check::unless(request.run.no_memory_check);
+    run(&request.place, check, config.clone(), objective, fresh, &device)
 }
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
-    let TrainingData { config: file, settings, data } = &request.run;
+    let TrainingData { config: file, settings, data, no_memory_check } = &request.run;
     if is_of_tokenizer(file)? {
-        return fit(request, &RunConfig::read(file, settings)?);
+        let source = Arc::new(Source::open(data, Split::Train)?);
+        let config = RunConfig::read_for(file, settings, source.len())?;
+        return fit(request, &config, source);
     }
-    let config = RunConfig::<AutoencoderRun>::read(file, settings)?;
-    let device = request.machine.start()?;
     let (training, validation) = sources(data)?;
+    let config = RunConfig::<AutoencoderRun>::read_for(file, settings, training.len())?;
+    let device = request.machine.start()?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
-    run(&request.place, config.clone(), objective, fresh, &device)
+    run(&request.place, Check::unless(*no_memory_check), config.clone(), objective, fresh, &device)
 }
 
 /// Trains a generator; whoever made its tokens decodes its samples.
 pub fn generator(request: &TrainGenerator) -> Result<()> {
-    let config = RunConfig::<GeneratorRun>::read(&request.config, &request.settings)?;
-    let device = request.machine.start()?;
     let training = Arc::new(TokenCache::open(&request.tokens)?);
+    let config = RunConfig::<GeneratorRun>::read_for(&request.config, &request.settings, training.len())?;
+    let device = request.machine.start()?;
     let validation = match request.validation.as_slice() {
         [] => {
             note("no --validation is given; the tokens to train on are used to validate");
@@ -91,10 +100,11 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     let caches = [training.clone(), validation];
     let objective = GeneratorObjective::new(&config, caches, tokenizer)?;
     let fresh = || objective::generator::untrained(&config, &training, &device);
-    run(&request.place, config.clone(), objective, fresh, &device)
+    let check = Check::unless(request.model.no_memory_check);
+    run(&request.place, check, config.clone(), objective, fresh, &device)
 }
 
-fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<()> {
+fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>, source: Arc<Source>) -> Result<()> {
     let (file, out) = (request.run.config.display(), &request.place.out);
     match config.model.autoencoder {
         AutoencoderConfig::Linear { .. } => {}
@@ -104,12 +114,14 @@ fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<(
              configs/autoencoder-tiny.toml; `train tokenizer` takes the result with --autoencoder"
         ),
     }
+    if request.place.dry_run {
+        return Err(failure::usage("--dry-run: fitting a linear autoencoder takes seconds and one file"));
+    }
     if request.place.resume {
         return Err(failure::usage("--resume: fitting a linear autoencoder has no steps to go on from"));
     }
     output::check_file(out)?;
     let device = request.machine.start()?;
-    let source = Arc::new(Source::open(&request.run.data, Split::Train)?);
     let autoencoder = autoencoder::fit(config, source, &device, &mut |text| note(&text))?;
     save_autoencoder(out, &config.model.autoencoder, &autoencoder, None)?;
     output::print(&format!("done: {}", out.display()))
@@ -126,11 +138,20 @@ fn sources(data: &[PathBuf]) -> Result<(Arc<Source>, Source)> {
 /// Trains to the end or until Ctrl-C; `fresh` makes the model that a new run starts from.
 fn run<O: Objective>(
     place: &Place,
+    check: Check,
     config: RunConfig<O::Kind>,
     objective: O,
     fresh: impl FnOnce() -> semanticist::Result<O::Model>,
     device: &Device,
 ) -> Result<()> {
+    if place.dry_run {
+        return dry_run::run(place, &config, objective, fresh()?, device);
+    }
+    let fits = |memory: &TrainingMemory| match preflight::training_refusal(memory, config.batch, available())
+    {
+        Some(refusal) if check == Check::Refuse => bail!("{refusal}"),
+        _ => Ok(()),
+    };
     // Schedulers send their signal more than once: a second one must not keep the first from saving.
     let stop = || {
         if !INTERRUPTED.swap(true, Ordering::Relaxed) {
@@ -141,28 +162,37 @@ fn run<O: Objective>(
     let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED };
     let progress = TrainingProgress::new(config.steps, config.log.every);
     let trainer = if place.resume {
+        fits(&memory_of_run(&place.out, &config, &objective, device)?)?;
         let on_change = if place.force { OnChange::Accept } else { OnChange::Refuse };
         Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event))?
     } else {
         check_fresh(&place.out)?;
-        Trainer::start(config, objective, fresh()?, context)?
+        let model = fresh()?;
+        fits(&Plan::of(&config, &objective, &model).memory)?;
+        Trainer::start(config, objective, model, context)?
     };
     let ending = trainer.run(&mut |event| show(&progress, event))?;
     drop(progress);
     match ending {
-        Ending::Complete => output::print(&format!(
-            "done: {} (look at {})",
-            place.out.join("model.safetensors").display(),
-            place.out.join("samples").display(),
-        )),
+        Ending::Complete => output::print(&format!("done: {}", everything(&place.out))),
         Ending::Interrupted => {
             output::print(&format!(
-                "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
-                place.out.display()
+                "interrupted after a whole step and saved; go on with the same command and --resume: {}",
+                everything(&place.out)
             ))?;
             Err(failure::Interrupted.into())
         }
     }
+}
+
+/// Where all that a run leaves is.
+fn everything(out: &Path) -> String {
+    format!(
+        "{} (the averaged weights); samples/, journal.jsonl and checkpoints/ beside it; curves with \
+         `semanticist runs {out} --plot losses.svg` or `tensorboard --logdir {out}`",
+        out.join("model.safetensors").display(),
+        out = out.display(),
+    )
 }
 
 fn show(progress: &TrainingProgress, event: Event) {
