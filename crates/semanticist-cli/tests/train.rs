@@ -329,3 +329,72 @@ fn an_autoencoder_is_trained_and_carries_a_tokenizer() {
     assert_eq!(scale(&metadata["config"]), scale(&trained["config"]));
     assert_ne!(scale(&metadata["config"]), 1.0);
 }
+
+#[test]
+fn a_dry_run_says_what_a_run_takes_and_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let plan = |settings: &[&str]| {
+        let mut command = train(folder, "runs/1");
+        command.arg("--dry-run").args(settings).output().unwrap()
+    };
+    let output = plan(&["--json", "--set", "steps=3 epochs", "--set", "accumulate=2"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!folder.join("runs").exists());
+    // 120 photos in batches of 4.
+    assert_eq!(
+        (&report["examples"], &report["steps"], &report["epochs"]),
+        (&120.into(), &90.into(), &3.0.into())
+    );
+    let parts = report["parameters"].as_object().unwrap();
+    assert_eq!(parts.keys().collect::<Vec<_>>(), ["tokenizer.decoder", "tokenizer.encoder"]);
+    let learnt: u64 = parts.values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(report["memory"]["optimizer"], 8 * learnt);
+    assert_eq!(report["disk"]["checkpoint"], 16 * learnt);
+    assert!(report["speed"]["hours"].as_f64().unwrap() > 0.0);
+    assert!(report["memory_free"].as_u64().unwrap() > report["memory_needed"].as_u64().unwrap());
+
+    let text = String::from_utf8(plan(&[]).stdout).unwrap();
+    for part in
+        ["tokenizer.encoder", "120 examples an epoch, 30.0 steps of 4", "24 steps, 0.8 epochs", "images/s"]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    // Of too large a run everything is said but its speed.
+    let large = ["--set", "model.decoder.blocks.width=4096", "--set", "model.decoder.blocks.depth=64"];
+    let output = plan(&large);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no step was made"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("training needs about"), "{}", stderr(&output));
+    let started = train(folder, "runs/1").args(large).output().unwrap();
+    assert!(stderr(&started).contains("--no-memory-check"), "{}", stderr(&started));
+    assert!(!folder.join("runs").exists());
+}
+
+#[test]
+fn runs_are_listed_and_compared() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    for (out, steps) in [("runs/one", "steps=4"), ("runs/two", "steps=12")] {
+        let output = train(folder, out).args(["--set", steps]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(out) && said.contains("tensorboard --logdir"), "{said}");
+    }
+    let list = |arguments: &[&str]| semanticist(folder).arg("runs").args(arguments).output().unwrap();
+    let table = list(&["runs", "--plot", "losses.svg"]);
+    assert!(table.status.success(), "{}", stderr(&table));
+    let table = String::from_utf8(table.stdout).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[1].starts_with("runs/one  finished") && lines[1].contains(" 4/4 "), "{table}");
+    assert!(lines[2].contains(" 12/12 ") && lines[2].contains("step 12: validation_mse"), "{table}");
+    assert!(fs::read_to_string(folder.join("losses.svg")).unwrap().contains("runs/two"));
+    let json: serde_json::Value = serde_json::from_slice(&list(&["runs", "--json"]).stdout).unwrap();
+    assert_eq!((&json[1]["state"], &json[1]["images"]), (&"finished".into(), &48.into()));
+    let none = list(&["photos"]);
+    assert_eq!(none.status.code(), Some(1));
+    assert!(stderr(&none).contains("no runs in photos"), "{}", stderr(&none));
+}
