@@ -147,8 +147,8 @@ impl<'a, O: Objective> Trainer<'a, O> {
     /// Goes on from the last checkpoint of a run that is whole.
     ///
     /// # Errors
-    /// If there is none, another process is at work in the folder, or configuration or data differ from those it was started with in what its result
-    /// depends on, unless that is accepted.
+    /// If there is none, another process is at work in the folder, or configuration or data differ from those it
+    /// was started with in what its result depends on, unless that is accepted.
     pub fn resume(
         config: RunConfig<O::Kind>,
         objective: O,

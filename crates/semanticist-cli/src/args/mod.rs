@@ -211,10 +211,11 @@ pub enum TrainCommand {
 
 /// Train a tokenizer
 ///
-/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), the same as event files for
-/// TensorBoard, checkpoints/, samples/ and model.safetensors, the averaged weights. Ctrl-C, or the SIGTERM of a scheduler, ends the
-/// step (or validation) at hand, saves and stops with exit code 130; --resume goes on exactly there, from
-/// the last checkpoint that is whole. A batch whose loss is not finite is left out.
+/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), the same as event
+/// files for TensorBoard, checkpoints/, samples/ and model.safetensors, the averaged weights. Ctrl-C,
+/// or the SIGTERM of a scheduler, ends the step (or validation) at hand, saves and stops with exit code
+/// 130; --resume goes on exactly there, from the last checkpoint that is whole. A batch whose loss is
+/// not finite is left out. All of this: docs/training.md.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -37,12 +37,7 @@ pub fn training_refusal(memory: &TrainingMemory, batch: usize, free: Option<u64>
     if needed <= free {
         return None;
     }
-    // Parts are added up in gradients of their own.
-    let fits = |parts: &usize| {
-        let images = (batch / parts) as u64;
-        let more = memory.fixed().saturating_add(memory.weights);
-        more.saturating_add(memory.activations_per_image.unwrap_or(0).saturating_mul(images)) <= free
-    };
+    let fits = |parts: &usize| memory.in_parts(batch, *parts).needed() <= free;
     let now = batch as u64 / memory.images.max(1);
     let divisors = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts as u64 > now);
     let advice = match divisors.into_iter().find(fits) {
@@ -53,7 +48,7 @@ pub fn training_refusal(memory: &TrainingMemory, batch: usize, free: Option<u64>
         "training needs about {} of memory, {} of it for {} images at once, and {} are free; {advice}, or start all \
          the same with --no-memory-check",
         gibibytes(needed),
-        gibibytes(needed - memory.fixed()),
+        gibibytes(memory.activations_per_image.unwrap_or(0).saturating_mul(memory.images)),
         memory.images,
         gibibytes(free)
     ))
@@ -120,7 +115,7 @@ mod tests {
         assert_eq!(training_refusal(&memory(64), 64, Some(5 << 30)), None);
         let text = training_refusal(&memory(64), 64, Some(1 << 30)).unwrap();
         assert!(
-            text.contains("needs about 4.1 GiB of memory, 4.0 GiB of it for 64 images at once"),
+            text.contains("needs about 4.2 GiB of memory, 4.0 GiB of it for 64 images at once"),
             "{text}"
         );
         assert!(text.contains("1.0 GiB are free") && text.contains("accumulate=8"), "{text}");
