@@ -12,7 +12,7 @@ pub struct Usage(String);
 #[derive(Debug)]
 pub struct OutputClosed;
 
-/// Ctrl-C, after what was begun has been put away: 128 + SIGINT, as a shell counts it.
+/// Ctrl-C or a scheduler's signal, after what was begun has been put away: 128 + SIGINT, as a shell counts it.
 #[derive(Debug)]
 pub struct Interrupted;
 
@@ -45,6 +45,8 @@ fn advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
         Error::Undescribed { .. } => "say it with --config FILE.toml or --preset NAME",
         Error::Described { .. } => "leave --config, --preset and --autoencoder out",
         Error::RunExists { .. } => "go on with --resume, or give another --out",
+        Error::RunInUse { .. } => "wait until it ends, stop it, or give another --out",
+        Error::RunStopped { saved: Some(_), .. } => "when that is repaired, go on with --resume",
         Error::NoCheckpoint { .. } => "start without --resume",
         Error::RunChanged { .. } => "--force goes on all the same, another --out starts another run",
         Error::AutoencoderNeeded { .. } => "give it with --autoencoder FILE",

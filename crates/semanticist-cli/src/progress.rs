@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use semanticist_train::journal::StepRecord;
+
 use crate::output::note;
 
 /// Work that is done sooner has no bar.
@@ -85,9 +87,9 @@ impl TrainingProgress {
         Self { bar, every: every.max(1) }
     }
 
-    /// Step `step` is done.
-    pub fn step(&self, step: u64, loss: f64, images_per_second: f64) {
-        let message = format!("loss {loss:.4} · {images_per_second:.0} images/s");
+    /// A step is done.
+    pub fn step(&self, record: &StepRecord) {
+        let (step, message) = (record.step, described(record));
         if self.bar.is_hidden() {
             let steps = self.bar.length().unwrap_or_default();
             if step.is_multiple_of(self.every) {
@@ -108,6 +110,18 @@ impl TrainingProgress {
     pub fn say(&self, text: &str) {
         if self.bar.is_hidden() { note(text) } else { self.bar.suspend(|| note(text)) }
     }
+}
+
+/// `loss 0.3100 (mse 0.2100, readout 0.1000) · gradient 1.25 · rate 1.0e-3 · 93 images/s · 2 % waiting for data`
+fn described(record: &StepRecord) -> String {
+    let parts: Vec<String> = record.parts.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+    let StepRecord { loss, gradient_norm, learning_rate, images_per_second, data_wait, .. } = record;
+    format!(
+        "loss {loss:.4}{parts} · gradient {gradient_norm:.2} · rate {learning_rate:.1e} · \
+         {images_per_second:.0} images/s · {:.0} % waiting for data",
+        100.0 * data_wait
+    )
 }
 
 impl Drop for TrainingProgress {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
@@ -22,6 +23,8 @@ const BATCH_ROWS: usize = 16;
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
+    /// What the file was when its metadata was read.
+    version: Version,
     metadata: ArrowReaderMetadata,
     /// The columns to read.
     columns: Vec<&'static str>,
@@ -33,6 +36,7 @@ impl Shard {
     /// Reads the metadata and checks the columns.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
+        let version = Version::of(&file).map_err(|error| Error::io(path, "open", error))?;
         // The stored Arrow schema could ask for large or dictionary arrays; the plain types suffice.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let metadata = ArrowReaderMetadata::load(&file, options)
@@ -40,7 +44,7 @@ impl Shard {
         let columns = columns(metadata.schema().fields()).map_err(|problem| Error::file(path, problem))?;
         let sizes = metadata.metadata().row_groups().iter().map(|group| group.num_rows() as usize);
         let first_rows = sizes.scan(0, |next, rows| Some(std::mem::replace(next, *next + rows))).collect();
-        Ok(Self { path: path.to_path_buf(), metadata, columns, first_rows })
+        Ok(Self { path: path.to_path_buf(), version, metadata, columns, first_rows })
     }
 
     /// The names of the classes in the order of the labels, if the file says them as those of the
@@ -85,6 +89,15 @@ impl Shard {
 
     fn batches(&self, group: usize) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + '_> {
         let file = File::open(&self.path).map_err(|error| Error::io(&self.path, "open", error))?;
+        let version = Version::of(&file).map_err(|error| Error::io(&self.path, "open", error))?;
+        if version != self.version {
+            let (was, is) = (self.version.bytes, version.bytes);
+            let problem = format!(
+                "the file changed while it was in use: it had {was} bytes when it was opened, now it has {is} and \
+                 another time of change; put it back, or begin again with the new data"
+            );
+            return Err(Error::file(&self.path, problem));
+        }
         let unreadable =
             move |error: String| Error::file(&self.path, format!("cannot read row group {group}: {error}"));
         let columns = ProjectionMask::columns(self.metadata.parquet_schema(), self.columns.iter().copied());
@@ -121,6 +134,21 @@ impl Shard {
             Ok(Record { name, label, bytes: bytes.as_binary::<i32>().value(row).to_vec() })
         };
         (0..batch.num_rows()).map(record).collect()
+    }
+}
+
+/// Tells a file from what is later written under its name.
+#[derive(Debug, PartialEq)]
+struct Version {
+    bytes: u64,
+    /// None where the file system has no times.
+    modified: Option<SystemTime>,
+}
+
+impl Version {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self { bytes: found.len(), modified: found.modified().ok() })
     }
 }
 

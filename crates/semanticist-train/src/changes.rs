@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// What may change at any time: it decides what is said and measured, not what is computed. The parts of a
 /// batch are as good as the whole to rounding.
-const FREE: [&str; 4] = ["log", "validation", "data.workers", "accumulate"];
+const FREE: [&str; 5] = ["log", "validation", "data.workers", "accumulate", "skips_in_a_row"];
 
 /// What cannot change in a run: the weights are of it.
 const FIXED: &str = "model";

@@ -1,10 +1,12 @@
 //! Step folders: everything a run needs to go on exactly where it was.
 //!
 //! A folder is written under a temporary name, synced and renamed, so that one with the final name
-//! is complete whatever happened.
+//! is complete whatever happened. Its state holds a checksum of each other file, so that what a disk does to
+//! them later is found, and the checkpoint before is used.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -15,6 +17,7 @@ use semanticist_data::Position;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Kind, RunConfig};
+use crate::lock::remove_leftovers;
 use crate::objective::Trainable;
 use crate::optimizer::{AdamW, AdamWConfig};
 
@@ -42,6 +45,13 @@ pub struct State<K: Kind> {
     pub optimizers: BTreeMap<String, u64>,
     /// Which data the run learns from.
     pub data: String,
+    /// Batches left out because their loss or gradient was not finite.
+    #[serde(default)]
+    pub skipped: u64,
+    /// The CRC-32C of each file beside this one, by name; set when it is written. Checkpoints of earlier versions
+    /// have none.
+    #[serde(default)]
+    pub checksums: BTreeMap<String, u32>,
     /// The whole configuration, defaults included.
     pub config: RunConfig<K>,
 }
@@ -60,14 +70,15 @@ pub struct Checkpoint<K: Kind, M> {
 }
 
 impl<K: Kind, M: Trainable> Checkpoint<K, M> {
-    /// Writes the folder of this step below `folder`, and removes all but the last `keep`.
+    /// Writes the folder of this step below `folder`, and removes all but the last `keep`, and those of later
+    /// steps: they are damaged, as the run was taken up before them.
     ///
     /// # Errors
     /// If it cannot be written; the folders that are there stay then.
     pub fn save(&self, folder: &Path, keep: usize) -> Result<PathBuf> {
         let path = folder.join(format!("{PREFIX}{:08}", self.state.step));
         let partial = folder.join(format!(".{PREFIX}{:08}.partial", self.state.step));
-        remove(&partial)?;
+        remove_leftovers(folder)?;
         fs::create_dir_all(&partial).map_err(|error| Error::io(&partial, "create the folder", error))?;
         let written = self.write(&partial);
         if let Err(error) = written {
@@ -77,8 +88,10 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
         remove(&path)?;
         fs::rename(&partial, &path).map_err(|error| Error::io(&path, "rename to", error))?;
         sync(folder)?;
-        for (_, old) in steps(folder)?.iter().rev().skip(keep.max(1)) {
-            remove(old)?;
+        let (own, later) =
+            steps(folder)?.into_iter().partition::<Vec<_>, _>(|(step, _)| *step <= self.state.step);
+        for (_, path) in later.iter().chain(own.iter().rev().skip(keep.max(1))) {
+            remove(path)?;
         }
         Ok(path)
     }
@@ -101,33 +114,93 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
         let mut moments = Weights::new();
         self.optimizers.iter().for_each(|optimizer| moments.extend(optimizer.state()));
         save(OPTIMIZER, moments)?;
-        let state = serde_json::to_vec_pretty(&self.state).expect("the state is plain data");
+        let checksum = |name: &str| Ok((name.to_string(), checksum(&folder.join(name))?));
+        let checksums = [WEIGHTS, AVERAGE, OPTIMIZER].into_iter().map(checksum).collect::<Result<_>>()?;
+        let state = State { checksums, ..self.state.clone() };
+        let state = serde_json::to_vec_pretty(&state).expect("the state is plain data");
         semanticist::files::write_atomically(&folder.join(STATE), |file| {
             std::io::Write::write_all(file, &state)
         })?;
         sync(folder)
     }
 
-    /// The last complete checkpoint below `folder`, on the device of training.
+    /// The last checkpoint below `folder` that is whole, on the device of training; `warn` is told of those that are
+    /// not.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read.
-    pub fn load_last(folder: &Path, device: &Device) -> Result<Self> {
-        let Some((_, path)) = steps(folder)?.pop() else {
-            return Err(Error::NoCheckpoint { path: folder.to_path_buf() });
-        };
+    /// If there is none, or the disk does not answer.
+    pub fn load_last(folder: &Path, device: &Device, warn: &mut dyn FnMut(String)) -> Result<Self> {
+        let mut last = Error::NoCheckpoint { path: folder.to_path_buf() };
+        let steps = steps(folder)?;
+        if steps.is_empty() {
+            return Err(last);
+        }
+        let frozen = M::load_frozen(&folder.join(FROZEN), device)?;
+        for (index, (_, path)) in steps.into_iter().rev().enumerate() {
+            match Self::load(frozen.clone(), &path) {
+                Ok(found) => return Ok(found),
+                Err(error) if is_damage(&error) => {
+                    warn(format!("{} is damaged and is not used: {error}", path.display()));
+                    // What is wrong with the newest says most.
+                    last = if index == 0 { error } else { last };
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+
+    /// The checkpoint in one folder; `model` has what does not learn.
+    fn load(mut model: M, path: &Path) -> Result<Self> {
         let state_path = path.join(STATE);
         let text = fs::read(&state_path).map_err(|error| Error::io(&state_path, "read", error))?;
         let state: State<K> = serde_json::from_slice(&text).map_err(|error| {
             Error::file(&state_path, format!("is not a checkpoint of this version: {error}"))
         })?;
-        let mut model = M::load_frozen(&folder.join(FROZEN), device)?;
+        for (name, expected) in &state.checksums {
+            let path = path.join(name);
+            if checksum(&path)? != *expected {
+                return Err(Error::file(&path, "is not as it was written: its checksum is another"));
+            }
+        }
         let mut average = model.clone();
         *average.parameters_mut() = placed(model.parameters().valid(), &path.join(AVERAGE))?;
         *model.parameters_mut() = placed(model.parameters().clone(), &path.join(WEIGHTS))?;
         let optimizers =
             optimizers::<M>(&path.join(OPTIMIZER), state.config.optimizer, &state.optimizers, &model)?;
         Ok(Self { state, model, average, optimizers })
+    }
+}
+
+/// The model of a run, its parameters yet to be placed, to look at its sizes.
+///
+/// # Errors
+/// If the folder holds no run, or its file is damaged.
+pub fn unplaced<M: Trainable>(folder: &Path, device: &Device) -> Result<M> {
+    M::load_frozen(&folder.join(FROZEN), device)
+}
+
+/// Whether a file is not what was written there, as against a disk that cannot be read for now.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::File { .. } => true,
+        Error::Io { source, .. } => {
+            matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// The CRC-32C of a file.
+fn checksum(path: &Path) -> Result<u32> {
+    let failed = |error| Error::io(path, "read", error);
+    let (mut file, mut sum) = (File::open(path).map_err(failed)?, 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(sum),
+            count => sum = crc32c::crc32c_append(sum, &buffer[..count]),
+        }
     }
 }
 
@@ -155,10 +228,7 @@ fn optimizers<M: Trainable>(
     for optimizer in &mut optimizers {
         let steps = steps.get(optimizer.prefix()).copied().unwrap_or_default();
         let restored = optimizer.restore(steps, model.parameters(), &mut moments);
-        restored.map_err(|problem| {
-            let advice = "the checkpoint is damaged; remove its folder to go on from the one before";
-            Error::file(path, format!("{problem}; {advice}"))
-        })?;
+        restored.map_err(|problem| Error::file(path, problem))?;
     }
     moments.finish(path)?;
     Ok(optimizers)

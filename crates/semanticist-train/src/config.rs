@@ -36,7 +36,7 @@ pub struct RunConfig<K: Kind> {
     /// The seed of weights, data order, augmentation and every draw of training.
     #[serde(default)]
     pub seed: u64,
-    /// Optimiser steps in all.
+    /// Optimiser steps in all. Here and wherever a file counts steps, [`RunConfig::read_for`] takes epochs as well.
     pub steps: u64,
     /// Examples per optimiser step.
     pub batch: usize,
@@ -50,6 +50,10 @@ pub struct RunConfig<K: Kind> {
     /// weights themselves, their average and the optimiser's moments are float32 in either.
     #[serde(default)]
     pub precision: Precision,
+    /// How many batches in a row are left out because their loss or gradient is not finite; one more ends the
+    /// run.
+    #[serde(default = "default_skips")]
+    pub skips_in_a_row: u64,
     /// What is trained.
     pub model: K::Model,
     /// How examples are made of the data set.
@@ -79,6 +83,10 @@ fn default_ema() -> f64 {
     0.999
 }
 
+fn default_skips() -> u64 {
+    10
+}
+
 /// How batches of images are made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,7 +114,8 @@ pub struct LogConfig {
     pub every: u64,
     /// A checkpoint; the last step always makes one.
     pub checkpoint_every: u64,
-    /// Checkpoints kept; older ones are removed.
+    /// Checkpoints kept, at least 2, so that there is one to go back to if the last is damaged; older ones
+    /// are removed.
     pub keep_checkpoints: usize,
     /// A validation of the averaged weights.
     pub validate_every: u64,
@@ -122,10 +131,25 @@ impl<K: Kind> RunConfig<K> {
     /// Reads a file and lays `settings` of the form `key.path=value` over it.
     ///
     /// # Errors
-    /// If the file or a setting is not TOML, names an unknown key, or contradicts itself.
+    /// If the file or a setting is not TOML, names an unknown key, contradicts itself, or gives a number of steps in
+    /// epochs.
     pub fn read(path: &Path, settings: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
         Self::parse(&text, settings).map_err(|error| Error::file(path, error.to_string()))
+    }
+
+    /// The same for a data set of so many examples: a number of steps may be given as `"400 epochs"`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_for(path: &Path, settings: &[String], examples: usize) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, "read", error))?;
+        let read = || {
+            let mut table = laid_over(&text, settings)?;
+            epochs_to_steps(&mut table, examples)?;
+            Self::of_table(table)
+        };
+        read().map_err(|error: Error| Error::file(path, error.to_string()))
     }
 
     /// [`RunConfig::read`] on text.
@@ -133,10 +157,10 @@ impl<K: Kind> RunConfig<K> {
     /// # Errors
     /// As there.
     pub fn parse(text: &str, settings: &[String]) -> Result<Self> {
-        let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
-        for setting in settings {
-            apply_setting(&mut table, setting)?;
-        }
+        Self::of_table(laid_over(text, settings)?)
+    }
+
+    fn of_table(table: Table) -> Result<Self> {
         let config: Self = table.try_into().map_err(|error: toml::de::Error| config_error(&error))?;
         config.validate()?;
         Ok(config)
@@ -160,6 +184,11 @@ impl<K: Kind> RunConfig<K> {
             format!("accumulate = {accumulate} does not divide batch = {batch}")
         } else if !(0.0..1.0).contains(&self.ema) {
             format!("ema = {} is not in [0, 1)", self.ema)
+        } else if self.log.keep_checkpoints < 2 {
+            let kept = self.log.keep_checkpoints;
+            format!(
+                "log.keep_checkpoints = {kept} leaves none to go back to if the last is damaged; use at least 2"
+            )
         } else if !(self.learning_rate.peak > 0.0 && self.learning_rate.peak.is_finite()) {
             format!("learning_rate.peak = {} is not a positive number", self.learning_rate.peak)
         } else {
@@ -199,6 +228,43 @@ pub fn is_of_tokenizer(path: &Path) -> Result<bool> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| Error::file(path, config_error(&error).to_string()))?;
     Ok(table.get("model").and_then(|model| model.get("encoder")).is_some())
+}
+
+/// A file with settings laid over it.
+fn laid_over(text: &str, settings: &[String]) -> Result<Table> {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| config_error(&error))?;
+    settings.iter().try_for_each(|setting| apply_setting(&mut table, setting))?;
+    Ok(table)
+}
+
+/// Replaces every `"N epochs"` by as many steps, rounded: an epoch is `examples` over the batch.
+fn epochs_to_steps(table: &mut Table, examples: usize) -> Result<()> {
+    let batch = table.get("batch").and_then(Value::as_integer).filter(|batch| *batch > 0);
+    // Without a batch the table is refused anyway.
+    let Some(batch) = batch else { return Ok(()) };
+    replace_epochs(table, examples as f64 / batch as f64)
+}
+
+fn replace_epochs(table: &mut Table, steps_per_epoch: f64) -> Result<()> {
+    for (name, value) in table.iter_mut() {
+        match value {
+            Value::Table(inner) => replace_epochs(inner, steps_per_epoch)?,
+            Value::String(text) => {
+                let Some(epochs) = text.strip_suffix("epochs").or(text.strip_suffix("epoch")) else {
+                    continue;
+                };
+                let epochs = epochs.trim().parse::<f64>().ok().filter(|epochs| (0.0..1e9).contains(epochs));
+                let epochs = epochs.ok_or_else(|| {
+                    Error::Config(format!(
+                        "{name} = \"{text}\": expected a number of epochs, such as \"400 epochs\""
+                    ))
+                })?;
+                *value = Value::Integer((epochs * steps_per_epoch).round() as i64);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Sets `a.b.c=value`; the value is TOML, or else text.
@@ -287,6 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn epochs_become_steps_of_the_data_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, TINY).unwrap();
+        let settings =
+            ["batch=8", "steps=2.5 epochs", "learning_rate.warmup_steps=1 epoch"].map(String::from);
+        let config = RunConfig::read_for(&path, &settings, 100).unwrap();
+        assert_eq!((config.steps, config.learning_rate.warmup_steps), (31, 13));
+        let wrong = RunConfig::read_for(&path, &["steps=many epochs".into()], 100).unwrap_err().to_string();
+        assert!(wrong.contains("steps") && wrong.contains("400 epochs"), "{wrong}");
+        let unknown = RunConfig::read(&path, &settings).unwrap_err().to_string();
+        assert!(unknown.contains("epoch"), "{unknown}");
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error_that_suggests_the_nearest() {
         let error = RunConfig::parse(TINY, &["model.token_dmi=3".into()]).unwrap_err().to_string();
         assert!(error.contains("token_dmi") && error.contains("did you mean `token_dim`?"), "{error}");
@@ -299,6 +380,7 @@ mod tests {
             ("model.encoder.blocks.heads=5", "5 heads do not divide"),
             ("accumulate=3", "accumulate = 3"),
             ("steps=0", "steps"),
+            ("log.keep_checkpoints=1", "at least 2"),
             ("validation.tokens=[64]", "64"),
             ("objective.nested_guidance.drop_all=1.5", "1.5"),
             ("precision=float16", "float16"),

@@ -15,5 +15,11 @@ pub mod optimizer;
 
 pub mod changes;
 pub mod checkpoint;
+pub mod history;
 pub mod journal;
+mod learner;
+pub mod lock;
+pub mod memory;
+pub mod plan;
+mod tensorboard;
 pub mod trainer;

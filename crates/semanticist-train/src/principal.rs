@@ -13,7 +13,7 @@ use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};
 use semanticist::encoder::{normalise, reduced};
 use semanticist::image::to_pixels;
 use semanticist::nn::Linear;
-use semanticist::{Error, Result};
+use semanticist::{Error, Purpose, Result, Seed};
 use semanticist_data::Source;
 
 use crate::autoencoder::for_first_images;
@@ -23,6 +23,9 @@ use crate::objective::tokenizer::{LearningTokenizer, TokenizerRun};
 /// The constant in every token, beside components of variance 1: the larger, the better a linear map reads the
 /// components, and the smaller they are (docs/recipes.md).
 const CONSTANT: f64 = 4.0;
+
+/// How often each image is part of the least-squares problem, each time with another number of tokens.
+const ROUNDS: usize = 4;
 
 /// Added to the diagonal of the least-squares problem, per image.
 const RIDGE: f64 = 1e-4;
@@ -73,14 +76,25 @@ pub fn start(
     ));
     if let Some(estimate) = &mut networks.decoder.estimate {
         let map = linear.map.clone();
-        let tokens = inputs.iter().map(|inputs| {
-            let raw = map.weight.val().inner().swap_dims(0, 1);
-            let raw = inputs.clone().matmul(raw) + map.bias.val().inner().unsqueeze();
-            let b = raw.dims()[0];
-            let tokens = normalise(raw.reshape([b, count, dim]), config.model.token_epsilon);
-            tokens.reshape([b, count * dim])
-        });
-        estimate.map = least_squares(tokens.zip(&latents), &learning);
+        let weight = map.weight.val().inner().swap_dims(0, 1);
+        let bias: Tensor<2> = map.bias.val().inner().unsqueeze();
+        let epsilon = config.model.token_epsilon;
+        let mut noise = Seed::new(config.seed).of(Purpose::Weights).noise();
+        // As in training, some tokens are absent: the answer must be right for every number of them.
+        let rounds = (0..ROUNDS).flat_map(|_| inputs.iter().zip(&latents));
+        estimate.map = least_squares(
+            rounds.map(|(inputs, latents)| {
+                let b = inputs.dims()[0];
+                let raw = inputs.clone().matmul(weight.clone()) + bias.clone();
+                let tokens = normalise(raw.reshape([b, count, dim]), epsilon);
+                let keep = noise.below(b, count + 1);
+                let kept = keep.iter().flat_map(|&keep| (0..count).map(move |i| f32::from(i < keep)));
+                let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, count, 1]);
+                let tokens = tokens * Tensor::<3>::from_data(kept, device);
+                (tokens.reshape([b, count * dim]), latents)
+            }),
+            &learning,
+        );
     }
     Ok(model)
 }

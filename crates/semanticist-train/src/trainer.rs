@@ -7,32 +7,30 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use semanticist::{Error, Noise, Purpose, Result, Seed, files};
+use semanticist::{Error, Result, files};
 use semanticist_data::Position;
 use serde_json::json;
 
 use crate::changes::{self, OnChange};
 use crate::checkpoint::{Checkpoint, State, fresh_optimizers};
 use crate::config::RunConfig;
-use crate::ema;
-use crate::gradients::Gradients;
-use crate::journal::{Journal, StepRecord, ValidationRecord};
-use crate::objective::{Objective, Stage, Trainable};
+use crate::journal::{Journal, SkipRecord, StepRecord, ValidationRecord};
+use crate::learner::{Learner, Outcome, StepNumbers};
+use crate::lock::{RunLock, remove_leftovers};
+use crate::memory::TrainingMemory;
+use crate::objective::{Batches, Objective, Stage, Trainable};
 use crate::optimizer::AdamW;
+use crate::plan::Plan;
 
 /// What training has to say while it runs.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A step was made; not every one is in the journal.
     Stepped {
-        /// Counted from 1.
-        step: u64,
+        /// As the journal has it.
+        record: &'a StepRecord,
         /// Steps of the whole run.
         steps: u64,
-        /// Mean over the batch, before the step.
-        loss: f64,
-        /// Since the last logged step.
-        images_per_second: f64,
     },
     /// The averaged weights were measured; in one line.
     Validated {
@@ -62,38 +60,61 @@ pub struct RunContext<'a> {
     pub out: &'a Path,
     /// Where everything is computed, optimiser steps included.
     pub device: &'a Device,
-    /// Set from outside to stop after the current step.
+    /// Set from outside to stop. A step of several parts is given up between them; a validation is ended first.
     pub interrupted: &'a AtomicBool,
 }
 
 /// A run between two steps.
 pub struct Trainer<'a, O: Objective> {
     context: RunContext<'a>,
-    config: RunConfig<O::Kind>,
-    objective: O,
+    learner: Learner<O>,
     state: State<O::Kind>,
-    model: O::Model,
-    average: O::Model,
-    optimizers: Vec<AdamW>,
     journal: Journal,
+    /// The step of the last checkpoint.
+    saved: Option<u64>,
+    /// The step whose model was last written for others by this process.
+    published: Option<u64>,
+    /// Held as long as the run goes on.
+    _lock: RunLock,
+    /// To be told when it begins.
+    warnings: Vec<String>,
 }
 
-/// Fails if a folder already holds a run.
+/// Fails if a folder already holds a run, or another process is at work in it.
 ///
 /// # Errors
 /// As it says, or if the folder cannot be read.
 pub fn check_fresh(out: &Path) -> Result<()> {
+    RunLock::check_free(out)?;
     if crate::checkpoint::steps(&checkpoints(out))?.is_empty() {
         return Ok(());
     }
     Err(Error::RunExists { path: out.to_path_buf() })
 }
 
+/// What the model of a run in a folder takes of memory, before its weights are loaded.
+///
+/// # Errors
+/// If there is no run, or its frozen part is damaged.
+pub fn memory_of_run<O: Objective>(
+    out: &Path,
+    config: &RunConfig<O::Kind>,
+    objective: &O,
+    device: &Device,
+) -> Result<TrainingMemory> {
+    let folder = checkpoints(out);
+    if crate::checkpoint::steps(&folder)?.is_empty() {
+        return Err(Error::NoCheckpoint { path: folder });
+    }
+    let model = crate::checkpoint::unplaced::<O::Model>(&folder, &device.clone().autodiff())?;
+    Ok(Plan::of(config, objective, &model).memory)
+}
+
 impl<'a, O: Objective> Trainer<'a, O> {
     /// A run from the start, of a model with the weights to start from on the device of training.
     ///
     /// # Errors
-    /// If the folder already holds a run, or cannot be written.
+    /// If the folder already holds a run, another process is at work in it, or it cannot be written.
     pub fn start(
         config: RunConfig<O::Kind>,
         objective: O,
@@ -101,12 +122,16 @@ impl<'a, O: Objective> Trainer<'a, O> {
         context: RunContext<'a>,
     ) -> Result<Self> {
         check_fresh(context.out)?;
+        let mut warnings = Vec::new();
+        let lock = RunLock::take(context.out, &mut |warning| warnings.push(warning))?;
         let average = without_gradients(&model);
         let state = State {
             step: 0,
             position: Position::default(),
             images: 0,
             seconds: 0.0,
+            skipped: 0,
+            checksums: BTreeMap::new(),
             optimizers: BTreeMap::new(),
             data: objective.fingerprint()?,
             config: config.clone(),
@@ -114,14 +139,16 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let optimizers = fresh_optimizers::<O::Model>(config.optimizer);
         let checkpoint = Checkpoint { state, model, average, optimizers };
         checkpoint.save_frozen(&checkpoints(context.out))?;
-        Self::assemble(config, objective, checkpoint, context)
+        let mut trainer = Self::assemble(config, objective, checkpoint, context, lock)?;
+        trainer.warnings = warnings;
+        Ok(trainer)
     }
 
-    /// Goes on from the last checkpoint of a run.
+    /// Goes on from the last checkpoint of a run that is whole.
     ///
     /// # Errors
-    /// If there is none, or configuration or data differ from those it was started with in what its result
-    /// depends on, unless that is accepted.
+    /// If there is none, another process is at work in the folder, or configuration or data differ from those it
+    /// was started with in what its result depends on, unless that is accepted.
     pub fn resume(
         config: RunConfig<O::Kind>,
         objective: O,
@@ -130,8 +157,13 @@ impl<'a, O: Objective> Trainer<'a, O> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let device = context.device.clone().autodiff();
+        let folder = checkpoints(context.out);
+        if crate::checkpoint::steps(&folder)?.is_empty() {
+            return Err(Error::NoCheckpoint { path: folder });
+        }
+        let lock = RunLock::take(context.out, &mut |warning| observe(Event::Note(warning)))?;
         let mut checkpoint: Checkpoint<O::Kind, O::Model> =
-            Checkpoint::load_last(&checkpoints(context.out), &device)?;
+            Checkpoint::load_last(&folder, &device, &mut |warning| observe(Event::Note(warning)))?;
         let state = &mut checkpoint.state;
         let data = objective.fingerprint()?;
         let mut found = changes::between(&state.config, &config);
@@ -147,7 +179,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         for optimizer in &mut checkpoint.optimizers {
             optimizer.configure(config.optimizer);
         }
-        Self::assemble(config, objective, checkpoint, context)
+        Self::assemble(config, objective, checkpoint, context, lock)
     }
 
     fn assemble(
@@ -155,147 +187,136 @@ impl<'a, O: Objective> Trainer<'a, O> {
         objective: O,
         checkpoint: Checkpoint<O::Kind, O::Model>,
         context: RunContext<'a>,
+        lock: RunLock,
     ) -> Result<Self> {
         let Checkpoint { mut state, mut model, mut average, optimizers } = checkpoint;
         for model in [&mut model, &mut average] {
             *model.parameters_mut() = config.precision.train(model.parameters().clone());
         }
         let out = context.out;
-        std::fs::create_dir_all(out).map_err(|error| Error::io(out, "create the folder", error))?;
+        remove_leftovers(out)?;
         let text = config.to_toml();
         files::write_atomically(&out.join("config.toml"), |file| {
             std::io::Write::write_all(file, text.as_bytes())
         })?;
         let journal = Journal::open(&out.join("journal.jsonl"), state.step)?;
         state.config = config.clone();
-        Ok(Self { context, config, objective, state, model, average, optimizers, journal })
+        let saved = (state.step > 0).then_some(state.step);
+        let learner = Learner { config, objective, model, average, optimizers };
+        let warnings = Vec::new();
+        Ok(Self { context, learner, state, journal, saved, published: None, _lock: lock, warnings })
     }
 
     /// Trains to the last step, or until interrupted; either way the last step made is saved.
     ///
     /// # Errors
-    /// If a loss or gradient is not finite (the weights are then those of the step before), or the
-    /// data or the disk fails. The last checkpoint stays.
+    /// If too many batches in a row have a loss or gradient that is not finite, or the data or the disk fails.
+    /// The last checkpoint stays; if the data failed, that is of the last step made.
     pub fn run(mut self, observe: &mut dyn FnMut(Event)) -> Result<Ending> {
-        let mut batches = self.objective.batches(self.state.position);
-        let mut pace = Pace::new();
-        let mut saved = self.state.step;
-        while self.state.step < self.config.steps {
-            if self.context.interrupted.load(Ordering::Relaxed) {
-                self.save(observe)?;
-                return Ok(Ending::Interrupted);
-            }
-            let (examples, next) = batches.next()?;
-            batches.take_warnings().into_iter().for_each(|warning| observe(Event::Note(warning)));
-            let started = Instant::now();
-            let record = self.train_step(&examples, next.epoch)?;
-            self.state.seconds += started.elapsed().as_secs_f64();
-            self.state.images += examples.len() as u64;
-            self.state.position = next;
-            let record = StepRecord { images_per_second: pace.after(examples.len()), ..record };
-            self.report(&record, &mut pace, observe)?;
-            if due(self.state.step, self.config.log.validate_every) {
-                self.validate(observe)?;
-                pace = Pace::new();
-            }
-            if due(self.state.step, self.config.log.checkpoint_every) {
-                self.save(observe)?;
-                saved = self.state.step;
-                pace = Pace::new();
-            }
-        }
-        if saved < self.state.step {
-            self.save(observe)?;
-        }
-        Ok(Ending::Complete)
-    }
-
-    fn report(&mut self, record: &StepRecord, pace: &mut Pace, observe: &mut dyn FnMut(Event)) -> Result<()> {
-        observe(Event::Stepped {
-            step: record.step,
-            steps: self.config.steps,
-            loss: record.loss,
-            images_per_second: record.images_per_second,
-        });
-        if due(record.step, self.config.log.every) {
-            self.journal.write(record)?;
-            *pace = Pace::new();
-        }
-        Ok(())
-    }
-
-    /// One optimiser step; the weights change only if every number was finite.
-    fn train_step(&mut self, examples: &[O::Example], epoch: u64) -> Result<StepRecord> {
-        let step = self.state.step + 1;
-        let count = self.config.accumulate;
-        let (mut gradients, mut loss, mut parts) = (Gradients::default(), 0.0, BTreeMap::new());
-        let seed = Seed::new(self.config.seed).of(Purpose::Training).at(step);
-        let size = examples.len() / count;
-        for (part, examples) in examples.chunks(size).enumerate() {
-            // An example's draws belong to its place in the batch, in whatever parts that is computed.
-            let places = (0..examples.len()).map(|i| seed.at((part * size + i) as u64));
-            let mut noise = Noise::per_sample(places);
-            let found = self.objective.loss(&self.model, examples, step, &mut noise);
-            let total = found.total / count as f64;
-            // Asked for after the backward pass, so that a device need not wait in between.
-            let graph = total.backward();
-            let value = f64::from(total.into_scalar::<f32>());
-            loss += value;
-            for (name, value) in found.parts {
-                *parts.entry(name).or_default() += value / count as f64;
-            }
-            self.check_finite("loss", value, step)?;
-            gradients.add(Gradients::collect(self.model.parameters(), &graph));
-        }
-        let norms = self.norms(&gradients, step)?;
-        let learning_rate = self.config.learning_rate.at(step, self.config.steps);
-        let mut moved = self.model.parameters().clone();
-        for (optimizer, norm) in self.optimizers.iter_mut().zip(&norms) {
-            // A part that does not learn yet makes no step.
-            if let Some(norm) = norm {
-                moved = optimizer.step(moved, &gradients, *norm, learning_rate);
-            }
-        }
-        *self.average.parameters_mut() =
-            ema::average(self.average.parameters().clone(), &moved, self.config.ema);
-        *self.model.parameters_mut() = moved;
-        self.state.step = step;
-        let gradient_norm = norms[0].unwrap_or_default();
-        let apart = self.optimizers.iter().zip(norms).skip(1);
-        let other_gradient_norms =
-            apart.filter_map(|(optimizer, norm)| Some((optimizer.prefix().to_string(), norm?))).collect();
-        Ok(StepRecord {
-            step,
-            loss,
-            parts,
-            gradient_norm,
-            other_gradient_norms,
-            learning_rate,
-            images_per_second: 0.0,
-            epoch,
+        self.warnings.drain(..).for_each(|warning| observe(Event::Note(warning)));
+        let ending = self.steps(observe);
+        ending.map_err(|source| Error::RunStopped {
+            path: self.context.out.to_path_buf(),
+            step: self.state.step,
+            saved: self.saved,
+            source: Box::new(source),
         })
     }
 
-    /// The norm of the gradients of each optimiser's parameters; none if none of them has one.
-    fn norms(&self, gradients: &Gradients, step: u64) -> Result<Vec<Option<f64>>> {
-        let norm = |optimizer: &AdamW| {
-            let own = gradients.under(optimizer.prefix());
-            let norm = (!own.is_empty()).then(|| own.norm());
-            norm.map_or(Ok(()), |norm| self.check_finite("gradient norm", norm, step))?;
-            Ok(norm)
-        };
-        self.optimizers.iter().map(norm).collect()
+    fn steps(&mut self, observe: &mut dyn FnMut(Event)) -> Result<Ending> {
+        let mut batches = self.learner.objective.batches(self.state.position);
+        if due(self.state.step, self.learner.config.log.validate_every)
+            && !self.journal.validated(self.state.step)
+        {
+            self.validate(observe)?;
+        }
+        let mut pace = Pace::new();
+        while self.state.step < self.learner.config.steps {
+            let Some(record) = self.next_step(batches.as_mut(), &mut pace, observe)? else {
+                self.save(observe)?;
+                return Ok(Ending::Interrupted);
+            };
+            observe(Event::Stepped { record: &record, steps: self.learner.config.steps });
+            let log = &self.learner.config.log;
+            let [told, validated, saved] =
+                [log.every, log.validate_every, log.checkpoint_every].map(|every| due(record.step, every));
+            if told {
+                self.journal.write(&record)?;
+                pace = Pace::new();
+            }
+            // A run that is to stop saves at once; it is validated when it goes on.
+            if validated && !self.interrupted() {
+                self.validate(observe)?;
+                pace = Pace::new();
+            }
+            if saved {
+                self.save(observe)?;
+                pace = Pace::new();
+            }
+        }
+        self.save(observe)?;
+        Ok(Ending::Complete)
     }
 
-    fn check_finite(&self, what: &str, value: f64, step: u64) -> Result<()> {
-        if value.is_finite() {
-            return Ok(());
+    fn interrupted(&self) -> bool {
+        self.context.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Makes a step of the next batch that has one; none if the run is to stop. What a step changes, it changes
+    /// at its end.
+    fn next_step(
+        &mut self,
+        batches: &mut dyn Batches<Example = O::Example>,
+        pace: &mut Pace,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<StepRecord>> {
+        let step = self.state.step + 1;
+        let limit = self.learner.config.skips_in_a_row;
+        for skipped in 0..=limit {
+            if self.interrupted() {
+                return Ok(None);
+            }
+            let waited = Instant::now();
+            let batch = batches.next();
+            pace.waited += waited.elapsed().as_secs_f64();
+            batches.take_warnings().into_iter().for_each(|warning| observe(Event::Note(warning)));
+            let (examples, next) = match batch {
+                Ok(batch) => batch,
+                Err(error) => return Err(self.saved_before(error, observe)),
+            };
+            let started = Instant::now();
+            match self.learner.step(&examples, step, self.context.interrupted) {
+                Outcome::Made(numbers) => {
+                    self.state.seconds += started.elapsed().as_secs_f64();
+                    self.state.images += examples.len() as u64;
+                    self.state.skipped += skipped;
+                    (self.state.step, self.state.position) = (step, next);
+                    return Ok(Some(record(step, numbers, next.epoch, pace.after(examples.len()))));
+                }
+                Outcome::Abandoned => return Ok(None),
+                Outcome::Skipped { what, value } => {
+                    let skip =
+                        SkipRecord { step, skipped: what, value: value.to_string(), epoch: next.epoch };
+                    self.journal.write(&skip)?;
+                    observe(Event::Note(format!("step {step}: left out a batch whose {what} is {value}")));
+                }
+            }
         }
         Err(Error::Training(format!(
-            "the {what} of step {step} is {value}; the weights are those of step {}. \
-             Resume from the last checkpoint with a lower learning_rate.peak",
-            step - 1
+            "{} batches in a row had a loss or gradient that is not finite, more than skips_in_a_row = {limit}; go \
+             on with a lower learning_rate.peak, or remove the last checkpoints if they are spoilt already",
+            limit + 1
         )))
+    }
+
+    /// Saves what was learnt before the data failed.
+    fn saved_before(&mut self, failure: Error, observe: &mut dyn FnMut(Event)) -> Error {
+        if self.state.step > 0
+            && let Err(error) = self.save(observe)
+        {
+            observe(Event::Note(format!("the last step could not be saved: {error}")));
+        }
+        failure
     }
 
     fn validate(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
@@ -304,38 +325,53 @@ impl<'a, O: Objective> Trainer<'a, O> {
         std::fs::create_dir_all(&samples).map_err(|e| Error::io(&samples, "create the folder", e))?;
         let sheet = samples.join(format!("step-{step:08}.png"));
         // What is rounded whenever it is used is rounded once here.
-        let mut average = self.average.clone();
-        *average.parameters_mut() = self.average.parameters().clone().materialize();
-        let found = self.objective.validate(&average, &sheet)?;
+        let mut average = self.learner.average.clone();
+        *average.parameters_mut() = self.learner.average.parameters().clone().materialize();
+        let found = self.learner.objective.validate(&average, &sheet)?;
         self.journal.write(&ValidationRecord { step, measures: found.measures })?;
         observe(Event::Validated { step, summary: &found.summary });
         Ok(())
     }
 
-    /// Writes the checkpoint, and the averaged model for others to use.
-    fn save(&self, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    /// Writes the checkpoint of this step, and the averaged model for others to use, unless that was done.
+    fn save(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
+        let step = self.state.step;
+        if self.saved != Some(step) {
+            let path = self.save_checkpoint()?;
+            self.saved = Some(step);
+            observe(Event::Saved(&path));
+        }
+        if self.published != Some(step) {
+            self.publish()?;
+            self.published = Some(step);
+        }
+        Ok(())
+    }
+
+    fn save_checkpoint(&self) -> Result<PathBuf> {
+        let Learner { config, model, average, optimizers, .. } = &self.learner;
         let steps = |optimizer: &AdamW| (optimizer.prefix().to_string(), optimizer.steps());
-        let optimizers = self.optimizers.iter().map(steps).collect();
         let checkpoint = Checkpoint {
-            state: State { optimizers, ..self.state.clone() },
-            model: without_gradients(&self.model),
-            average: self.average.clone(),
-            optimizers: self.optimizers.clone(),
+            state: State { optimizers: optimizers.iter().map(steps).collect(), ..self.state.clone() },
+            model: without_gradients(model),
+            average: average.clone(),
+            optimizers: optimizers.clone(),
         };
-        let path = checkpoint.save(&checkpoints(self.context.out), self.config.log.keep_checkpoints)?;
+        checkpoint.save(&checkpoints(self.context.out), config.log.keep_checkpoints)
+    }
+
+    fn publish(&self) -> Result<()> {
+        let Learner { config, objective, average, .. } = &self.learner;
         let history = json!({
             "steps": self.state.step,
             "images": self.state.images,
             "seconds": self.state.seconds.round(),
             "epochs": self.state.position.epoch,
-            "training_images": self.objective.examples(),
-            "config": self.config,
+            "training_images": objective.examples(),
+            "config": config,
         });
-        let stage = if self.state.step < self.config.steps { Stage::Underway } else { Stage::Complete };
-        let file = self.context.out.join("model.safetensors");
-        self.objective.publish(&self.average, &file, &history, stage)?;
-        observe(Event::Saved(&path));
-        Ok(())
+        let stage = if self.state.step < config.steps { Stage::Underway } else { Stage::Complete };
+        objective.publish(average, &self.context.out.join("model.safetensors"), &history, stage)
     }
 }
 
@@ -354,19 +390,43 @@ fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-/// Images per second since the last line of the journal.
+fn record(
+    step: u64,
+    numbers: StepNumbers,
+    epoch: u64,
+    (images_per_second, data_wait): (f64, f64),
+) -> StepRecord {
+    let StepNumbers { loss, parts, gradient_norm, other_gradient_norms, learning_rate } = numbers;
+    StepRecord {
+        step,
+        loss,
+        parts,
+        gradient_norm,
+        other_gradient_norms,
+        learning_rate,
+        images_per_second,
+        data_wait,
+        epoch,
+    }
+}
+
+/// What happened since the last line of the journal.
 struct Pace {
     since: Instant,
     images: usize,
+    /// Seconds in which there was no batch.
+    waited: f64,
 }
 
 impl Pace {
     fn new() -> Self {
-        Self { since: Instant::now(), images: 0 }
+        Self { since: Instant::now(), images: 0, waited: 0.0 }
     }
 
-    fn after(&mut self, images: usize) -> f64 {
+    /// Images per second, and the share of the time that was waited for them.
+    fn after(&mut self, images: usize) -> (f64, f64) {
         self.images += images;
-        self.images as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        (self.images as f64 / seconds, self.waited / seconds)
     }
 }

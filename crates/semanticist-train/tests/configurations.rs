@@ -3,16 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use semanticist::diffusion::{DiffusionConfig, FlowConfig};
-use semanticist::{TokenizerConfig, presets};
+use semanticist::generator::GeneratorNetworks;
+use semanticist::tokenizer::Networks;
+use semanticist::{Device, Noise, TokenizerConfig, presets, weights};
 use semanticist_train::config::{RunConfig, read_tokenizer_config};
+use semanticist_train::objective::generator::GeneratorRun;
 use semanticist_train::objective::tokenizer::TokenizerRun;
+use semanticist_train::optimizer::AdamWConfig;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs")
 }
 
+/// Photos of ImageNet.
+const IMAGENET: usize = 1_281_167;
+
 fn read(name: &str) -> RunConfig<TokenizerRun> {
-    RunConfig::read(&folder().join(name), &[]).unwrap()
+    RunConfig::read_for(&folder().join(name), &[], IMAGENET).unwrap()
 }
 
 #[test]
@@ -37,7 +44,7 @@ fn the_run_of_a_flow_differs_in_its_process_alone() {
 
 #[test]
 fn the_papers_runs_train_its_presets() {
-    for size in ["l", "xl"] {
+    for size in ["b", "l", "xl"] {
         for variant in ["", "-published"] {
             let run = read(&format!("tokenizer-{size}{variant}.toml"));
             let preset = presets::tokenizer(&format!("{size}-256x16{variant}")).unwrap();
@@ -45,8 +52,51 @@ fn the_papers_runs_train_its_presets() {
             let rate = |step| run.learning_rate.at(step, run.steps) / run.learning_rate.peak;
             assert!((run.learning_rate.peak - 2.5e-5 * run.batch as f64 / 256.0).abs() < 1e-12);
             assert!((rate(run.steps / 4) - 1.0).abs() < 1e-9, "the warm-up is a quarter of the run");
+            assert_eq!((run.batch, run.ema, run.data.flip), (2048, 0.999, 0.5));
+            let epochs = |steps: u64| steps as f64 * run.batch as f64 / IMAGENET as f64;
+            let nested = run.objective.nested_guidance.from_step;
+            assert!((epochs(run.steps) - 400.0).abs() < 0.5 && (epochs(nested) - 50.0).abs() < 0.1);
+            let AdamWConfig { beta1, beta2, clip_norm, .. } = run.optimizer;
+            assert_eq!((beta1, beta2, clip_norm), (0.9, 0.95, 3.0));
             let last = if variant.is_empty() { 0.0 } else { 0.146 };
             assert!((rate(run.steps) - last).abs() < 1e-3, "{size}{variant} ends at {}", rate(run.steps));
         }
     }
+}
+
+#[test]
+fn the_papers_generators_train_its_presets() {
+    for size in ["b", "l", "xl"] {
+        let path = folder().join(format!("generator-{size}.toml"));
+        let run = RunConfig::<GeneratorRun>::read_for(&path, &[], IMAGENET).unwrap();
+        assert_eq!(run.model, presets::generator(&format!("gpt-{size}")).unwrap(), "{size}");
+        assert_eq!((run.batch, run.ema, run.learning_rate.peak), (2048, 0.999, 1e-4 * 2048.0 / 256.0));
+        assert_eq!((run.optimizer.weight_decay, run.optimizer.clip_norm), (0.05, 1.0));
+        let rate = |step| run.learning_rate.at(step, run.steps) / run.learning_rate.peak;
+        assert!(
+            (rate(run.steps / 8) - 0.5).abs() < 1e-3 && rate(run.steps / 4) == 1.0 && rate(run.steps) == 1.0
+        );
+    }
+}
+
+/// Millions of numbers that learn, to 0.1.
+fn millions<M: burn::module::Module>(networks: &M) -> f64 {
+    let shapes = weights::shapes(networks, "");
+    let count: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
+    (count as f64 / 1e5).round() / 10.0
+}
+
+#[test]
+fn the_papers_runs_have_as_many_parameters_as_is_said() {
+    let device = Device::flex();
+    let tokenizers = ["b", "l", "xl"].map(|size| {
+        let run = read(&format!("tokenizer-{size}.toml"));
+        millions(&Networks::init(&run.model, &mut Noise::seeded(0), &device).unwrap())
+    });
+    let generators = ["b", "l", "xl"].map(|size| {
+        let model = presets::generator(&format!("gpt-{size}")).unwrap();
+        millions(&GeneratorNetworks::init(&model, &mut Noise::seeded(0), &device).unwrap())
+    });
+    assert_eq!(tokenizers, [223.3, 551.1, 768.3]);
+    assert_eq!(generators, [264.5, 488.6, 912.4]);
 }

@@ -48,6 +48,26 @@ pub enum Error {
         /// The folder of the checkpoints.
         path: PathBuf,
     },
+    /// Another process trains into a run's folder.
+    #[error("{}: {holder} is training into it", path.display())]
+    RunInUse {
+        /// The run's folder.
+        path: PathBuf,
+        /// Who, such as `process 123 on host`.
+        holder: String,
+    },
+    /// A run ended before its last step because of what lies outside it.
+    #[error("{source}\nthe run in {} stopped after step {step}; {}", path.display(), saved_at(*saved))]
+    RunStopped {
+        /// The run's folder.
+        path: PathBuf,
+        /// Steps made.
+        step: u64,
+        /// The step of the last checkpoint, if there is one.
+        saved: Option<u64>,
+        /// What stopped it.
+        source: Box<Error>,
+    },
     /// A run is to go on under other conditions than it was started with.
     #[error("the run was started in another way, so that its end would be that of neither:{changes}")]
     RunChanged {
@@ -87,6 +107,13 @@ pub enum Error {
         /// What is wrong with it, and what would be accepted.
         problem: String,
     },
+}
+
+fn saved_at(step: Option<u64>) -> String {
+    match step {
+        Some(step) => format!("its last checkpoint is of step {step}"),
+        None => "it has no checkpoint yet".into(),
+    }
 }
 
 /// The result of anything that touches the outside world.

@@ -5,6 +5,7 @@ mod cache;
 mod classifier;
 mod generator;
 mod models;
+mod runs;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,
 };
+pub use runs::Runs;
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -40,7 +42,8 @@ Examples:
   semanticist decode tokens.parquet -o out     tokens to images
   semanticist generate --class goldfish        new images of a class
 
-Exit codes: 0 done, 1 failed, 2 asked for what there is not.";
+Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP) after saving
+what can be saved.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -57,6 +60,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TrainCommand,
     },
+    Runs(Runs),
     CacheTokens(CacheTokens),
     Generate(Generate),
     Classify(Classify),
@@ -77,6 +81,7 @@ impl Command {
             Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
             Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
             Self::Train { command: TrainCommand::Classifier(request) } => &request.machine,
+            Self::Runs(_) => return None,
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,
@@ -212,14 +217,17 @@ pub enum TrainCommand {
 
 /// Train a tokenizer
 ///
-/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), checkpoints/,
-/// samples/ and model.safetensors, the averaged weights. Ctrl-C ends the step, saves and stops;
-/// --resume goes on exactly there.
+/// Writes below DIR: config.toml, journal.jsonl (one JSON line per logged step), the same as event
+/// files for TensorBoard, checkpoints/, samples/ and model.safetensors, the averaged weights. Ctrl-C,
+/// or the SIGTERM of a scheduler, ends the step (or validation) at hand, saves and stops with exit code
+/// 130; --resume goes on exactly there, from the last checkpoint that is whole. A batch whose loss is
+/// not finite is left out. All of this: docs/training.md.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
+  semanticist train tokenizer configs/tokenizer-l.toml --data imagenet --out runs/l --dry-run
   semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
       --set learning_rate.peak=1e-3 --set steps=5000")]
 pub struct TrainTokenizer {
@@ -266,6 +274,13 @@ pub struct Place {
     /// Go on although the configuration or the data changed in what the result depends on
     #[arg(long, requires = "resume")]
     pub force: bool,
+    /// Say what the run would take of memory, disk and time, which a few steps are made for, and leave nothing
+    /// behind; exit code 1 if it does not fit
+    #[arg(long, conflicts_with = "resume")]
+    pub dry_run: bool,
+    /// Print that as JSON
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 /// What a run is made of.
@@ -279,6 +294,9 @@ pub struct TrainingData {
     /// Change an entry of the configuration, such as learning_rate.peak=1e-3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub settings: Vec<String>,
+    /// Start even if the memory of this machine seems too small
+    #[arg(long)]
+    pub no_memory_check: bool,
 }
 
 /// Measure a tokenizer: PSNR, SSIM and diffusion loss at several numbers of tokens

@@ -11,11 +11,13 @@ pub mod list;
 pub mod models;
 pub mod pull;
 pub mod reconstruct;
+pub mod runs;
 pub mod train;
 pub mod verify;
 
 mod choice;
 mod classifiers;
+mod dry_run;
 mod generators;
 mod names;
 mod preflight;
@@ -39,6 +41,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
         Command::Train { command: TrainCommand::Classifier(request) } => train::classifier(&request),
+        Command::Runs(request) => runs::run(&request),
         Command::Generate(request) => generate::run(&request),
         Command::Classify(request) => classify::run(&request),
         Command::CacheTokens(request) => cache_tokens::run(&request),

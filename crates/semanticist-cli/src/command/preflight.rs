@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use semanticist::model::{Memory, Work};
+use semanticist_train::memory::TrainingMemory;
 
 use crate::memory::available;
 
@@ -12,6 +13,45 @@ pub fn check(memory: &Memory, work: Work) -> Result<()> {
         // Where nothing is known of the memory, nothing is refused.
         _ => Ok(()),
     }
+}
+
+/// Whether a training run is held against the memory of the machine before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// It is, and refused if it needs more than is free.
+    Refuse,
+    /// It starts in any case.
+    Skip,
+}
+
+impl Check {
+    /// What `--no-memory-check` asks for.
+    pub fn unless(skipped: bool) -> Self {
+        if skipped { Self::Skip } else { Self::Refuse }
+    }
+}
+
+/// Why a run with batches of `batch` does not fit into `free` bytes, if it is known that it does not.
+pub fn training_refusal(memory: &TrainingMemory, batch: usize, free: Option<u64>) -> Option<String> {
+    let (needed, free) = (memory.needed(), free?);
+    if needed <= free {
+        return None;
+    }
+    let fits = |parts: &usize| memory.in_parts(batch, *parts).needed() <= free;
+    let now = batch as u64 / memory.images.max(1);
+    let divisors = (1..=batch).filter(|parts| batch.is_multiple_of(*parts) && *parts as u64 > now);
+    let advice = match divisors.into_iter().find(fits) {
+        Some(parts) => format!("compute a batch in more parts with --set accumulate={parts}"),
+        None => "use a smaller model or a machine with more memory".into(),
+    };
+    Some(format!(
+        "training needs about {} of memory, {} of it for {} images at once, and {} are free; {advice}, or start all \
+         the same with --no-memory-check",
+        gibibytes(needed),
+        gibibytes(memory.activations_per_image.unwrap_or(0).saturating_mul(memory.images)),
+        memory.images,
+        gibibytes(free)
+    ))
 }
 
 fn refusal(memory: &Memory, work: Work, free: u64) -> String {
@@ -78,6 +118,21 @@ mod tests {
         assert!(text.contains("smaller model") && text.contains("--no-memory-check"), "{text}");
         let text = refusal(&MEMORY, Work { precision: Precision::Bfloat16, ..work }, 4 << 30);
         assert!(text.contains("about 8.9 GiB of memory, 768 MiB for the weights"), "{text}");
+    }
+
+    #[test]
+    fn a_run_that_does_not_fit_is_told_how_it_would() {
+        let memory = |images| TrainingMemory::new(1 << 20, 0, Some(1 << 26), images, 64 / images);
+        assert_eq!(training_refusal(&memory(64), 64, None), None);
+        assert_eq!(training_refusal(&memory(64), 64, Some(5 << 30)), None);
+        let text = training_refusal(&memory(64), 64, Some(1 << 30)).unwrap();
+        assert!(
+            text.contains("needs about 4.2 GiB of memory, 4.0 GiB of it for 64 images at once"),
+            "{text}"
+        );
+        assert!(text.contains("1.0 GiB are free") && text.contains("accumulate=8"), "{text}");
+        let text = training_refusal(&memory(1), 64, Some(100 << 20)).unwrap();
+        assert!(text.contains("smaller model"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `semanticist train`: from a configuration and images to weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +14,7 @@ use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
 use semanticist_train::config::{RunConfig, is_of_tokenizer};
+use semanticist_train::memory::TrainingMemory;
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
 use semanticist_train::objective::classifier::{self, ClassifierObjective, ClassifierRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
@@ -21,26 +22,30 @@ use semanticist_train::objective::tokenizer::{self, TokenizerObjective, Tokenize
 use semanticist_train::principal;
 
 use semanticist_train::objective::{self, Objective};
-use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh};
+use semanticist_train::plan::Plan;
+use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh, memory_of_run};
 
 use super::choice::{autoencoder_file, validation_source};
+use super::dry_run;
+use super::preflight::{self, Check};
 use crate::args::{
     ModelChoice, Place, PublishedChoice, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer,
     TrainingData,
 };
 use crate::device::Machine;
 use crate::failure;
+use crate::memory::available;
 use crate::output::{self, note};
 use crate::progress::TrainingProgress;
 
-/// Set by Ctrl-C: the step at hand is ended and saved.
+/// Set by Ctrl-C and by what ends a batch job (SIGTERM, SIGHUP): the step at hand is ended and saved.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
-    let settings = settings(&request.run.settings, &request.machine);
-    let mut config = RunConfig::<TokenizerRun>::read(&request.run.config, &settings)?;
-    let device = request.machine.start(config.precision)?;
     let (training, validation) = sources(&request.run.data)?;
+    let settings = settings(&request.run.settings, &request.machine);
+    let mut config = RunConfig::<TokenizerRun>::read_for(&request.run.config, &settings, training.len())?;
+    let device = request.machine.start(config.precision)?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
     }
@@ -72,7 +77,8 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         let model = tokenizer::untrained(&config, autoencoder, &device)?;
         principal::start(model, &config, training, &device, &mut |text| note(&text))
     };
-    run(&request.place, config.clone(), objective, fresh, &device)
+    let check = Check::unless(request.run.no_memory_check);
+    run(&request.place, check, config.clone(), objective, fresh, &device)
 }
 
 /// Whom a new run imitates, if it is a distillation; one that goes on has its teacher in its folder.
@@ -94,25 +100,28 @@ fn teacher(
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
-    let TrainingData { config: file, settings: given, data } = &request.run;
+    let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
     if is_of_tokenizer(file)? {
-        return fit(request, &RunConfig::read(file, given)?);
+        let source = Arc::new(Source::open(data, Split::Train)?);
+        let config = RunConfig::read_for(file, given, source.len())?;
+        return fit(request, &config, source);
     }
-    let config = RunConfig::<AutoencoderRun>::read(file, &settings(given, &request.machine))?;
-    let device = request.machine.start(config.precision)?;
     let (training, validation) = sources(data)?;
+    let settings = settings(given, &request.machine);
+    let config = RunConfig::<AutoencoderRun>::read_for(file, &settings, training.len())?;
+    let device = request.machine.start(config.precision)?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
-    run(&request.place, config.clone(), objective, fresh, &device)
+    run(&request.place, Check::unless(*no_memory_check), config.clone(), objective, fresh, &device)
 }
 
 /// Trains a generator; whoever made its tokens decodes its samples.
 pub fn generator(request: &TrainGenerator) -> Result<()> {
+    let training = Arc::new(TokenCache::open(&request.tokens)?);
     let settings = settings(&request.settings, &request.machine);
-    let config = RunConfig::<GeneratorRun>::read(&request.config, &settings)?;
+    let config = RunConfig::<GeneratorRun>::read_for(&request.config, &settings, training.len())?;
     let precision = config.precision;
     let device = request.machine.start(precision)?;
-    let training = Arc::new(TokenCache::open(&request.tokens)?);
     let validation = match request.validation.as_slice() {
         [] => {
             note("no --validation is given; the tokens to train on are used to validate");
@@ -130,18 +139,20 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     let caches = [training.clone(), validation];
     let objective = GeneratorObjective::new(&config, caches, tokenizer)?;
     let fresh = || objective::generator::untrained(&config, &training, &device);
-    run(&request.place, config.clone(), objective, fresh, &device)
+    let check = Check::unless(request.model.no_memory_check);
+    run(&request.place, check, config.clone(), objective, fresh, &device)
 }
 
 /// Trains a classifier on the labels of the data.
 pub fn classifier(request: &TrainClassifier) -> Result<()> {
-    let TrainingData { config: file, settings: given, data } = &request.run;
-    let config = RunConfig::<ClassifierRun>::read(file, &settings(given, &request.machine))?;
-    let device = request.machine.start(config.precision)?;
+    let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
     let (training, validation) = sources(data)?;
+    let settings = settings(given, &request.machine);
+    let config = RunConfig::<ClassifierRun>::read_for(file, &settings, training.len())?;
+    let device = request.machine.start(config.precision)?;
     let objective = ClassifierObjective::new(&config, training.clone(), &validation, &device)?;
     let fresh = || classifier::untrained(&config, &training, &device);
-    run(&request.place, config.clone(), objective, fresh, &device)
+    run(&request.place, Check::unless(*no_memory_check), config.clone(), objective, fresh, &device)
 }
 
 /// What is laid over the configuration: `--precision` is an entry of it as well.
@@ -150,7 +161,7 @@ fn settings(given: &[String], machine: &Machine) -> Vec<String> {
     given.iter().cloned().chain(precision).collect()
 }
 
-fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<()> {
+fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>, source: Arc<Source>) -> Result<()> {
     let (file, out) = (request.run.config.display(), &request.place.out);
     match config.model.autoencoder {
         AutoencoderConfig::Linear { .. } => {}
@@ -159,6 +170,9 @@ fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<(
             "{file}: a KL autoencoder is not fitted but trained, by a configuration of its own such as \
              configs/autoencoder-tiny.toml; `train tokenizer` takes the result with --autoencoder"
         ),
+    }
+    if request.place.dry_run {
+        return Err(failure::usage("--dry-run: fitting a linear autoencoder takes seconds and one file"));
     }
     if request.place.resume {
         return Err(failure::usage("--resume: fitting a linear autoencoder has no steps to go on from"));
@@ -170,7 +184,6 @@ fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>) -> Result<(
     }
     output::check_file(out)?;
     let device = request.machine.start(Precision::Float32)?;
-    let source = Arc::new(Source::open(&request.run.data, Split::Train)?);
     let autoencoder = autoencoder::fit(config, source, &device, &mut |text| note(&text))?;
     save_autoencoder(out, &config.model.autoencoder, &autoencoder, None)?;
     output::print(&format!("done: {}", out.display()))
@@ -187,40 +200,66 @@ fn sources(data: &[PathBuf]) -> Result<(Arc<Source>, Source)> {
 /// Trains to the end or until Ctrl-C; `fresh` makes the model that a new run starts from.
 fn run<O: Objective>(
     place: &Place,
+    check: Check,
     config: RunConfig<O::Kind>,
     objective: O,
     fresh: impl FnOnce() -> semanticist::Result<O::Model>,
     device: &Device,
 ) -> Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
+    if place.dry_run {
+        return dry_run::run(place, &config, objective, fresh()?, device);
+    }
+    let fits = |memory: &TrainingMemory| match preflight::training_refusal(memory, config.batch, available())
+    {
+        Some(refusal) if check == Check::Refuse => bail!("{refusal}"),
+        _ => Ok(()),
+    };
+    // Schedulers send their signal more than once: a second one must not keep the first from saving.
+    let stop = || {
+        if !INTERRUPTED.swap(true, Ordering::Relaxed) {
+            note("the step at hand is ended, then the run is saved and stops");
+        }
+    };
+    ctrlc::set_handler(stop).context("cannot listen for Ctrl-C")?;
     let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED };
     let progress = TrainingProgress::new(config.steps, config.log.every);
     let trainer = if place.resume {
+        fits(&memory_of_run(&place.out, &config, &objective, device)?)?;
         let on_change = if place.force { OnChange::Accept } else { OnChange::Refuse };
         Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event))?
     } else {
         check_fresh(&place.out)?;
-        Trainer::start(config, objective, fresh()?, context)?
+        let model = fresh()?;
+        fits(&Plan::of(&config, &objective, &model).memory)?;
+        Trainer::start(config, objective, model, context)?
     };
     let ending = trainer.run(&mut |event| show(&progress, event))?;
     drop(progress);
     match ending {
-        Ending::Complete => {
-            let (model, samples) = (place.out.join("model.safetensors"), place.out.join("samples"));
-            let drawn = std::fs::read_dir(&samples).is_ok_and(|mut sheets| sheets.next().is_some());
-            let look = if drawn { format!(" (look at {})", samples.display()) } else { String::new() };
-            output::print(&format!("done: {}{look}", model.display()))
+        Ending::Complete => output::print(&format!("done: {}", everything(&place.out))),
+        Ending::Interrupted => {
+            output::print(&format!(
+                "interrupted after a whole step and saved; go on with the same command and --resume: {}",
+                everything(&place.out)
+            ))?;
+            Err(failure::Interrupted.into())
         }
-        Ending::Interrupted => output::print(&format!(
-            "interrupted after a whole step and saved; go on with the same command and --resume (in {})",
-            place.out.display()
-        )),
     }
+}
+
+/// Where all that a run leaves is.
+fn everything(out: &Path) -> String {
+    format!(
+        "{} (the averaged weights); samples/, journal.jsonl and checkpoints/ beside it; curves with \
+         `semanticist runs {out} --plot losses.svg` or `tensorboard --logdir {out}`",
+        out.join("model.safetensors").display(),
+        out = out.display(),
+    )
 }
 
 fn show(progress: &TrainingProgress, event: Event) {
     match event {
-        Event::Stepped { step, loss, images_per_second, .. } => progress.step(step, loss, images_per_second),
+        Event::Stepped { record, .. } => progress.step(record),
         Event::Validated { step, summary } => progress.say(&format!("step {step}: {summary}")),
         Event::Saved(path) => progress.say(&format!("saved {}", path.display())),
         Event::Note(text) => progress.say(&text),

@@ -133,8 +133,11 @@ fn another_data_set_cannot_be_resumed() {
 fn a_damaged_shard_ends_the_stream() {
     let (root, source) = shards(&pngs(30));
     let path = root.path().join("a.parquet");
-    let length = std::fs::metadata(&path).unwrap().len();
-    std::fs::write(&path, vec![0xAB; length as usize]).unwrap();
+    let before = std::fs::metadata(&path).unwrap();
+    std::fs::write(&path, vec![0xAB; before.len() as usize]).unwrap();
+    // What a disk does to a file leaves its time as it was.
+    let damaged = std::fs::File::options().write(true).open(&path).unwrap();
+    damaged.set_modified(before.modified().unwrap()).unwrap();
     let error = start(&source).next().unwrap().unwrap_err().to_string();
     assert!(error.contains("a.parquet: cannot read row group"), "{error}");
 }

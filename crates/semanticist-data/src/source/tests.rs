@@ -207,3 +207,19 @@ fn a_fingerprint_tells_data_apart_but_not_places() {
     };
     assert_ne!(of_shard(2), of_shard(3), "the order of an epoch depends on the row groups");
 }
+
+#[test]
+fn a_shard_that_changes_or_vanishes_while_it_is_used_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train.parquet");
+    let images = |count: usize| (0..count).map(|number| Some(png(number))).collect::<Vec<_>>();
+    shard(&path, &images(4), 2);
+    let source = open(&[&path]).unwrap();
+    assert!(source.records().all(|record| record.is_ok()));
+    shard(&path, &images(5), 2);
+    let error = source.records().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("train.parquet: the file changed while it was in use"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = source.records().find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("train.parquet: cannot open"), "{error}");
+}

@@ -38,6 +38,11 @@ pub trait Trainable: Clone {
         &[""]
     }
 
+    /// Bytes of the weights that do not learn, in 32 bits.
+    fn frozen_bytes(&self) -> u64 {
+        0
+    }
+
     /// Writes what does not learn, once per run: the configuration, and weights that are frozen.
     ///
     /// # Errors
@@ -77,6 +82,12 @@ pub trait Objective {
     /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`, which has a place
     /// per example: so a batch in parts has the same loss as in one.
     fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
+
+    /// Bytes that the backward pass needs of an example, counted from the model's sizes; none if nobody has counted
+    /// them for this kind of run.
+    fn activations(&self) -> Option<u64> {
+        None
+    }
 
     /// Measures the averaged weights; what they decode, if anything, goes to the file `sheet`.
     ///

@@ -25,6 +25,7 @@ use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
+use crate::memory;
 
 /// A tokenizer's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -211,6 +212,11 @@ impl Trainable for LearningTokenizer {
         &mut self.networks
     }
 
+    fn frozen_bytes(&self) -> u64 {
+        let shapes = self.config.autoencoder.shapes(&Device::flex());
+        shapes.values().map(|shape| (shape.iter().product::<usize>() * size_of::<f32>()) as u64).sum()
+    }
+
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let distillation = self.teacher.is_some();
@@ -348,6 +354,10 @@ impl Objective for TokenizerObjective {
             total = total + missed * *weight;
         }
         Loss { total, parts }
+    }
+
+    fn activations(&self) -> Option<u64> {
+        memory::tokenizer_activations(&self.config.model).ok()
     }
 
     fn validate(&self, average: &LearningTokenizer, sheet: &Path) -> Result<Validation> {
