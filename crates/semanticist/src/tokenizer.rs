@@ -11,7 +11,7 @@ use crate::diffusion::{DecodeOptions, DiffusionConfig, Process};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
-use crate::progress::{Observer, Progress, report, unobserved};
+use crate::progress::{Observer, Progress, Watcher, go_on, unobserved};
 use crate::spaces::{Latents, Pixels, Tokens};
 
 /// Everything that defines a tokenizer but its weights.
@@ -181,8 +181,25 @@ impl Tokenizer {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Pixels> {
+        self.decode_watched(tokens, keep, options, noise, &mut |progress, _| observer(progress))
+    }
+
+    /// [`Tokenizer::decode_observed`] with an observer that can ask at every evaluation what the images look
+    /// like so far: what the decoder then takes for the clean images.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_watched(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &DecodeOptions,
+        noise: &mut Noise,
+        watcher: Watcher<Pixels>,
+    ) -> Result<Pixels> {
         self.check_tokens(tokens, keep)?;
-        let plan = options.plan(&Process::new(&self.config.diffusion)?)?;
+        let process = Process::new(&self.config.diffusion)?;
+        let plan = options.plan(&process)?;
         let LatentShape { channels, side, .. } = self.config.latent_shape()?;
         let b = tokens.batch();
         let start = noise.normal([b, channels, side, side], &tokens.0.device());
@@ -196,6 +213,7 @@ impl Tokenizer {
         let mut progress = Progress { done: 0, total: plan.evaluations() };
         let latents = plan.try_run(start, noise, |x, index| {
             let time = plan.times()[index];
+            let noisy = x.clone();
             let output = match &both {
                 Some(both) if options.guidance.is_active(time) => {
                     guide_halves(decoder.step(x, time, both), options.guidance.scale, channels)
@@ -203,7 +221,12 @@ impl Tokenizer {
                 _ => decoder.step(x, time, &with_tokens),
             };
             progress.done += 1;
-            report(observer, progress).map(|()| output)
+            let so_far = || {
+                let prediction = output.clone().narrow(1, 0, channels);
+                let clean = process.denoised(noisy.clone(), prediction, &vec![time; b]).clean;
+                self.autoencoder.decode(&Latents(clean))
+            };
+            go_on(watcher(progress, &so_far)).map(|()| output)
         })?;
         Ok(self.autoencoder.decode(&Latents(latents)))
     }
