@@ -4,6 +4,7 @@ mod bench;
 mod cache;
 mod generator;
 mod models;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,
 };
+pub use serve::Serve;
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -37,6 +39,7 @@ Examples:
   semanticist encode photos -o tokens.parquet  images to tokens
   semanticist decode tokens.parquet -o out     tokens to images
   semanticist generate --class goldfish        new images of a class
+  semanticist serve --open                     all of it in a browser
 
 Exit codes: 0 done, 1 failed, 2 asked for what there is not.";
 
@@ -57,6 +60,7 @@ pub enum Command {
     },
     CacheTokens(CacheTokens),
     Generate(Generate),
+    Serve(Serve),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),
@@ -75,6 +79,7 @@ impl Command {
             Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
+            Self::Serve(request) => &request.machine,
             Self::Evaluate(request) => &request.machine,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,

@@ -10,6 +10,7 @@ pub mod list;
 pub mod models;
 pub mod pull;
 pub mod reconstruct;
+pub mod serve;
 pub mod train;
 pub mod verify;
 
@@ -21,9 +22,19 @@ mod preflight;
 use anyhow::Result;
 
 use crate::args::{Command, ModelsCommand, TrainCommand};
+use crate::device;
 
 /// Does what was asked for.
 pub fn run(command: Command) -> Result<()> {
+    device::start_threads(command.machine())?;
+    match command {
+        Command::Serve(request) => serve::run(&request),
+        other => device::computing(|| compute(other)),
+    }
+}
+
+/// What is done on a thread that computes.
+fn compute(command: Command) -> Result<()> {
     match command {
         Command::Reconstruct(request) => reconstruct::run(&request),
         Command::Encode(request) => encode::run(&request),
@@ -37,6 +48,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
         Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
         Command::Generate(request) => generate::run(&request),
+        Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),
