@@ -12,6 +12,7 @@ mod generate;
 mod hub;
 mod models;
 mod reconstruct;
+mod serve;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -189,6 +190,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "decode --help",
         "cache-tokens --help",
         "generate --help",
+        "serve --help",
         "train generator --help",
         "models info --help",
         "verify --help",
