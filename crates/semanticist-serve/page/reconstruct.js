@@ -177,7 +177,7 @@ function show() {
   drawMap(count);
 }
 
-const stem = () => (run.photo.name ?? "chelsea.png").replace(/\.[^.]*$/, "");
+const stem = () => (run.photo.name ?? "sample.png").replace(/\.[^.]*$/, "");
 
 function link(anchor, target, name) {
   anchor.download = name;

@@ -20,15 +20,6 @@ pub struct ModelNotes {
     pub card: Option<String>,
 }
 
-/// The photo to begin with.
-#[derive(Debug, Clone, Copy)]
-pub struct Sample {
-    /// A file name.
-    pub name: &'static str,
-    /// A PNG file.
-    pub bytes: &'static [u8],
-}
-
 /// Everything a client needs to know before it asks for anything.
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     let tokenizer = &studio.tokenizer;

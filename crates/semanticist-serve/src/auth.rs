@@ -68,12 +68,14 @@ mod tests {
         if let Some((name, value)) = extra {
             headers.insert(name, value.parse().unwrap());
         }
-        check(&headers, &path.parse().unwrap(), token).map_or_else(|problem| problem.status.as_u16(), |()| 200)
+        check(&headers, &path.parse().unwrap(), token)
+            .map_or_else(|problem| problem.status.as_u16(), |()| 200)
     }
 
     #[test]
     fn without_a_token_only_this_machine_is_answered() {
-        for host in ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860", "LOCALHOST:80", "127.8.8.8"] {
+        for host in ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860", "LOCALHOST:80", "127.8.8.8"]
+        {
             assert_eq!(status(host, None, None, "/api/models"), 200, "{host}");
         }
         for host in ["", "evil.example", "evil.example:7860", "10.0.0.1:7860", "localhost.evil.example"] {
@@ -92,11 +94,15 @@ mod tests {
 
     #[test]
     fn a_token_opens_what_it_must() {
-        let with = |value, path| status("box:7860", Some((header::AUTHORIZATION, value)), Some("secret"), path);
+        let with =
+            |value, path| status("box:7860", Some((header::AUTHORIZATION, value)), Some("secret"), path);
         assert_eq!(with("Bearer secret", "/api/models"), 200);
         for wrong in ["Bearer secre", "Bearer secrets", "Bearer ", "secret", "Basic secret"] {
             assert_eq!([with(wrong, "/api/models"), with(wrong, "/metrics")], [401, 401], "{wrong}");
         }
-        assert_eq!(["/", "/health", "/app.js"].map(|path| status("box", None, Some("secret"), path)), [200; 3]);
+        assert_eq!(
+            ["/", "/health", "/app.js"].map(|path| status("box", None, Some("secret"), path)),
+            [200; 3]
+        );
     }
 }

@@ -5,10 +5,10 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use semanticist::image::{Fit, RgbImage, decode_within};
 use semanticist_eval::sweep::Subject;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 
 use crate::limits::Limits;
 use crate::problem::{Problem, Result};
+use crate::routes::Desk;
 
 /// The whole body.
 ///
@@ -22,7 +22,8 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Ve
             format!("the body has {found}; at most {most} MiB are accepted"),
         )
     };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = length.filter(|&length| length > limits.body as u64) {
         return Err(too_large(format!("{length} bytes")));
     }
@@ -59,19 +60,16 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Problem::bad(format!("the JSON body: {error}")))
 }
 
-/// Images that are decoded at once: each may take twice what [`Limits`] allows it.
-pub static DECODING: Semaphore = Semaphore::const_new(2);
-
 /// The image in a body, as the model looks at it. Decoding takes long for large ones, so it is done beside.
 ///
 /// # Errors
 /// If it is no image, or too large.
-pub async fn subject(bytes: Vec<u8>, size: usize, fit: Fit, limits: &Limits) -> Result<Subject> {
+pub async fn subject(bytes: Vec<u8>, fit: Fit, desk: &Desk) -> Result<Subject> {
     if bytes.is_empty() {
         return Err(Problem::bad("the body is empty; send the bytes of an image file as the body"));
     }
-    let most = limits.decoded;
-    let _permit = DECODING.acquire().await.expect("the semaphore is never closed");
+    let (most, size) = (desk.limits.decoded, desk.image_size);
+    let _permit = desk.decoding.acquire().await.expect("the semaphore is never closed");
     let decode = move || {
         let image: RgbImage = decode_within("body", &bytes, most)?;
         Ok(Subject::of(&image, size, fit))

@@ -25,7 +25,7 @@ mod routes;
 mod server;
 mod worker;
 
-pub use about::{ModelNotes, Sample};
+pub use about::ModelNotes;
 pub use limits::Limits;
 pub use routes::ROUTES;
 pub use server::{Server, Settings, interrupted};
@@ -44,6 +44,6 @@ pub struct Studio {
     pub tokenizer_notes: ModelNotes,
     /// Draws tokens of a class, if there is one; its tokens must fit the tokenizer.
     pub generator: Option<(GeneratorModel, ModelNotes)>,
-    /// The photo to begin with.
-    pub sample: Sample,
+    /// The photo to begin with, a PNG file.
+    pub sample: &'static [u8],
 }

@@ -10,13 +10,15 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use tokio::sync::Semaphore;
+
 use crate::api;
+use crate::auth;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::page::ASSETS;
 use crate::problem::Problem;
 use crate::worker::Worker;
-use crate::{Sample, auth};
 
 /// What every answer may need.
 #[derive(Debug)]
@@ -25,11 +27,13 @@ pub struct Desk {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub token: Option<String>,
-    pub sample: Sample,
+    pub sample: &'static [u8],
     /// `GET /api/models`, which does not change.
     pub models: String,
     /// Side of the model's images, in pixels.
     pub image_size: usize,
+    /// Places for images that are decoded: each may take twice what the limits allow it.
+    pub decoding: Semaphore,
 }
 
 /// The interface for programs: method and path.
@@ -71,7 +75,8 @@ pub fn router(desk: Arc<Desk>) -> Router {
     }
     router
         .fallback(async |request: Request| {
-            let message = format!("there is no {}; /api/openapi.json lists what there is", request.uri().path());
+            let message =
+                format!("there is no {}; /api/openapi.json lists what there is", request.uri().path());
             Problem::new(StatusCode::NOT_FOUND, message)
         })
         .method_not_allowed_fallback(async |request: Request| {
@@ -104,7 +109,7 @@ async fn models(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn sample(State(desk): State<Arc<Desk>>) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], desk.sample.bytes).into_response()
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], desk.sample).into_response()
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Response {

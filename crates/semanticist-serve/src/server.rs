@@ -20,6 +20,9 @@ use crate::{Limits, Studio, about};
 /// For the head of a request to arrive, and between requests of a connection.
 const HEAD_TIME: Duration = Duration::from_secs(15);
 
+/// Images that are decoded at once.
+const IMAGES: usize = 2;
+
 /// Where and for whom.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -65,7 +68,16 @@ impl Server {
         let models_of_worker = Models { device, tokenizer, generator };
         let counted = Arc::clone(&metrics);
         let (worker, thread) = Worker::start(models_of_worker, limits.queue, limits.job_time, counted)?;
-        let desk = Desk { worker, metrics, limits, token, sample, models, image_size };
+        let desk = Desk {
+            worker,
+            metrics,
+            limits,
+            token,
+            sample,
+            models,
+            image_size,
+            decoding: Semaphore::new(IMAGES),
+        };
         Ok(Self { listener, address, desk: Arc::new(desk), thread })
     }
 

@@ -31,11 +31,7 @@ const SHOWN: usize = 8;
 
 pub fn run(request: &Generate) -> Result<()> {
     let device = request.machine.start()?;
-    let model = load_generator(
-        request.generator.as_deref(),
-        request.generator_preset.as_deref(),
-        &device,
-    )?;
+    let model = load_generator(request.generator.as_deref(), request.generator_preset.as_deref(), &device)?;
     let tokenizer = request.model.load(&device)?;
     check_tokens(&model, &tokenizer)?;
     let labels = labels(request, &model)?;

@@ -156,11 +156,7 @@ fn check_png(path: &Path) -> Result<()> {
 }
 
 /// Opens every image before the first is decoded, and names all that cannot be opened.
-fn jobs(
-    paths: &[PathBuf],
-    sheets: Vec<PathBuf>,
-    subject: impl Fn(&RgbImage) -> Subject,
-) -> Result<Vec<Job>> {
+fn jobs(paths: &[PathBuf], sheets: Vec<PathBuf>, subject: impl Fn(&RgbImage) -> Subject) -> Result<Vec<Job>> {
     let open = |path: &PathBuf| (path.display().to_string(), semanticist::image::open(path));
     let mut images: Vec<_> = paths.iter().map(open).collect();
     if images.is_empty() {

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use semanticist::model::{GeneratorModel, Work};
 use semanticist_eval::sweep::TOGETHER;
 use semanticist_hub::builtin;
-use semanticist_serve::{Limits, ModelNotes, Sample, Server, Settings, Studio, interrupted};
+use semanticist_serve::{Limits, ModelNotes, Server, Settings, Studio, interrupted};
 
 use super::choice::BUILTIN;
 use super::generate::{check_tokens, load_generator};
@@ -48,8 +48,7 @@ fn studio(request: &Serve, device: &Device) -> Result<Studio> {
     if let Some((model, _)) = &generator {
         check_tokens(model, &tokenizer)?;
     }
-    let sample = Sample { name: "chelsea.png", bytes: builtin::IMAGE };
-    Ok(Studio { device: device.clone(), tokenizer, tokenizer_notes, generator, sample })
+    Ok(Studio { device: device.clone(), tokenizer, tokenizer_notes, generator, sample: builtin::IMAGE })
 }
 
 /// The generator that was asked for, or the built-in one beside the built-in tokenizer.

@@ -61,10 +61,13 @@ pub async fn decode(
     let DecodeSettings { seed, steps, sampler, guidance, format } = settings;
     let options = decode_options(steps, sampler, guidance, &desk.limits)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let images = if bytes.first() == Some(&b'{') { body::json::<Given>(&bytes)?.tokens } else { read(&bytes)? };
+    let images =
+        if bytes.first() == Some(&b'{') { body::json::<Given>(&bytes)?.tokens } else { read(&bytes)? };
     let (count, most) = (images.len(), desk.limits.pictures);
     if count > most {
-        return Err(Problem::bad(format!("the tokens of {count} images; at most {most} are decoded at once")));
+        return Err(Problem::bad(format!(
+            "the tokens of {count} images; at most {most} are decoded at once"
+        )));
     }
     if format == Format::Png && count > 1 {
         let message = format!("the tokens of {count} images are no single PNG file; add format=json");
@@ -110,7 +113,10 @@ fn read(bytes: &[u8]) -> Result<Vec<Vec<Vec<f32>>>> {
         )));
     };
     if images == 0 || count == 0 || dim == 0 {
-        return Err(Problem::bad(format!("\"tokens\" is {:?}; expected at least one number", tensor.shape())));
+        return Err(Problem::bad(format!(
+            "\"tokens\" is {:?}; expected at least one number",
+            tensor.shape()
+        )));
     }
     let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("chunks of four bytes"));
     let values: Vec<f32> = tensor.data().chunks_exact(4).map(number).collect();

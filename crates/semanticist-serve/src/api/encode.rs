@@ -42,7 +42,7 @@ pub async fn encode(
 ) -> Result<Response> {
     let settings: EncodeSettings = body::query(&uri)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, desk.image_size, settings.fit.into(), &desk.limits).await?;
+    let subject = body::subject(bytes, settings.fit.into(), &desk).await?;
     let work = desk.worker.ask("encode", move |models, _| {
         let tokenizer = &models.tokenizer.tokenizer;
         let count = settings.tokens.unwrap_or(tokenizer.config.tokens);

@@ -84,7 +84,9 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     let most = desk.limits.pictures.min(TOGETHER);
     if !(1..=most).contains(&request.count) {
         let count = request.count;
-        return Err(Problem::bad(format!("{count} pictures are asked for; from 1 to {most} are drawn at once")));
+        return Err(Problem::bad(format!(
+            "{count} pictures are asked for; from 1 to {most} are drawn at once"
+        )));
     }
     check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;

@@ -57,7 +57,7 @@ pub async fn reconstruct(
     let options = decode_options(settings.steps, settings.sampler, settings.guidance, &desk.limits)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, desk.image_size, settings.fit.into(), &desk.limits).await?;
+    let subject = body::subject(bytes, settings.fit.into(), &desk).await?;
     desk.worker.stream("reconstruct", move |models, ticket, events| {
         let counts = counts.unwrap_or_else(|| powers(models.tokenizer.tokenizer.config.tokens));
         Job { settings, options, counts, subject }.run(models, ticket, events)
@@ -92,7 +92,8 @@ impl Job {
             let decoded = sweep
                 .decode(counts, &self.options, self.settings.seed, &mut watch)
                 .map_err(|error| ticket.explain(error))?;
-            let pictures: Vec<Value> = decoded.iter().map(|one| finished(one, tokenizer.config.token_dim)).collect();
+            let pictures: Vec<Value> =
+                decoded.iter().map(|one| finished(one, tokenizer.config.token_dim)).collect();
             if !events.send("pictures", &json!({ "pictures": pictures })) {
                 return Err(Problem::lost());
             }
@@ -135,7 +136,9 @@ fn finished(one: &Reconstruction, dim: usize) -> Value {
 fn counts(text: &str, most: usize) -> Result<Vec<usize>> {
     let numbers = text.split(',').map(|part| part.trim().parse::<usize>().map_err(|_| part));
     let counts = numbers.collect::<Result<Vec<_>, _>>().map_err(|part| {
-        Problem::bad(format!("tokens={text}: \"{part}\" is no number of tokens; expected a list such as 1,2,4"))
+        Problem::bad(format!(
+            "tokens={text}: \"{part}\" is no number of tokens; expected a list such as 1,2,4"
+        ))
     })?;
     let mut seen = HashSet::new();
     if let Some(twice) = counts.iter().find(|&&count| !seen.insert(count)) {

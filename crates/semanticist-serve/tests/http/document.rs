@@ -32,7 +32,8 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) {
                 assert!(value.contains_key(name.as_str().unwrap()), "{place} has no {name}");
             }
             for (name, value) in value {
-                let schema = properties.get(name).unwrap_or_else(|| panic!("{place}.{name} is not documented"));
+                let schema =
+                    properties.get(name).unwrap_or_else(|| panic!("{place}.{name} is not documented"));
                 check(document, schema, value, &format!("{place}.{name}"));
             }
         }
@@ -61,14 +62,20 @@ fn every_route_is_documented_and_every_documented_one_answers() {
         .as_object()
         .unwrap()
         .iter()
-        .flat_map(|(path, methods)| keys(methods).into_iter().map(|method| (method.to_uppercase(), path.clone())))
+        .flat_map(|(path, methods)| {
+            keys(methods).into_iter().map(|method| (method.to_uppercase(), path.clone()))
+        })
         .collect();
     let routed = ROUTES.iter().map(|(method, path)| (method.to_string(), path.to_string()));
     assert_eq!(documented, routed.collect());
     for (method, path) in documented {
         let answer = if method == "GET" { server.get(&path) } else { server.post(&path, "") };
         let expected = document["paths"][&path][method.to_lowercase()]["responses"].as_object().unwrap();
-        assert!(expected.contains_key(&answer.status.to_string()), "{method} {path} answers {}", answer.status);
+        assert!(
+            expected.contains_key(&answer.status.to_string()),
+            "{method} {path} answers {}",
+            answer.status
+        );
     }
 }
 
@@ -92,7 +99,8 @@ fn every_setting_is_documented() {
             assert!(!message.contains("unknown field"), "{path} {name}: {message}");
             for value in schema["enum"].as_array().into_iter().flatten() {
                 let query = format!("{path}?{name}={}", value.as_str().unwrap());
-                let status = server.post(&query, if path == "/api/decode" { TOKENS.into() } else { photo() }).status;
+                let status =
+                    server.post(&query, if path == "/api/decode" { TOKENS.into() } else { photo() }).status;
                 assert_eq!(status, 200, "{query}");
             }
         }
@@ -136,7 +144,8 @@ fn answers_hold_what_is_documented() {
         }
     };
     all("/api/reconstruct?steps=2", photo(), "Reconstruction");
-    let mut request = json!({"class": "1", "steps": 2, "decode_steps": 2, "sampler": "euler", "previews": true});
+    let mut request =
+        json!({"class": "1", "steps": 2, "decode_steps": 2, "sampler": "euler", "previews": true});
     is("GenerateRequest", &request);
     all("/api/generate", request.to_string().into_bytes(), "Drawn");
     request["given"] = json!([[0.5, 1.0, -1.0, 0.0]]);

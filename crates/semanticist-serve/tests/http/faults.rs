@@ -21,9 +21,10 @@ fn what_cannot_be_used_is_named() {
     assert!(encode("?tokens=9", &photo()).contains("9 tokens asked of a tokenizer that has 1 to 4"));
     assert!(encode("?tokens=many", &photo()).contains("invalid digit"));
     assert!(encode("?token=1", &photo()).contains("unknown field `token`, expected one of"));
-    let reconstruct =
-        |query: &str| server.post(&format!("/api/reconstruct?{query}"), photo()).refused(400);
-    assert!(reconstruct("tokens=1,,2").contains("\"\" is no number of tokens; expected a list such as 1,2,4"));
+    let reconstruct = |query: &str| server.post(&format!("/api/reconstruct?{query}"), photo()).refused(400);
+    assert!(
+        reconstruct("tokens=1,,2").contains("\"\" is no number of tokens; expected a list such as 1,2,4")
+    );
     assert!(reconstruct("tokens=1,1").contains("1 is given twice"));
     assert!(reconstruct("steps=1001").contains("at most 1000"));
     assert!(reconstruct("guidance=-1").contains("at least 0"));
@@ -67,7 +68,8 @@ fn large_bodies_and_bombs_are_refused() {
     let large = server.post("/api/encode", vec![0; (1 << 20) + 1]).refused(413);
     assert!(large.contains("1048577 bytes; at most 1 MiB"), "{large}");
     // Without a length, what comes is counted.
-    let mut stream = server.raw(b"POST /api/encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut stream =
+        server.raw(b"POST /api/encode HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     let chunk = [format!("{:x}\r\n", 1 << 16).as_bytes(), &[7; 1 << 16], b"\r\n"].concat();
     // The server may have hung up before the last one.
     let _ = (0..17).try_for_each(|_| stream.write_all(&chunk));
@@ -109,8 +111,7 @@ fn a_token_is_needed_where_one_is_set() {
 
 #[test]
 fn other_machines_need_a_token() {
-    let settings =
-        Settings { address: "0.0.0.0:0".parse().unwrap(), token: None, limits: Limits::default() };
+    let settings = Settings { address: "0.0.0.0:0".parse().unwrap(), token: None, limits: Limits::default() };
     let message = Server::bind(studio(), settings).unwrap_err().to_string();
     assert!(message.contains("a token is needed"), "{message}");
 }

@@ -16,7 +16,7 @@ use semanticist::model::GeneratorModel;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::Precision;
 use semanticist::{Device, ModelFile, Noise, Tokenizer, TokenizerConfig};
-use semanticist_serve::{Limits, ModelNotes, Sample, Server, Settings, Studio};
+use semanticist_serve::{Limits, ModelNotes, Server, Settings, Studio};
 use serde_json::Value;
 
 const TOKENIZER: &str = r#"{
@@ -64,8 +64,8 @@ fn studio() -> Studio {
         training: None,
     };
     let notes = || ModelNotes { name: "small".into(), argument: None, card: None };
-    let sample = Sample { name: "dot.png", bytes: b"not looked at" };
-    Studio { device, tokenizer, tokenizer_notes: notes(), generator: Some((generator, notes())), sample }
+    let generator = Some((generator, notes()));
+    Studio { device, tokenizer, tokenizer_notes: notes(), generator, sample: b"not looked at" }
 }
 
 fn start(limits: Limits, token: Option<&str>) -> Running {
@@ -128,7 +128,11 @@ impl Running {
     fn wait_for(&self, line: &str) {
         let begun = Instant::now();
         while !self.get("/metrics").text().lines().any(|found| found == line) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "no {line} in\n{}", self.get("/metrics").text());
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "no {line} in\n{}",
+                self.get("/metrics").text()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -30,7 +30,8 @@ fn tokens_go_out_and_come_back_in_both_formats() {
     let from_json = server.post(query, &json.body).ok();
     let from_file = server.post(query, &file.body).ok();
     assert_eq!((from_json.kind.as_str(), &from_json.body), ("image/png", &from_file.body));
-    let both = server.post(&format!("{query}&format=json"), json!({"tokens": [tokens[0], tokens[0]]}).to_string());
+    let both =
+        server.post(&format!("{query}&format=json"), json!({"tokens": [tokens[0], tokens[0]]}).to_string());
     let pictures = both.ok().json()["pictures"].clone();
     for picture in pictures.as_array().unwrap() {
         assert!(bytes(&picture["png"]) == from_json.body);
@@ -81,7 +82,9 @@ fn pictures_are_drawn_as_the_library_draws_them_and_varied_from_their_first_toke
     let expected = generator.generator.generate(&[1, 1], &options, 9).unwrap();
     let found: Vec<f32> = drawn
         .iter()
-        .flat_map(|picture| serde_json::from_value::<Vec<Vec<f32>>>(picture["tokens"].clone()).unwrap().concat())
+        .flat_map(|picture| {
+            serde_json::from_value::<Vec<Vec<f32>>>(picture["tokens"].clone()).unwrap().concat()
+        })
         .collect();
     assert_eq!(found, expected.to_vec());
     let seeds = [9, 10].map(|seed| Seed::new(seed).of(Purpose::Latents));

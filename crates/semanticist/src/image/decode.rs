@@ -71,8 +71,10 @@ fn decode_bytes(bytes: &[u8], most: u64) -> Result<RgbImage, String> {
     let failed = |error: ImageError| match error {
         ImageError::Limits(_) => {
             let most = most >> 20;
-            format!("{format_name} image too large: decoding it would take more than {most} MiB; reduce it first")
-        },
+            format!(
+                "{format_name} image too large: decoding it would take more than {most} MiB; reduce it first"
+            )
+        }
         other => format!("broken {format_name} image: {}", first_line(&other.to_string())),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
