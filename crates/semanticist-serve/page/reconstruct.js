@@ -84,6 +84,7 @@ function take(file) {
 async function begin() {
   notice();
   running?.abort();
+  get("status").textContent = "";
   const chosen = read();
   const key = `${photo.key} ${JSON.stringify(chosen)}`;
   run = runs.get(key) ?? { pictures: new Map(), unfinished: new Map(), chosen, photo };
@@ -103,6 +104,7 @@ async function begin() {
     const stride = Math.ceil(rest.length / most);
     const between = rest.filter((_, at) => at % stride === 0);
     if (between.length) await ask(mine, between, stop.signal);
+    if (mine === run) get("status").textContent = "";
   } catch (error) {
     if (error.name === "AbortError") return;
     get("busy").hidden = true;
@@ -138,7 +140,7 @@ async function ask(mine, counts, signal) {
     done: ({ sheet }) => {
       if (isFirst) mine.sheet = sheet;
       if (mine !== run) return;
-      get("status").textContent = isFirst ? "The numbers between are on their way." : "";
+      get("status").textContent = "The numbers between are on their way.";
       show();
     },
   });
