@@ -46,7 +46,7 @@ async function connect(address) {
     if (!message.id) return listeners.forEach((listener) => listener(message));
     const { resolve, reject } = waiting.get(message.id);
     waiting.delete(message.id);
-    if (message.error) reject(new Error(message.error.message));
+    if (message.error) reject(new Error(`${message.error.message} ${message.error.data ?? ""}`));
     else resolve(message.result);
   });
   const send = (method, params = {}, sessionId) => new Promise((resolve, reject) => {
@@ -70,7 +70,7 @@ export async function open({ connection }, url, { width, height, phone, dark }) 
     if (method === "Log.entryAdded" && params.entry.level === "error") complaints.push(`${params.entry.text} ${params.entry.url ?? ""}`);
   });
   for (const domain of ["Page", "Runtime", "Log", "DOM"]) await send(`${domain}.enable`);
-  await send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: phone });
+  await send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: Boolean(phone) });
   if (phone) await send("Emulation.setTouchEmulationEnabled", { enabled: true });
   await send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }] });
 

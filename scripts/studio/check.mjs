@@ -45,7 +45,7 @@ async function drop(page) {
   })()`);
 }
 
-const ready = `document.getElementById("save-strip").hasAttribute("href")`;
+const ready = `document.getElementById("save-strip")?.hasAttribute("href")`;
 const complete = `document.getElementById("status").textContent === "" && ${ready}`;
 
 async function reconstruct(page) {

@@ -1,12 +1,11 @@
 //! One image from several numbers of its first tokens: what the command `reconstruct` and the page of `serve` show,
 //! by the same code, so that their images are the same.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::Device;
 use semanticist::diffusion::DecodeOptions;
 use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, to_pixels};
-use semanticist::{Noise, Pixels, Progress, Purpose, Result, Seed, Tokenizer, Tokens};
+use semanticist::progress::Watcher;
+use semanticist::{Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
 
 use crate::quality::{self, Quality};
 use crate::sheet::{self, Cell};
@@ -88,7 +87,7 @@ impl<'a> Sweep<'a> {
         counts: &[usize],
         options: &DecodeOptions,
         seed: u64,
-        watch: &mut dyn FnMut(Progress, &dyn Fn() -> Vec<RgbImage>) -> ControlFlow<()>,
+        watch: Watcher<Vec<RgbImage>>,
     ) -> Result<Vec<Reconstruction>> {
         let seed = Seed::new(seed).of(Purpose::Latents);
         let mut noise = Noise::per_sample(vec![seed; counts.len()]);

@@ -67,10 +67,12 @@ impl Drop for Waiting {
     }
 }
 
+type Work = Box<dyn FnOnce(&Models, &Ticket) -> Outcome + Send>;
+
 struct Job {
     kind: &'static str,
     ticket: Ticket,
-    work: Box<dyn FnOnce(&Models, &Ticket) -> Outcome + Send>,
+    work: Work,
 }
 
 /// The queue of the thread that computes.
