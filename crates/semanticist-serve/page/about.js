@@ -33,7 +33,7 @@ function history(training) {
   const facts = [];
   if (training.imported_from) facts.push(["From", String(training.imported_from)]);
   if (training.steps) facts.push(["Training", `${whole(training.steps)} steps`]);
-  if (training.training_images) facts.push(["Photos", `${whole(training.training_images)}, of which ${whole(training.images ?? 0)} were looked at, repeats counted`]);
+  if (training.training_images) facts.push(["Photos", `${whole(training.training_images)}, ${whole(training.images ?? 0)} looks at them in all`]);
   return facts;
 }
 
