@@ -58,16 +58,21 @@ impl Machine {
     }
 }
 
-/// Runs `job` on one of the threads that compute, of which there are as many as the machine was asked for:
-/// from outside, each operator of a small model would wait longer for a thread to take it than it runs.
-///
-/// Whatever `job` waits for must therefore not need these threads itself.
-pub fn computing<R: Send>(machine: Option<&Machine>, job: impl FnOnce() -> R + Send) -> Result<R> {
+/// Takes as many threads to compute with as the machine was asked for.
+pub fn start_threads(machine: Option<&Machine>) -> Result<()> {
     if let Some(threads) = machine.and_then(|machine| machine.threads) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
     }
-    Ok(rayon::scope(|_| job()))
+    Ok(())
+}
+
+/// Runs `job` on one of the threads that compute: from outside, each operator of a small model would wait longer
+/// for a thread to take it than it runs.
+///
+/// Whatever `job` waits for must therefore not need these threads itself.
+pub fn computing<R: Send>(job: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| job())
 }
 
 /// A device that this build can use; whether the machine has it shows when it is opened.

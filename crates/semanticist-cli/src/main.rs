@@ -18,9 +18,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    let command = args::Arguments::parse().command;
-    let machine = command.machine().cloned();
-    match device::computing(machine.as_ref(), || command::run(command)).flatten() {
+    match command::run(args::Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::report(&error),
     }

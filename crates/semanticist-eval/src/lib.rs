@@ -8,5 +8,6 @@ pub mod reconstruction;
 
 pub mod generation;
 pub mod sheet;
+pub mod sweep;
 
 pub use lpips::PerceptualLoss;

@@ -9,15 +9,34 @@ pub struct Builtin {
     pub name: &'static str,
     /// Its file, in our format.
     pub bytes: &'static [u8],
+    /// The heading of its card.
+    heading: &'static str,
+}
+
+/// What the built-in models were trained on and how good they are, in Markdown.
+static CARDS: &str = include_str!("../../../models/README.md");
+
+impl Builtin {
+    /// Its card in Markdown, without a heading.
+    pub fn card(&self) -> &'static str {
+        let card = CARDS.split_once(self.heading).map_or("", |(_, rest)| rest);
+        card.split("\n## ").next().unwrap_or_default().trim()
+    }
 }
 
 /// The small tokenizer, trained on 64×64 images.
-pub static TOKENIZER: Builtin =
-    Builtin { name: "tiny", bytes: include_bytes!("../../../models/tokenizer-tiny.safetensors") };
+pub static TOKENIZER: Builtin = Builtin {
+    name: "tiny",
+    bytes: include_bytes!("../../../models/tokenizer-tiny.safetensors"),
+    heading: "## `tokenizer-tiny.safetensors`",
+};
 
 /// The small generator of its tokens.
-pub static GENERATOR: Builtin =
-    Builtin { name: "tiny-generator", bytes: include_bytes!("../../../models/generator-tiny.safetensors") };
+pub static GENERATOR: Builtin = Builtin {
+    name: "tiny-generator",
+    bytes: include_bytes!("../../../models/generator-tiny.safetensors"),
+    heading: "## `generator-tiny.safetensors`",
+};
 
 /// The built-in models.
 pub static ALL: [&Builtin; 2] = [&TOKENIZER, &GENERATOR];
@@ -27,3 +46,16 @@ pub const IMAGE_NAME: &str = "chelsea.png (built in)";
 
 /// Chelsea, from scikit-image's `data.chelsea`: by Stéfan van der Walt, CC0. Cropped and reduced; a PNG file.
 pub static IMAGE: &[u8] = include_bytes!("../../../assets/chelsea.png");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_model_has_a_card() {
+        for model in ALL {
+            let card = model.card();
+            assert!(card.contains("| data |") && !card.contains("\n## "), "{}: {card}", model.name);
+        }
+    }
+}

@@ -21,15 +21,15 @@ pub fn unobserved(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Tells the observer.
+/// An observer that can also ask for what there is so far, which is computed only then.
+pub type Watcher<'a, T> = &'a mut dyn FnMut(Progress, &dyn Fn() -> T) -> ControlFlow<()>;
+
+/// What an observer said.
 ///
 /// # Errors
-/// [`Error::Cancelled`] if it says so.
-pub(crate) fn report(
-    observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    progress: Progress,
-) -> Result<()> {
-    match observer(progress) {
+/// [`Error::Cancelled`] if it ends the work.
+pub(crate) fn go_on(said: ControlFlow<()>) -> Result<()> {
+    match said {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Cancelled),
     }

@@ -12,7 +12,7 @@ use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
 use crate::precision::Precision;
-use crate::progress::{Observer, Progress, report, unobserved};
+use crate::progress::{Observer, Progress, Watcher, go_on, unobserved};
 use crate::spaces::{Latents, Pixels, Tokens};
 
 /// Everything that defines a tokenizer but its weights.
@@ -223,9 +223,25 @@ impl Tokenizer {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Pixels> {
+        self.decode_watched(tokens, keep, options, noise, &mut |progress, _| observer(progress))
+    }
+
+    /// [`Tokenizer::decode_observed`] with an observer that can ask at every evaluation what the images look
+    /// like so far: what the decoder then takes for the clean images.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_watched(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &DecodeOptions,
+        noise: &mut Noise,
+        watcher: Watcher<Pixels>,
+    ) -> Result<Pixels> {
         let LatentShape { channels, side, .. } = self.config.latent_shape()?;
         let start = noise.normal([tokens.batch(), channels, side, side], &tokens.0.device());
-        let latents = self.decode_latents(tokens, keep, options, start, noise, observer)?;
+        let latents = self.denoise(tokens, keep, options, start, noise, watcher)?;
         Ok(self.autoencoder.decode(&latents))
     }
 
@@ -250,8 +266,21 @@ impl Tokenizer {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Latents> {
+        self.denoise(tokens, keep, options, start, noise, &mut |progress, _| observer(progress))
+    }
+
+    fn denoise(
+        &self,
+        tokens: &Tokens,
+        keep: &[usize],
+        options: &DecodeOptions,
+        start: Tensor<4>,
+        noise: &mut Noise,
+        watcher: Watcher<Pixels>,
+    ) -> Result<Latents> {
         self.check_tokens(tokens, keep)?;
-        let plan = options.plan(&Process::new(&self.config.diffusion)?)?;
+        let process = Process::new(&self.config.diffusion)?;
+        let plan = options.plan(&process)?;
         let [b, channels, ..] = start.dims();
         let decoder = &self.networks.decoder;
         let with_tokens = decoder.condition(tokens, keep);
@@ -263,6 +292,7 @@ impl Tokenizer {
         let mut progress = Progress { done: 0, total: plan.evaluations() };
         let latents = plan.try_run(start, noise, |x, index| {
             let (time, span) = (plan.times()[index], plan.spans()[index]);
+            let noisy = x.clone();
             let output = match &both {
                 Some(both) if options.guidance.is_active(time) => {
                     guide_halves(decoder.step(x, time, span, both), options.guidance.scale, channels)
@@ -270,7 +300,12 @@ impl Tokenizer {
                 _ => decoder.step(x, time, span, &with_tokens),
             };
             progress.done += 1;
-            report(observer, progress).map(|()| output)
+            let so_far = || {
+                let prediction = output.clone().narrow(1, 0, channels);
+                let clean = process.denoised(noisy.clone(), prediction, &vec![time; b]).clean;
+                self.autoencoder.decode(&Latents(clean))
+            };
+            go_on(watcher(progress, &so_far)).map(|()| output)
         })?;
         Ok(Latents(latents))
     }

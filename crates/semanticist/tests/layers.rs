@@ -71,6 +71,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "semanticist-verify",
         &["semanticist_ops", "semanticist", "semanticist_data", "semanticist_eval", "semanticist_train"],
     ),
+    ("semanticist-serve", &["semanticist", "semanticist_eval"]),
     (
         "semanticist-cli",
         &[
@@ -78,6 +79,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "semanticist_data",
             "semanticist_eval",
             "semanticist_hub",
+            "semanticist_serve",
             "semanticist_train",
             "semanticist_verify",
         ],

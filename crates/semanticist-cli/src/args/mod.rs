@@ -6,6 +6,7 @@ mod classifier;
 mod generator;
 mod models;
 mod runs;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use models::{
     PublishedChoice,
 };
 pub use runs::Runs;
+pub use serve::Serve;
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -41,6 +43,7 @@ Examples:
   semanticist encode photos -o tokens.parquet  images to tokens
   semanticist decode tokens.parquet -o out     tokens to images
   semanticist generate --class goldfish        new images of a class
+  semanticist serve --open                     all of it in a browser
 
 Exit codes: 0 done, 1 failed, 2 asked for what there is not, 130 interrupted (Ctrl-C, SIGTERM, SIGHUP) after saving
 what can be saved.";
@@ -64,6 +67,7 @@ pub enum Command {
     CacheTokens(CacheTokens),
     Generate(Generate),
     Classify(Classify),
+    Serve(Serve),
     Evaluate(Evaluate),
     Verify(Verify),
     Bench(Bench),
@@ -85,6 +89,7 @@ impl Command {
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,
+            Self::Serve(request) => &request.machine,
             Self::Evaluate(request) => &request.machine,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,

@@ -1,6 +1,6 @@
 //! `semanticist generate`: classes to tokens to images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
@@ -31,7 +31,8 @@ const SHOWN: usize = 8;
 pub fn run(request: &Generate) -> Result<()> {
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
-    let mut model = load(request, &device)?;
+    let mut model =
+        load_generator(request.generator.as_deref(), request.generator_preset.as_deref(), &device)?;
     model.generator = model.generator.with_precision(precision);
     let tokenizer = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     check_tokens(&model, &tokenizer)?;
@@ -70,16 +71,19 @@ fn builtin_generator(builtin: &'static Builtin, device: &Device) -> Result<Gener
     Ok(ModelFile::from_bytes("the built-in generator", builtin.bytes)?.into_generator()?.load(device)?)
 }
 
-/// The chosen generator, or the built-in one.
-fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
-    let named = request.generator_preset.as_deref();
-    let (path, preset) = match request.generator.as_deref().map(Location::of).transpose()? {
+/// The chosen generator, or the built-in one; `preset` says what a published checkpoint holds.
+pub fn load_generator(
+    chosen: Option<&Path>,
+    preset: Option<&str>,
+    device: &Device,
+) -> Result<GeneratorModel> {
+    let (path, preset) = match chosen.map(Location::of).transpose()? {
         None => return builtin_generator(&builtin::GENERATOR, device),
         Some(Location::Builtin(builtin)) => return builtin_generator(builtin, device),
-        Some(Location::File(path)) => (path, named),
-        Some(Location::Remote(remote)) => (fetch::find(&remote)?, named),
+        Some(Location::File(path)) => (path, preset),
+        Some(Location::Remote(remote)) => (fetch::find(&remote)?, preset),
         Some(Location::Known(known)) => match known.kind {
-            Kind::Generator { preset } => (fetch::find(&known.remote())?, named.or(Some(preset))),
+            Kind::Generator { preset: own } => (fetch::find(&known.remote())?, preset.or(Some(own))),
             _ => return Err(failure::usage(format!("--generator {}: is not a generator", known.name))),
         },
     };
@@ -91,7 +95,7 @@ fn load(request: &Generate, device: &Device) -> Result<GeneratorModel> {
 }
 
 /// The tokenizer must understand what the generator says.
-fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Result<()> {
+pub fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Result<()> {
     let (drawn, config) = (&model.generator.config, &tokenizer.tokenizer.config);
     if drawn.token_dim != config.token_dim || drawn.tokens > config.tokens {
         return Err(failure::usage(format!(

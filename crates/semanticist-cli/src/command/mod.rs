@@ -12,6 +12,7 @@ pub mod models;
 pub mod pull;
 pub mod reconstruct;
 pub mod runs;
+pub mod serve;
 pub mod train;
 pub mod verify;
 
@@ -25,9 +26,19 @@ mod preflight;
 use anyhow::Result;
 
 use crate::args::{Command, ModelsCommand, TrainCommand};
+use crate::device;
 
 /// Does what was asked for.
 pub fn run(command: Command) -> Result<()> {
+    device::start_threads(command.machine())?;
+    match command {
+        Command::Serve(request) => serve::run(&request),
+        other => device::computing(|| compute(other)),
+    }
+}
+
+/// What is done on a thread that computes.
+fn compute(command: Command) -> Result<()> {
     match command {
         Command::Reconstruct(request) => reconstruct::run(&request),
         Command::Encode(request) => encode::run(&request),
@@ -44,6 +55,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Runs(request) => runs::run(&request),
         Command::Generate(request) => generate::run(&request),
         Command::Classify(request) => classify::run(&request),
+        Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Evaluate(request) => evaluate::run(&request),
         Command::Verify(request) => verify::run(&request),

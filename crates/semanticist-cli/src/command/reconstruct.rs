@@ -7,21 +7,17 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use burn::tensor::Device;
 use semanticist::diffusion::DecodeOptions;
-use semanticist::image::{Fit, RgbImage, Window, fit, from_pixels, save_png, to_pixels};
+use semanticist::image::{RgbImage, save_png};
 use semanticist::model::{TokenizerModel, Work};
-use semanticist::{Noise, Pixels, Purpose, Seed, Tokens};
-use semanticist_eval::quality::{self, Quality};
-use semanticist_eval::sheet::{self, Cell};
+use semanticist_eval::quality::Quality;
+use semanticist_eval::sweep::{Reconstruction, Subject, Sweep, TOGETHER, contact_sheet};
 use semanticist_hub::builtin;
 use serde::Serialize;
 
 use super::choice::counts;
-use crate::args::Reconstruct;
+use crate::args;
 use crate::progress::Progress;
 use crate::{failure, output};
-
-/// Reconstructions of an image that go through the network together.
-const TOGETHER: usize = 8;
 
 #[derive(Serialize)]
 struct Report {
@@ -47,25 +43,22 @@ struct Row {
 /// An image to work on.
 struct Job {
     path: String,
-    /// The square that the model looks at.
-    image: RgbImage,
-    /// Which part of it is not padding.
-    window: Window,
+    subject: Subject,
     sheet: PathBuf,
 }
 
 /// What every image is reconstructed with.
-struct Reconstruction<'a> {
+struct Reconstruct<'a> {
     model: &'a TokenizerModel,
     device: &'a Device,
     counts: Vec<usize>,
     options: DecodeOptions,
     /// Of the latents that decoding starts from.
-    seed: Seed,
+    seed: u64,
     progress: Progress,
 }
 
-pub fn run(request: &Reconstruct) -> Result<()> {
+pub fn run(request: &args::Reconstruct) -> Result<()> {
     check_distinct(&request.tokens)?;
     let sheets = sheets(request)?;
     let precision = request.machine.precision();
@@ -76,62 +69,39 @@ pub fn run(request: &Reconstruct) -> Result<()> {
     let counts = counts(&request.tokens, model.tokenizer.config.tokens)?;
     let (options, steps) = request.sampling.plan(&model)?;
     let size = model.tokenizer.config.image_size;
-    let jobs = jobs(&request.images, sheets, |image| {
-        let how: Fit = request.fit.into();
-        (fit(image, size, how), how.window(image.dimensions(), size))
-    })?;
+    let jobs = jobs(&request.images, sheets, |image| Subject::of(image, size, request.fit.into()))?;
     let progress = Progress::of_steps(jobs.len() * counts.len() * steps);
-    let reconstruction = Reconstruction {
-        model: &model,
-        device: &device,
-        counts,
-        options,
-        seed: Seed::new(request.sampling.seed).of(Purpose::Latents),
-        progress,
-    };
-    let images = jobs.into_iter().map(|job| reconstruction.of(job)).collect::<Result<Vec<_>>>()?;
-    drop(reconstruction);
+    let seed = request.sampling.seed;
+    let reconstruct = Reconstruct { model: &model, device: &device, counts, options, seed, progress };
+    let images = jobs.into_iter().map(|job| reconstruct.of(job)).collect::<Result<Vec<_>>>()?;
+    drop(reconstruct);
     if request.json {
         return output::print_json(&Report { images });
     }
     output::print(&images.iter().map(table).collect::<Vec<_>>().join("\n"))
 }
 
-impl Reconstruction<'_> {
+impl Reconstruct<'_> {
     fn of(&self, job: Job) -> Result<ImageReport> {
-        let tokenizer = &self.model.tokenizer;
-        let original = to_pixels(std::slice::from_ref(&job.image), self.device);
-        let most = self.counts.iter().max().map_or(1, |&most| most.max(1));
-        let tokens = tokenizer.encode(&original, most)?;
+        let most = self.counts.iter().copied().max().unwrap_or(1);
+        let sweep = Sweep::new(&self.model.tokenizer, &job.subject, most, self.device)?;
         let begun = Instant::now();
-        let mut rows = Vec::with_capacity(self.counts.len());
-        let shown = visible(&original, job.window);
-        let mut cells = vec![Cell::original(job.window.of(&job.image))];
+        let mut decoded = Vec::with_capacity(self.counts.len());
         for counts in self.counts.chunks(TOGETHER) {
-            // The same noise for every count, so that a sheet shows what the tokens add.
-            let mut noise = Noise::per_sample(vec![self.seed; counts.len()]);
-            let repeated = Tokens(tokens.0.clone().repeat_dim(0, counts.len()));
             let mut observe = self.progress.observer(counts.len());
-            let decoded =
-                tokenizer.decode_observed(&repeated, counts, &self.options, &mut noise, &mut observe)?;
-            let decoded = visible(&decoded, job.window);
-            let originals = Pixels(shown.0.clone().repeat_dim(0, counts.len()));
-            let qualities = quality::compare(&originals, &decoded);
-            for ((&tokens, quality), picture) in counts.iter().zip(qualities).zip(from_pixels(&decoded)) {
-                cells.push(Cell::decoded(picture, tokens).with_detail(format!("{:.2} dB", quality.psnr)));
-                rows.push(Row { tokens, quality });
-            }
+            let mut watch = |progress, _: &dyn Fn() -> Vec<RgbImage>| observe(progress);
+            decoded.extend(sweep.decode(counts, &self.options, self.seed, &mut watch)?);
         }
         let seconds = begun.elapsed().as_secs_f64();
-        save_png(&sheet::draw(&[cells]), &job.sheet)?;
-        Ok(ImageReport { path: job.path, sheet: job.sheet.display().to_string(), seconds, rows })
+        save_png(&contact_sheet(job.subject.visible(), &decoded), &job.sheet)?;
+        let rows = decoded.into_iter().map(|Reconstruction { tokens, quality, .. }| Row { tokens, quality });
+        Ok(ImageReport {
+            path: job.path,
+            sheet: job.sheet.display().to_string(),
+            seconds,
+            rows: rows.collect(),
+        })
     }
-}
-
-/// The part of each image that is not padding.
-fn visible(images: &Pixels, window: Window) -> Pixels {
-    let Window { x, y, width, height } = window;
-    Pixels(images.0.clone().narrow(2, y, height).narrow(3, x, width))
 }
 
 fn check_distinct(counts: &[usize]) -> Result<()> {
@@ -145,7 +115,7 @@ fn check_distinct(counts: &[usize]) -> Result<()> {
 }
 
 /// Where the sheet of each image goes; checked before anything is computed.
-fn sheets(request: &Reconstruct) -> Result<Vec<PathBuf>> {
+fn sheets(request: &args::Reconstruct) -> Result<Vec<PathBuf>> {
     let images = request.images.len().max(1);
     let folder = match request.output.as_deref() {
         None => Path::new(""),
@@ -187,11 +157,7 @@ fn check_png(path: &Path) -> Result<()> {
 }
 
 /// Opens every image before the first is decoded, and names all that cannot be opened.
-fn jobs(
-    paths: &[PathBuf],
-    sheets: Vec<PathBuf>,
-    square: impl Fn(&RgbImage) -> (RgbImage, Window),
-) -> Result<Vec<Job>> {
+fn jobs(paths: &[PathBuf], sheets: Vec<PathBuf>, subject: impl Fn(&RgbImage) -> Subject) -> Result<Vec<Job>> {
     let open = |path: &PathBuf| (path.display().to_string(), semanticist::image::open(path));
     let mut images: Vec<_> = paths.iter().map(open).collect();
     if images.is_empty() {
@@ -202,8 +168,8 @@ fn jobs(
     for ((path, image), sheet) in images.into_iter().zip(sheets) {
         match image {
             Ok(image) => {
-                let (image, window) = square(&image);
-                jobs.push(Job { path, image, window, sheet });
+                let subject = subject(&image);
+                jobs.push(Job { path, subject, sheet });
             }
             Err(error) => problems.push(error.to_string()),
         }

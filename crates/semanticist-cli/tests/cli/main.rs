@@ -13,6 +13,7 @@ mod generate;
 mod hub;
 mod models;
 mod reconstruct;
+mod serve;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -192,6 +193,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "generate --help",
         "classify --help",
         "train classifier --help",
+        "serve --help",
         "train generator --help",
         "models info --help",
         "verify --help",

@@ -22,7 +22,7 @@ use crate::diffusion::{Sampler, SamplingPlan};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
 use crate::precision::Precision;
-use crate::progress::{Observer, Progress, report, unobserved};
+use crate::progress::{Observer, Progress, Watcher, go_on, unobserved};
 use crate::spaces::Tokens;
 
 /// The networks of a generator.
@@ -168,8 +168,28 @@ impl Generator {
         noise: &mut Noise,
         observer: Observer,
     ) -> Result<Tokens> {
+        self.continue_watched(labels, None, options, noise, &mut |progress, _| observer(progress))
+    }
+
+    /// Draws the tokens that follow those `given`, of which there may be none; the result begins with them. The
+    /// watcher is told of every token, given or drawn, and can ask for all so far.
+    ///
+    /// # Shapes
+    /// B labels, `given` `[B, k, D]` with k < options.tokens → `[B, options.tokens, D]`
+    ///
+    /// # Errors
+    /// As [`Generator::generate`], if what is given does not fit, or if the watcher ends it.
+    pub fn continue_watched(
+        &self,
+        labels: &[usize],
+        given: Option<&Tokens>,
+        options: &GenerateOptions,
+        noise: &mut Noise,
+        watcher: Watcher<Tokens>,
+    ) -> Result<Tokens> {
         options.validate(&self.config)?;
         self.check_labels(labels)?;
+        self.check_given(labels, given, options)?;
         let plan = DrawingPlan::new(self, options)?;
         let transformer = &self.networks.transformer;
         let count = labels.len();
@@ -182,16 +202,34 @@ impl Generator {
         let mut tokens: Vec<Tensor<3>> = Vec::with_capacity(options.tokens);
         for position in 0..options.tokens {
             let answers = transformer.step(input, position, &mut cache);
-            let [rows, _, width] = answers.dims();
-            let scale = options.guidance.scale_of(position, self.config.tokens);
-            let drawn = plan.draw(answers.reshape([rows, width]), count, scale, noise);
-            let drawn = drawn.reshape([count, 1, self.config.token_dim]);
-            let repeated = if guided { Tensor::cat(vec![drawn.clone(); 2], 0) } else { drawn.clone() };
-            tokens.push(drawn);
-            report(observer, Progress { done: tokens.len(), total: options.tokens })?;
+            let token = match given.filter(|given| position < given.count()) {
+                Some(given) => given.0.clone().narrow(1, position, 1),
+                None => {
+                    let [rows, _, width] = answers.dims();
+                    let scale = options.guidance.scale_of(position, self.config.tokens);
+                    let drawn = plan.draw(answers.reshape([rows, width]), count, scale, noise);
+                    drawn.reshape([count, 1, self.config.token_dim])
+                }
+            };
+            let repeated = if guided { Tensor::cat(vec![token.clone(); 2], 0) } else { token.clone() };
+            tokens.push(token);
+            let so_far = || Tokens(Tensor::cat(tokens.clone(), 1));
+            go_on(watcher(Progress { done: tokens.len(), total: options.tokens }, &so_far))?;
             input = transformer.token(repeated);
         }
         Ok(Tokens(Tensor::cat(tokens, 1)))
+    }
+
+    fn check_given(&self, labels: &[usize], given: Option<&Tokens>, options: &GenerateOptions) -> Result<()> {
+        let Some([batch, count, dim]) = given.map(|given| given.0.dims()) else { return Ok(()) };
+        let (images, most, expected) = (labels.len(), options.tokens - 1, self.config.token_dim);
+        if batch == images && count <= most && dim == expected {
+            return Ok(());
+        }
+        Err(Error::Input(format!(
+            "{count} tokens of {dim} numbers are given for {batch} images; expected at most {most} of {expected}, \
+             for {images}"
+        )))
     }
 
     fn check_labels(&self, labels: &[usize]) -> Result<()> {

@@ -38,7 +38,12 @@ pub fn open(path: &Path) -> Result<RgbImage> {
 /// [`crate::image`] for what Pillow does.
 /// `name` is used in errors only.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<RgbImage> {
-    decode_bytes(bytes).map_err(|problem| Error::image(name, problem))
+    decode_within(name, bytes, MAX_DECODED_BYTES)
+}
+
+/// [`decode`] with a lower limit than [`MAX_DECODED_BYTES`] on what the decoded image takes, in bytes.
+pub fn decode_within(name: &str, bytes: &[u8], most: u64) -> Result<RgbImage> {
+    decode_bytes(bytes, most.min(MAX_DECODED_BYTES)).map_err(|problem| Error::image(name, problem))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -52,7 +57,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
+fn decode_bytes(bytes: &[u8], most: u64) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty (0 bytes)".into());
     }
@@ -64,16 +69,21 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
         return Err("truncated JPEG: the data stops before the end marker (FF D9)".into());
     }
     let failed = |error: ImageError| match error {
-        ImageError::Limits(_) => format!("{format_name} image too large: decoding it would {OVER_LIMIT}"),
+        ImageError::Limits(_) => {
+            let most = most >> 20;
+            format!(
+                "{format_name} image too large: decoding it would take more than {most} MiB; reduce it first"
+            )
+        }
         other => format!("broken {format_name} image: {}", first_line(&other.to_string())),
     };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
     // The decoder's own scratch memory comes on top of the image.
-    limits.max_alloc = Some(2 * MAX_DECODED_BYTES);
+    limits.max_alloc = Some(2 * most);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(failed)?;
-    check_size(decoder.dimensions(), decoder.total_bytes())?;
+    check_size(decoder.dimensions(), decoder.total_bytes(), most)?;
     // An image with unreadable metadata is still an image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
@@ -81,20 +91,18 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, String> {
     Ok(over_white(image))
 }
 
-const OVER_LIMIT: &str = "take more than 1 GiB; reduce it first";
-
 /// Judges an image by its header, before anything is allocated for it.
-fn check_size((width, height): (u32, u32), decoded_bytes: u64) -> Result<(), String> {
+fn check_size((width, height): (u32, u32), decoded_bytes: u64, most: u64) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err(format!("the image is {width} x {height} pixels; each side must be at least 1"));
     }
     let bytes = decoded_bytes.max(u64::from(width) * u64::from(height) * 3);
-    if width > MAX_SIDE || height > MAX_SIDE || bytes > MAX_DECODED_BYTES {
+    if width > MAX_SIDE || height > MAX_SIDE || bytes > most {
         return Err(format!(
             "image too large: {width} x {height} pixels, {} MiB decoded; accepted: sides up to \
              {MAX_SIDE} pixels and {} MiB",
             bytes.div_ceil(1 << 20),
-            MAX_DECODED_BYTES >> 20
+            most >> 20
         ));
     }
     Ok(())

@@ -25,15 +25,15 @@ mod fit;
 mod resample;
 
 pub use ::image::RgbImage;
-pub use decode::{EXTENSIONS, MAX_DECODED_BYTES, MAX_SIDE, decode, open};
+pub use decode::{EXTENSIONS, MAX_DECODED_BYTES, MAX_SIDE, decode, decode_within, open};
 pub use fit::{Fit, fit};
 pub use resample::{Filter, Window, center_crop, resize, resize_window};
 
-use std::io;
+use std::io::Write;
 use std::path::Path;
 
 use ::image::codecs::png::PngEncoder;
-use ::image::{ExtendedColorType, ImageEncoder, ImageError};
+use ::image::{ExtendedColorType, ImageEncoder};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::error::Result;
@@ -82,16 +82,18 @@ pub fn from_pixels(pixels: &Pixels) -> Vec<RgbImage> {
         .collect()
 }
 
+/// The bytes of a PNG file.
+pub fn png(image: &RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
+        .expect("an image in memory has as many bytes as its sides say, and memory takes them");
+    bytes
+}
+
 /// Writes a PNG; `path` holds either the whole image or what it held before.
 pub fn save_png(image: &RgbImage, path: &Path) -> Result<()> {
-    write_atomically(path, |writer| {
-        PngEncoder::new(writer)
-            .write_image(image.as_raw(), image.width(), image.height(), ExtendedColorType::Rgb8)
-            .map_err(|error| match error {
-                ImageError::IoError(error) => error,
-                other => io::Error::other(other),
-            })
-    })
+    write_atomically(path, |writer| writer.write_all(&png(image)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,97 @@
+//! `semanticist serve`: the models in a browser.
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use semanticist::model::{GeneratorModel, Work};
+use semanticist_eval::sweep::TOGETHER;
+use semanticist_hub::builtin;
+use semanticist_serve::{Limits, ModelNotes, Server, Settings, Studio, interrupted};
+
+use super::choice::BUILTIN;
+use super::generate::{check_tokens, load_generator};
+use crate::args::Serve;
+use crate::device::computing;
+use crate::output::{self, note};
+
+/// Runs beside the threads that compute, not on one of them: it waits for them.
+pub fn run(request: &Serve) -> Result<()> {
+    if request.verbose {
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    }
+    let device = request.machine.start(request.machine.precision())?;
+    let studio = computing(|| studio(request, &device))?;
+    let address = SocketAddr::new(request.host, request.port);
+    let settings = Settings { address, token: request.token.clone(), limits: Limits::default() };
+    let server = Server::bind(studio, settings)
+        .with_context(|| format!("cannot listen on {address}; --port and --host choose another address"))?;
+    let page = page(server.address());
+    output::print(&format!("{page}\nCtrl-C ends it"))?;
+    if request.open {
+        open(&page);
+    }
+    server.run(interrupted()).context("the server stopped")
+}
+
+fn studio(request: &Serve, device: &Device) -> Result<Studio> {
+    // A sweep with guidance is the largest batch.
+    let work = Work { encode: 1, decode: 2 * TOGETHER, precision: request.machine.precision() };
+    let tokenizer = request.model.load_for(work, device)?;
+    let argument = request.model.model.as_ref().map(|path| path.display().to_string());
+    let tokenizer_notes = match argument {
+        None => notes(BUILTIN, None, Some(builtin::TOKENIZER.card())),
+        Some(name) => notes(&name, Some(&name), None),
+    };
+    let generator = generator(request, device)?;
+    if let Some((model, _)) = &generator {
+        check_tokens(model, &tokenizer)?;
+    }
+    Ok(Studio { device: device.clone(), tokenizer, tokenizer_notes, generator, sample: builtin::IMAGE })
+}
+
+/// The generator that was asked for, or the built-in one beside the built-in tokenizer.
+fn generator(request: &Serve, device: &Device) -> Result<Option<(GeneratorModel, ModelNotes)>> {
+    let preset = request.generator_preset.as_deref();
+    if request.generator.is_none() && request.model.model.is_some() {
+        return Ok(None);
+    }
+    let mut model = load_generator(request.generator.as_deref(), preset, device)?;
+    model.generator = model.generator.with_precision(request.machine.precision());
+    let notes = match &request.generator {
+        None => notes("the built-in generator", None, Some(builtin::GENERATOR.card())),
+        Some(path) => notes(&path.display().to_string(), Some(&path.display().to_string()), None),
+    };
+    Ok(Some((model, notes)))
+}
+
+fn notes(name: &str, argument: Option<&str>, card: Option<&str>) -> ModelNotes {
+    ModelNotes {
+        name: name.to_string(),
+        argument: argument.map(str::to_string),
+        card: card.map(str::to_string),
+    }
+}
+
+/// Where a browser finds it; "any address" is no place to go to.
+fn page(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("http://localhost:{}/", address.port()),
+        false => format!("http://{address}/"),
+    }
+}
+
+/// Asks the system to show a page.
+fn open(page: &str) {
+    let (program, arguments): (&str, &[&str]) = match std::env::consts::OS {
+        "macos" => ("open", &[]),
+        "windows" => ("rundll32", &["url.dll,FileProtocolHandler"]),
+        _ => ("xdg-open", &[]),
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(page).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = command.spawn() {
+        note(&format!("cannot open a browser with {program}: {error}; open {page} yourself"));
+    }
+}

@@ -1,0 +1,67 @@
+// What goes to the server and comes back.
+
+const TOKEN = "semanticist-token";
+
+/** An answer of the server that says what is wrong. */
+export class Refused extends Error {}
+
+async function ask(path, options = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(TOKEN);
+    const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+    let response;
+    try {
+      response = await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Refused("The server does not answer. Is it still running?");
+    }
+    if (response.ok) return response;
+    if (response.status === 401) {
+      await askForToken();
+      continue;
+    }
+    const problem = await response.json().catch(() => ({}));
+    throw new Refused(problem.error ?? `The server answered ${response.status}.`);
+  }
+}
+
+let asking;
+function askForToken() {
+  asking ??= new Promise((resolve) => {
+    const dialog = document.getElementById("ask");
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(TOKEN, document.getElementById("token").value.trim());
+      asking = undefined;
+      resolve();
+    }, { once: true });
+    dialog.showModal();
+  });
+  return asking;
+}
+
+export const models = async () => (await ask("api/models")).json();
+export const sample = async () => (await ask("api/sample")).blob();
+
+/** Sends a request whose answer is a stream of events, and calls `on[name](data)` for each. */
+export async function events(path, { body, headers, signal }, on) {
+  const response = await ask(path, { method: "POST", body, headers, signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  let ended = false;
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    text += value;
+    const parts = text.split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const [, name, data] = part.match(/^event: (.*)\ndata: (.*)$/);
+      const content = JSON.parse(data);
+      if (name === "error") throw new Refused(content.error);
+      ended ||= name === "done";
+      await on[name]?.(content);
+    }
+  }
+  if (!ended) throw new Refused("The answer broke off before its end. Try again.");
+}

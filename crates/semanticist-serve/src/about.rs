@@ -1,0 +1,81 @@
+//! What people are told of the models: `GET /api/models`.
+
+use burn::module::Module;
+use semanticist::diffusion::DiffusionConfig;
+use semanticist::generator::HeadProcess;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::api::{GenerateRequest, ReconstructSettings};
+use crate::{Limits, Studio};
+
+/// What is known of a model besides its file.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelNotes {
+    /// What it is called.
+    pub name: String,
+    /// What `--model` or `--generator` were told; nothing for the built-in one.
+    pub argument: Option<String>,
+    /// Its card in Markdown: what it was trained on, and how good it is.
+    pub card: Option<String>,
+}
+
+/// Everything a client needs to know before it asks for anything.
+pub fn describe(studio: &Studio, limits: &Limits) -> Value {
+    let tokenizer = &studio.tokenizer;
+    let config = &tokenizer.tokenizer.config;
+    let generator = studio.generator.as_ref().map(|(model, notes)| {
+        let config = &model.generator.config;
+        json!({
+            "notes": notes,
+            "tokens": config.tokens,
+            "token_dim": config.token_dim,
+            "parameters": model.generator.networks.num_params(),
+            "classes": names(&model.classes, config.classes),
+            "samplers": match config.head.process {
+                HeadProcess::Flow => FLOW,
+                HeadProcess::Ddpm => GAUSSIAN,
+            },
+            "sampler": config.head.process.default_sampler(),
+            "training": model.training,
+        })
+    });
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "tokenizer": {
+            "notes": studio.tokenizer_notes,
+            "image_size": config.image_size,
+            "tokens": config.tokens,
+            "token_dim": config.token_dim,
+            "parameters": tokenizer.tokenizer.networks.num_params(),
+            "samplers": match &config.diffusion {
+                DiffusionConfig::Gaussian(_) => GAUSSIAN,
+                DiffusionConfig::Flow(_) => FLOW,
+            },
+            "training": tokenizer.training,
+        },
+        "generator": generator,
+        "defaults": {
+            "reconstruct": ReconstructSettings::default(),
+            "generate": GenerateRequest::default(),
+        },
+        "limits": {
+            "body_bytes": limits.body,
+            "decoded_bytes": limits.decoded,
+            "pictures": limits.pictures,
+            "steps": limits.steps,
+            "seconds": limits.job_time.as_secs(),
+        },
+    })
+}
+
+/// The usual sampler first.
+const GAUSSIAN: [&str; 3] = ["ddim", "dpm++", "ddpm"];
+const FLOW: [&str; 3] = ["euler", "heun", "sde"];
+
+fn names(names: &[String], count: usize) -> Vec<String> {
+    match names {
+        [] => (0..count).map(|class| format!("class {class}")).collect(),
+        names => names.to_vec(),
+    }
+}

@@ -1,0 +1,192 @@
+//! `POST /api/generate`: pictures of a class, as events while their tokens are drawn.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use semanticist::diffusion::{DecodeOptions, Sampler};
+use semanticist::generator::{GenerateOptions, GuidanceSchedule, TokenGuidance};
+use semanticist::image::from_pixels;
+use semanticist::model::GeneratorModel;
+use semanticist::{Noise, Progress, Purpose, Seed, Tokens};
+use semanticist_eval::generation::{class_name, powers};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{check_steps, decode_options, from_nested, nested, picture};
+use crate::body;
+use crate::events::Events;
+use crate::problem::{Problem, Result};
+use crate::routes::Desk;
+use crate::worker::{Models, Ticket};
+
+/// What tokens are drawn with unless something else is asked for; how many there are the model says.
+const DRAWING: GenerateOptions = GenerateOptions::usual(1);
+
+/// Steps of pictures that are only shown while others are drawn.
+const PREVIEW_STEPS: usize = 8;
+
+/// The body.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenerateRequest {
+    /// Name or number.
+    class: String,
+    /// How many pictures.
+    count: usize,
+    /// How many tokens are drawn, those given included; all if not given.
+    tokens: Option<usize>,
+    guidance: f64,
+    schedule: GuidanceSchedule,
+    temperature: f64,
+    steps: usize,
+    sampler: Option<Sampler>,
+    /// What the first picture is drawn from; the next ones follow.
+    seed: u64,
+    decode_steps: usize,
+    decode_sampler: Option<Sampler>,
+    decode_guidance: f64,
+    /// The first tokens of all pictures, which are kept.
+    given: Vec<Vec<f32>>,
+    /// Whether pictures of the first 1, 2, 4 … tokens are sent.
+    previews: bool,
+}
+
+impl Default for GenerateRequest {
+    fn default() -> Self {
+        let decoding = DecodeOptions::default();
+        Self {
+            class: "0".into(),
+            count: 4,
+            tokens: None,
+            guidance: DRAWING.guidance.scale,
+            schedule: DRAWING.guidance.schedule,
+            temperature: DRAWING.temperature,
+            steps: DRAWING.steps,
+            sampler: DRAWING.sampler,
+            seed: 0,
+            decode_steps: decoding.steps,
+            decode_sampler: decoding.sampler,
+            decode_guidance: decoding.guidance.scale,
+            given: Vec::new(),
+            previews: false,
+        }
+    }
+}
+
+pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Body) -> Result<Response> {
+    let bytes = body::read(&headers, body, &desk.limits).await?;
+    let request: GenerateRequest = body::json(&bytes)?;
+    let most = desk.limits.pictures.min(TOGETHER);
+    if !(1..=most).contains(&request.count) {
+        let count = request.count;
+        return Err(Problem::bad(format!(
+            "{count} pictures are asked for; from 1 to {most} are drawn at once"
+        )));
+    }
+    check_steps(request.steps, &desk.limits)?;
+    let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
+    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &desk.limits)?;
+    desk.worker.stream("generate", move |models, ticket, events| {
+        let Some(generator) = &models.generator else {
+            let message = "no generator is loaded; start the server with --generator";
+            return Err(Problem::new(StatusCode::NOT_FOUND, message));
+        };
+        Job { models, generator, request: &request, decoding: &decoding, ticket, events }.run()
+    })
+}
+
+/// Pictures that are drawn and decoded together, as the command `generate` does.
+const TOGETHER: usize = 16;
+
+struct Job<'a> {
+    models: &'a Models,
+    generator: &'a GeneratorModel,
+    request: &'a GenerateRequest,
+    decoding: &'a DecodeOptions,
+    ticket: &'a Ticket,
+    events: &'a Events,
+}
+
+impl Job<'_> {
+    fn run(&self) -> Result<()> {
+        let begun = Instant::now();
+        let Self { generator, request, .. } = self;
+        let config = &generator.generator.config;
+        let options = GenerateOptions {
+            tokens: request.tokens.unwrap_or(config.tokens),
+            guidance: TokenGuidance { scale: request.guidance, schedule: request.schedule },
+            steps: request.steps,
+            sampler: request.sampler,
+            temperature: request.temperature,
+        };
+        let label = generator.class(&request.class)?;
+        let labels = vec![label; request.count];
+        let seeds: Vec<u64> = (0..request.count as u64).map(|i| request.seed.wrapping_add(i)).collect();
+        let given = self.given()?;
+        let name = class_name(generator, label);
+        let begin = json!({ "class": label, "name": name, "seeds": seeds, "tokens": options.tokens });
+        self.events.send("begun", &begin);
+
+        let mut noise = Noise::per_sample(seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens)));
+        let shown = powers(options.tokens);
+        let mut problem = None;
+        let mut watch = |progress: Progress, so_far: &dyn Fn() -> Tokens| {
+            let is_new = progress.done > request.given.len() && progress.done < progress.total;
+            if request.previews && is_new && shown.contains(&progress.done) && self.events.keeps_up() {
+                let preview = self.preview(&so_far(), &seeds);
+                if let Err(found) = preview {
+                    problem = Some(found);
+                    return ControlFlow::Break(());
+                }
+            }
+            self.ticket.go_on()
+        };
+        let drawn =
+            generator.generator.continue_watched(&labels, given.as_ref(), &options, &mut noise, &mut watch);
+        let tokens = drawn.map_err(|error| problem.take().unwrap_or_else(|| self.ticket.explain(error)))?;
+        let pictures = self.decode(&tokens, &seeds, self.decoding)?;
+        let pictures: Vec<Value> = pictures
+            .iter()
+            .zip(&seeds)
+            .zip(nested(&tokens))
+            .map(|((png, seed), tokens)| json!({ "png": png, "seed": seed, "tokens": tokens }))
+            .collect();
+        self.events.send("pictures", &json!({ "pictures": pictures }));
+        self.events.send("done", &json!({ "seconds": begun.elapsed().as_secs_f64() }));
+        Ok(())
+    }
+
+    /// The kept tokens, for each picture.
+    fn given(&self) -> Result<Option<Tokens>> {
+        if self.request.given.is_empty() {
+            return Ok(None);
+        }
+        let one = from_nested(std::slice::from_ref(&self.request.given), &self.models.device)?;
+        Ok(Some(Tokens(one.0.repeat_dim(0, self.request.count))))
+    }
+
+    fn preview(&self, tokens: &Tokens, seeds: &[u64]) -> Result<()> {
+        let quick = DecodeOptions { steps: self.decoding.steps.min(PREVIEW_STEPS), ..self.decoding.clone() };
+        let pictures = self.decode(tokens, seeds, &quick)?;
+        let pictures: Vec<Value> = pictures.iter().map(|png| json!({ "png": png })).collect();
+        self.events.send("preview", &json!({ "tokens": tokens.count(), "pictures": pictures }));
+        Ok(())
+    }
+
+    /// PNG files in base64.
+    fn decode(&self, tokens: &Tokens, seeds: &[u64], options: &DecodeOptions) -> Result<Vec<String>> {
+        let latents = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Latents));
+        let mut noise = Noise::per_sample(latents);
+        let keep = vec![tokens.count(); seeds.len()];
+        let tokenizer = &self.models.tokenizer.tokenizer;
+        let mut observe = |_| self.ticket.go_on();
+        let decoded = tokenizer.decode_observed(tokens, &keep, options, &mut noise, &mut observe);
+        let decoded = decoded.map_err(|error| self.ticket.explain(error))?;
+        Ok(from_pixels(&decoded).iter().map(picture).collect())
+    }
+}

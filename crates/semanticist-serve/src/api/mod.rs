@@ -1,0 +1,99 @@
+//! What programs ask for, one file per verb: settings in, the library's work on the models' thread, results out.
+
+mod decode;
+mod encode;
+mod generate;
+mod reconstruct;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use burn::tensor::Device;
+use semanticist::diffusion::{DecodeOptions, Guidance, Process, Sampler};
+use semanticist::image::{Fit, RgbImage, png};
+use semanticist::{Tokenizer, Tokens};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Limits;
+use crate::problem::{Problem, Result};
+
+pub use decode::decode;
+pub use encode::encode;
+pub use generate::{GenerateRequest, generate};
+pub use reconstruct::{ReconstructSettings, reconstruct};
+
+/// [`Fit`] as it is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FitChoice {
+    #[default]
+    Crop,
+    Pad,
+}
+
+impl From<FitChoice> for Fit {
+    fn from(choice: FitChoice) -> Self {
+        match choice {
+            FitChoice::Crop => Self::Crop,
+            FitChoice::Pad => Self::Pad,
+        }
+    }
+}
+
+/// How images are decoded, checked for this model and these limits.
+fn decode_options(
+    steps: usize,
+    sampler: Option<Sampler>,
+    guidance: f64,
+    limits: &Limits,
+) -> Result<DecodeOptions> {
+    check_steps(steps, limits)?;
+    let guidance = Guidance::constant(guidance);
+    guidance.validate()?;
+    Ok(DecodeOptions { steps, sampler, guidance })
+}
+
+fn check_steps(steps: usize, limits: &Limits) -> Result<()> {
+    if steps <= limits.steps {
+        return Ok(());
+    }
+    Err(Problem::bad(format!("{steps} steps are asked for; this server does at most {}", limits.steps)))
+}
+
+/// How often the decoder looks at a picture under these options.
+fn evaluations(tokenizer: &Tokenizer, options: &DecodeOptions) -> Result<usize> {
+    Ok(options.plan(&Process::new(&tokenizer.config.diffusion)?)?.evaluations())
+}
+
+/// A PNG file in base64, as JSON holds it.
+fn picture(image: &RgbImage) -> String {
+    STANDARD.encode(png(image))
+}
+
+/// The tokens of images, each a list of lists of numbers.
+fn nested(tokens: &Tokens) -> Vec<Vec<Vec<f32>>> {
+    let [_, count, dim] = tokens.0.dims();
+    let values = tokens.to_vec();
+    values.chunks(count * dim).map(|image| image.chunks(dim).map(<[f32]>::to_vec).collect()).collect()
+}
+
+/// Tokens from such lists.
+///
+/// # Errors
+/// If the images have different numbers of tokens, or the tokens of numbers, or there is none.
+fn from_nested(images: &[Vec<Vec<f32>>], device: &Device) -> Result<Tokens> {
+    let (count, dim) = match images.first().and_then(|image| Some((image.len(), image.first()?.len()))) {
+        Some(shape) => shape,
+        None => return Err(Problem::bad("\"tokens\" holds no token; expected a list of tokens per image")),
+    };
+    if images.iter().any(|image| image.len() != count || image.iter().any(|token| token.len() != dim)) {
+        return Err(Problem::bad(format!(
+            "\"tokens\" holds lists of different lengths; the first image has {count} tokens of {dim} numbers, and \
+             all must have"
+        )));
+    }
+    let values = images.concat().concat();
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Problem::bad("\"tokens\" holds a number that is not finite"));
+    }
+    Ok(Tokens::from_vec(values, [images.len(), count, dim], device)?)
+}

@@ -1,0 +1,171 @@
+//! The listener: connections in limited number, with limited patience, and an orderly end.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::Semaphore;
+
+use crate::metrics::Metrics;
+use crate::routes::{Desk, router};
+use crate::worker::{Models, Worker};
+use crate::{Limits, Studio, about};
+
+/// For the head of a request to arrive, and between requests of a connection.
+const HEAD_TIME: Duration = Duration::from_secs(15);
+
+/// Images that are decoded at once.
+const IMAGES: usize = 2;
+
+/// Where and for whom.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Needed to ask for anything; must be set unless the address is this machine's own.
+    pub token: Option<String>,
+    /// What is refused.
+    pub limits: Limits,
+}
+
+/// A server that has its address, and whose models wait for work.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    desk: Arc<Desk>,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Takes the address.
+    ///
+    /// # Errors
+    /// If it is taken, or not this machine's own and there is no token.
+    pub fn bind(studio: Studio, settings: Settings) -> io::Result<Self> {
+        let Settings { address, token, limits } = settings;
+        if token.is_none() && !address.ip().is_loopback() {
+            let ip = address.ip();
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{ip} can be reached from other machines, so a token is needed; or use 127.0.0.1"),
+            ));
+        }
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let models = about::describe(&studio, &limits).to_string();
+        let metrics = Arc::new(Metrics::default());
+        let Studio { device, tokenizer, generator, sample, .. } = studio;
+        let image_size = tokenizer.tokenizer.config.image_size;
+        let generator = generator.map(|(model, _)| model);
+        let models_of_worker = Models { device, tokenizer, generator };
+        let counted = Arc::clone(&metrics);
+        let (worker, thread) = Worker::start(models_of_worker, limits.queue, limits.job_time, counted)?;
+        let desk = Desk {
+            worker,
+            metrics,
+            limits,
+            token,
+            sample,
+            models,
+            image_size,
+            decoding: Semaphore::new(IMAGES),
+        };
+        Ok(Self { listener, address, desk: Arc::new(desk), thread })
+    }
+
+    /// Where it can be reached.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` is ready; then takes no more requests, and gives those that are being answered
+    /// [`Limits::stop_time`].
+    ///
+    /// # Errors
+    /// If the system gives no event loop.
+    pub fn run(self, stop: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { listener, desk, thread, .. } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(serve(listener, Arc::clone(&desk), stop))?;
+        desk.worker.stop();
+        // What is left of connections goes with the runtime, and with it all that holds the queue.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        drop(desk);
+        if thread.join().is_err() {
+            tracing::error!("the thread of the models panicked");
+        }
+        Ok(())
+    }
+}
+
+async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: impl Future<Output = ()>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let slots = Arc::new(Semaphore::new(desk.limits.connections));
+    let graceful = GracefulShutdown::new();
+    let service = TowerToHyperService::new(router(Arc::clone(&desk)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = async {
+            let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut stop => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files, or a client that has gone: neither is a reason to end.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Small events should not wait for larger ones.
+        let _ = stream.set_nodelay(true);
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    tracing::info!("stopping");
+    if tokio::time::timeout(desk.limits.stop_time, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were not done in time");
+    }
+    Ok(())
+}
+
+/// Ready at the first Ctrl-C, or when the system asks to end.
+pub async fn interrupted() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            // Then only Ctrl-C ends it.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending();
+    tokio::select! {
+        _ = interrupt => (),
+        () = terminate => (),
+    }
+}

@@ -1,0 +1,146 @@
+// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, at the size of a desktop and of a
+// phone; nothing may be complained about, by the browser or by axe-core.
+//
+//     node check.mjs http://127.0.0.1:7860/ PHOTO [FOLDER FOR SCREENSHOTS]
+
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { launch, open, sleep } from "./browser.mjs";
+
+const [url, photo, folder] = process.argv.slice(2);
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const browser = await launch(process.env.CHROMIUM ?? "chromium");
+
+const steps = [];
+const step = (name) => { steps.push(name); console.log(`  ${name}`); };
+
+/** What axe-core finds that matters to people. */
+async function isAccessible(page, place) {
+  await page.run(`${axe}; 0`);
+  const found = await page.run(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) =>
+    violations.map(({ id, impact, nodes }) => impact + " " + id + ": " + nodes.map((node) => node.target.join(" ") + " " + node.any.map((one) => one.message).join("; ")).join(", ")))`);
+  assert.deepEqual(found, [], `axe-core finds in ${place}`);
+  step(`axe-core finds nothing in ${place}`);
+}
+
+async function shot(page, name, top = 0) {
+  if (!folder) return;
+  await page.run(`scrollTo(0, ${top})`);
+  await sleep(150);
+  writeFileSync(join(folder, name), await page.picture());
+}
+
+/** Drops a file on the page, as a hand would. */
+async function drop(page) {
+  const bytes = readFileSync(photo).toString("base64");
+  await page.run(`(async () => {
+    const bytes = await (await new Response(Uint8Array.from(atob("${bytes}"), (c) => c.charCodeAt(0)))).blob();
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], "holiday photo.png", { type: "image/png" }));
+    for (const type of ["dragover", "drop"]) {
+      document.body.dispatchEvent(new DragEvent(type, { dataTransfer: data, bubbles: true, cancelable: true }));
+    }
+  })()`);
+}
+
+const ready = `document.getElementById("save-strip")?.hasAttribute("href")`;
+const complete = `document.getElementById("status").textContent === "" && ${ready}`;
+
+async function reconstruct(page) {
+  await page.until(ready);
+  const begun = Date.now();
+  await drop(page);
+  await page.until(`!${ready} || document.getElementById("command").textContent.includes("holiday photo")`);
+  await page.until(ready);
+  step(`a dropped photo has its pictures after ${((Date.now() - begun) / 1000).toFixed(2)} s`);
+  assert.match(await page.run(`document.getElementById("command").textContent`), /'holiday photo.png'/);
+  await page.until(complete);
+  const moved = await page.run(`(async () => {
+    const slider = document.getElementById("tokens");
+    let slowest = 0;
+    const seen = new Set();
+    for (let count = 0; count <= slider.max; count++) {
+      const begun = performance.now();
+      slider.value = count;
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+      const picture = document.getElementById("picture");
+      await picture.decode();
+      slowest = Math.max(slowest, performance.now() - begun);
+      seen.add(picture.src);
+    }
+    return { slowest, seen: seen.size, all: Number(slider.max) + 1 };
+  })()`);
+  assert.equal(moved.seen, moved.all, "every number of tokens has its own picture");
+  assert(moved.slowest < 50, `the slowest move took ${moved.slowest} ms`);
+  step(`the slider moves in at most ${moved.slowest.toFixed(1)} ms`);
+  // By keyboard.
+  await page.run(`document.getElementById("tokens").focus(); document.getElementById("tokens").value = 8; 0`);
+  await page.send("Input.dispatchKeyEvent", { type: "keyDown", key: "ArrowLeft", code: "ArrowLeft", windowsVirtualKeyCode: 37 });
+  await page.send("Input.dispatchKeyEvent", { type: "keyUp", key: "ArrowLeft", code: "ArrowLeft", windowsVirtualKeyCode: 37 });
+  assert.match(await page.run(`document.getElementById("count").textContent`), /^7 of/);
+  await page.run(`document.querySelector("#marks button:nth-child(5)").click()`);
+  assert.match(await page.run(`document.getElementById("caption").textContent`), /^From 8 tokens$/);
+  assert.match(await page.run(`document.getElementById("psnr").textContent`), /^\d+\.\d\d dB$/);
+  step("keys and marks move it too");
+}
+
+async function generate(page) {
+  await page.run(`location.hash = "#generate"`);
+  await page.until(`!document.getElementById("view-generate").hidden`);
+  await page.run(`(() => {
+    const search = document.getElementById("class");
+    search.value = "goldfihs";
+    search.dispatchEvent(new Event("input", { bubbles: true }));
+  })()`);
+  assert.equal(await page.run(`document.querySelector("#classes [aria-pressed=true]").textContent`), "goldfish");
+  step("the nearest name is found");
+  await page.run(`document.getElementById("draw-button").click()`);
+  await page.until(`/^After/.test(document.getElementById("draw-status").textContent)`);
+  step("pictures grow");
+  await page.until(`/drawn in/.test(document.getElementById("draw-status").textContent)`);
+  const first = await page.run(`[...document.querySelectorAll("#grid img")].map((image) => image.src)`);
+  assert.equal(new Set(first).size, 4);
+  await page.run(`document.querySelector("#grid button").click(); document.getElementById("vary").click()`);
+  await page.until(`/kept, drawn in/.test(document.getElementById("draw-status").textContent)`);
+  const second = await page.run(`[...document.querySelectorAll("#grid img")].map((image) => image.src)`);
+  assert(second.every((picture) => !first.includes(picture)));
+  step("four pictures, and four variations of the first");
+}
+
+try {
+  for (const look of [
+    { name: "desktop", width: 1280, height: 900 },
+    { name: "phone", width: 360, height: 740, phone: true, dark: true },
+  ]) {
+    console.log(`${look.name}, ${look.width} pixels wide`);
+    const page = await open(browser, url, look);
+    await reconstruct(page);
+    await isAccessible(page, "Reconstruct");
+    await page.run(`document.activeElement.blur(); document.getElementById("sample").click()`);
+    await sleep(300);
+    await page.until(complete);
+    await shot(page, `studio-${look.name}.png`);
+    if (!look.phone) await shot(page, `studio-tokens.png`, 700);
+    await generate(page);
+    await isAccessible(page, "Generate");
+    await shot(page, `studio-${look.name}-generate.png`, look.phone ? 620 : 0);
+    await page.run(`location.hash = "#about"`);
+    await page.until(`document.querySelectorAll("#models section").length === 2`);
+    await page.run(`document.querySelectorAll("#models details").forEach((one) => (one.open = true))`);
+    await isAccessible(page, "About");
+    await shot(page, `studio-${look.name}-about.png`);
+    const wide = await page.run(`["reconstruct", "generate", "about"].map((view) => {
+      for (const one of document.querySelectorAll("main > section")) one.hidden = one.id !== "view-" + view;
+      return document.documentElement.scrollWidth;
+    })`);
+    assert(wide.every((width) => width <= look.width), `the page is ${wide} pixels wide`);
+    step("nothing is wider than the screen");
+    assert.deepEqual(page.complaints, []);
+    step("the browser has no complaints");
+  }
+} finally {
+  await browser.close();
+}
+console.log(`${steps.length} checks passed`);
