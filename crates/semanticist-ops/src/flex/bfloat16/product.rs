@@ -222,8 +222,8 @@ fn tiles<K: PairSums, const V: usize>(
         let start = first / ROWS * left.tile;
         // Rows that are not there repeat the last one; nobody reads their sums.
         let mut places = [start; ROWS];
-        for r in 0..ROWS {
-            places[r] += r.min(count - 1) * left.row;
+        for (r, place) in places.iter_mut().enumerate() {
+            *place += r.min(count - 1) * left.row;
         }
         assert!(
             places[ROWS - 1] + (pairs - 1) * left.pair + 2 <= left.values.len(),
@@ -248,6 +248,7 @@ fn tiles<K: PairSums, const V: usize>(
 /// # Safety
 /// `pairs` pairs can be read at each of `left`, `step` values apart, and `[pairs, V]` vectors at `right`.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "rows and columns of three arrays, which stay in registers")]
 unsafe fn tile<K: PairSums, const V: usize>(
     k: K,
     left: [*const bf16; ROWS],

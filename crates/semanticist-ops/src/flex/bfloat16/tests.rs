@@ -197,7 +197,7 @@ fn the_emulation_gives_the_bits_of_the_instruction() {
         for width in [1, 2, 3, 4].map(|vectors| vectors * LANES) {
             // Magnitudes from 2⁻⁴⁰ to 2⁴⁰: sums are rounded at every step, none is subnormal.
             let spread = |count: usize, seed: u32| -> Vec<bf16> {
-                let exponent = |i: usize| (i as u32 * 2_654_435_761 >> 25) as i32 % 41;
+                let exponent = |i: usize| ((i as u32 * 2_654_435_761) >> 25) as i32 % 41;
                 noise(count, seed)
                     .iter()
                     .enumerate()

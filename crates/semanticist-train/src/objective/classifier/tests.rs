@@ -94,7 +94,9 @@ fn journal(out: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
     let strip = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
-        value.as_object_mut().unwrap().remove("images_per_second");
+        for name in ["images_per_second", "data_wait"] {
+            value.as_object_mut().unwrap().remove(name);
+        }
         value
     };
     text.lines().map(strip).collect()
