@@ -184,29 +184,31 @@ impl<B: Operators> Backward<B, 5> for Mlp {
         let MlpState { x, up, down, before, after, activation } = ops.state;
         let [input, up_weight, up_bias, down_weight, down_bias] =
             ops.parents.map(|parent| parent.map(|node| node.id));
-        let narrow = as_weight::<B>(grad.clone(), &down);
-        register_linear::<B>([None, down_weight, down_bias], (after, down.clone()), grad, grads);
-        let grad = B::fused_linear_backward_activated(down, narrow, before, activation);
+        let rounded =
+            register_linear::<B>([None, down_weight, down_bias], (after, down.clone()), grad, grads);
+        let grad = B::fused_linear_backward_activated(down, rounded, before, activation);
         register_linear::<B>([input, up_weight, up_bias], (x, up), grad, grads);
     }
 }
 
-/// Hands on the gradients of x, weight and bias, those that are wanted.
+/// Hands on the gradients of x, weight and bias, those that are wanted; returns the gradient as the products
+/// read it.
 fn register_linear<B: Operators>(
     [input, weights, bias]: [Option<NodeId>; 3],
     (x, weight): (FloatTensor<B>, FloatTensor<B>),
     grad: FloatTensor<B>,
     grads: &mut Gradients,
-) {
+) -> FloatTensor<B> {
     let d_bias = bias.is_some().then(|| B::fused_linear_backward_bias(grad.clone()));
     let grad = as_weight::<B>(grad, &weight);
     let d_weight = weights.is_some().then(|| B::fused_linear_backward_weight(x, grad.clone()));
-    let d_x = input.is_some().then(|| B::fused_linear_backward_input(weight, grad));
+    let d_x = input.is_some().then(|| B::fused_linear_backward_input(weight, grad.clone()));
     for pair in [(input, d_x), (weights, d_weight), (bias, d_bias)] {
         if let (Some(node), Some(gradient)) = pair {
             grads.register::<B>(node, gradient);
         }
     }
+    grad
 }
 
 /// `x` as the products with a weight read it: rounded once for all of them.

@@ -36,6 +36,9 @@ pub struct StepRecord {
     pub epoch: u64,
 }
 
+/// The fields of a step that depend on the clock, so that two runs of one configuration differ in them.
+pub const OF_THE_CLOCK: [&str; 2] = ["images_per_second", "data_wait"];
+
 /// A batch that was left out, as a number was not finite.
 #[derive(Debug, Clone, Serialize)]
 pub struct SkipRecord {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use nalgebra::{Cholesky, DMatrix, DVector, SymmetricEigen};
-use semanticist::encoder::{normalise, reduced};
+use nalgebra::{Cholesky, DMatrix, DVector};
+use semanticist::autoencoder::principal_components;
+use semanticist::encoder::{LINEAR_SIDE, normalise, reduced};
 use semanticist::image::to_pixels;
 use semanticist::nn::Linear;
-use semanticist::{Error, Purpose, Result, Seed};
+use semanticist::{Error, Purpose, Result, Seed, TokenizerConfig, Tokens};
 use semanticist_data::Source;
 
 use crate::autoencoder::for_first_images;
@@ -30,10 +31,30 @@ const ROUNDS: usize = 4;
 /// Added to the diagonal of the least-squares problem, per image.
 const RIDGE: f64 = 1e-4;
 
+/// How many components a model begins with: two less than the numbers of all its tokens.
+fn wanted(model: &TokenizerConfig) -> usize {
+    model.tokens * model.token_dim.saturating_sub(2)
+}
+
+/// Checks that reduced images have as many components as the tokens begin with.
+///
+/// # Errors
+/// If a model with a linear projection asks for more, or for none.
+pub fn validate(model: &TokenizerConfig) -> Result<()> {
+    let (wanted, there) = (wanted(model), 3 * LINEAR_SIDE.pow(2));
+    if !model.encoder.linear_projection || (1..=there).contains(&wanted) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "model.encoder.linear_projection begins with {wanted} principal components, two less in each token than it has \
+         numbers; there are {there}: use 1 to {there}, by model.tokens and model.token_dim"
+    )))
+}
+
 /// The model with its linear parts set, if it has them.
 ///
 /// # Errors
-/// If images cannot be read, or there are fewer components than the tokens ask for.
+/// If images cannot be read, or are fewer than the components that the tokens begin with.
 pub fn start(
     mut model: LearningTokenizer,
     config: &RunConfig<TokenizerRun>,
@@ -54,13 +75,12 @@ pub fn start(
         latents.push(values.reshape([b, c * h * w]));
         Ok(())
     })?;
-    let components = Components::of(&inputs)?;
-    let wanted = count * (dim - 2);
-    if dim < 3 || components.variances.len() < wanted || seen <= wanted {
+    let components = Components::of(&inputs);
+    let wanted = wanted(&config.model);
+    if seen <= wanted {
         return Err(Error::Config(format!(
-            "model.encoder.linear_projection begins with {wanted} principal components, two less than each token has \
-             numbers, of {seen} images with {} numbers each: use fewer tokens, or more images (data.fit_images)",
-            components.variances.len()
+            "model.encoder.linear_projection begins with {wanted} principal components, for which {seen} images are too \
+             few: use fewer tokens, or more images (data.fit_images)"
         )));
     }
     let learning = device.clone().autodiff();
@@ -86,12 +106,9 @@ pub fn start(
             rounds.map(|(inputs, latents)| {
                 let b = inputs.dims()[0];
                 let raw = inputs.clone().matmul(weight.clone()) + bias.clone();
-                let tokens = normalise(raw.reshape([b, count, dim]), epsilon);
-                let keep = noise.below(b, count + 1);
-                let kept = keep.iter().flat_map(|&keep| (0..count).map(move |i| f32::from(i < keep)));
-                let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, count, 1]);
-                let tokens = tokens * Tensor::<3>::from_data(kept, device);
-                (tokens.reshape([b, count * dim]), latents)
+                let tokens = Tokens(normalise(raw.reshape([b, count, dim]), epsilon));
+                let kept = tokens.kept(&noise.below(b, count + 1));
+                (kept.reshape([b, count * dim]), latents)
             }),
             &learning,
         );
@@ -104,12 +121,12 @@ struct Components {
     mean: DVector<f64>,
     /// Descending.
     variances: Vec<f64>,
-    /// In columns, in the order of the variances.
-    directions: DMatrix<f64>,
+    /// In the order of the variances.
+    directions: Vec<DVector<f64>>,
 }
 
 impl Components {
-    fn of(parts: &[Tensor<2>]) -> Result<Self> {
+    fn of(parts: &[Tensor<2>]) -> Self {
         let width = parts.first().map_or(0, |part| part.dims()[1]);
         let (mut sum, mut products) = (DVector::zeros(width), DMatrix::zeros(width, width));
         let mut rows = 0;
@@ -120,18 +137,11 @@ impl Components {
         }
         let mean = sum / rows.max(1) as f64;
         let covariance = products / rows.max(1) as f64 - &mean * mean.transpose();
-        let eigen = SymmetricEigen::new(covariance);
-        let mut order: Vec<usize> = (0..width).collect();
-        order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
+        let (mut variances, directions) = principal_components(covariance);
         // A direction in which images do not differ must not be blown up without bound.
-        let floor = order.first().map_or(0.0, |&first| eigen.eigenvalues[first] * 1e-9);
-        Ok(Self {
-            mean,
-            variances: order.iter().map(|&i| eigen.eigenvalues[i].max(floor)).collect(),
-            directions: DMatrix::from_fn(width, width, |row, column| {
-                eigen.eigenvectors[(row, order[column])]
-            }),
-        })
+        let floor = variances.first().map_or(0.0, |first| first * 1e-9);
+        variances.iter_mut().for_each(|variance| *variance = variance.max(floor));
+        Self { mean, variances, directions }
     }
 
     /// The layer that gives tokens before they are normalised.
@@ -144,7 +154,7 @@ impl Components {
             (bias[constant], bias[balance]) = (CONSTANT, -CONSTANT);
             for i in 0..each {
                 let component = token * each + i;
-                let row = self.directions.column(component) / self.variances[component].sqrt();
+                let row = &self.directions[component] / self.variances[component].sqrt();
                 let shift = -row.dot(&self.mean);
                 weight.row_mut(token * dim + i).copy_from(&row.transpose());
                 bias[token * dim + i] = shift;
@@ -165,8 +175,7 @@ fn least_squares<'a>(pairs: impl Iterator<Item = (Tensor<2>, &'a Tensor<2>)>, le
         let here = x.device();
         let x = Tensor::cat(vec![x, Tensor::ones([b, 1], &here)], 1);
         let turned = x.clone().swap_dims(0, 1);
-        let products = [turned.clone().matmul(x), turned.matmul(y.clone())].map(host_matrix);
-        let [a, c] = products;
+        let [a, c] = [turned.clone().matmul(x), turned.matmul(y.clone())].map(host_matrix);
         if rows == 0 {
             (left, right) = (a, c);
         } else {
@@ -220,8 +229,7 @@ mod tests {
         let strengths = Tensor::from_data([[4.0f32, 3.0, 2.0, 1.0, 0.5, 0.25]], &device);
         let mixing = noise.normal([6, 6], &device);
         let x = (noise.normal([4000, 6], &device) * strengths).matmul(mixing) + 0.7;
-        let components =
-            Components::of(&[x.clone().narrow(0, 0, 1500), x.clone().narrow(0, 1500, 2500)]).unwrap();
+        let components = Components::of(&[x.clone().narrow(0, 0, 1500), x.clone().narrow(0, 1500, 2500)]);
         let layer = components.projection([2, 4], &device);
         let raw = x.matmul(layer.weight.val().swap_dims(0, 1)) + layer.bias.val().unsqueeze();
         let second = host_matrix(raw.clone().swap_dims(0, 1).matmul(raw)) / 4000.0;
@@ -236,6 +244,19 @@ mod tests {
         assert!((second[(2, 2)] - CONSTANT.powi(2)).abs() < 1e-2 && second[(2, 0)].abs() < 1e-2);
         let sums: f64 = (0..4).flat_map(|a| (0..4).map(move |b| (a, b))).map(|place| second[place]).sum();
         assert!(sums.abs() < 1e-2, "{sums}");
+    }
+
+    #[test]
+    fn no_more_components_are_asked_for_than_there_are() {
+        let text = include_str!("../../../configs/tokenizer-tiny.toml");
+        let parse = |tokens: &str| {
+            let settings = ["model.encoder.linear_projection=true", tokens].map(String::from);
+            RunConfig::<TokenizerRun>::parse(text, &settings)
+        };
+        assert!(parse("model.tokens=32").is_ok());
+        let refused = parse("model.tokens=64").unwrap_err().to_string();
+        assert!(refused.contains("896") && refused.contains("use 1 to 768"), "{refused}");
+        assert!(parse("model.token_dim=2").unwrap_err().to_string().contains("use 1 to 768"));
     }
 
     #[test]

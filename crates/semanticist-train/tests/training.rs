@@ -18,6 +18,7 @@ use semanticist_train::changes::OnChange;
 use semanticist_train::config;
 use semanticist_train::ema;
 use semanticist_train::gradients::Gradients;
+use semanticist_train::journal::OF_THE_CLOCK;
 use semanticist_train::objective::tokenizer::{Draws, TokenizerObjective, TokenizerRun, loss, untrained};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer};
@@ -103,7 +104,7 @@ fn journal(out: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
     let strip = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
-        for name in ["images_per_second", "data_wait"] {
+        for name in OF_THE_CLOCK {
             value.as_object_mut().unwrap().remove(name);
         }
         value

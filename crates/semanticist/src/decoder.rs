@@ -6,7 +6,7 @@ mod estimate;
 use std::fmt;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use semanticist_ops::{self as ops, Activation, Visibility};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
@@ -19,7 +19,7 @@ use crate::nn::{
     unpatchify,
 };
 use crate::noise::Noise;
-use crate::spaces::Tokens;
+use crate::spaces::{Tokens, present};
 
 pub use estimate::LinearEstimate;
 
@@ -352,9 +352,7 @@ impl Decoder {
             0 => tokens.0.clone(),
             missing => Tensor::cat(vec![tokens.0.clone(), Tensor::zeros([b, missing, dim], &device)], 1),
         };
-        let kept = keep.iter().flat_map(|&keep| (0..count).map(move |i| f32::from(i < keep.min(given))));
-        let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, count, 1]);
-        let kept = Tensor::<3>::from_data(kept, &device);
+        let kept = present(keep.iter().map(|&keep| keep.min(given)), count, &device);
         let null = self.null_tokens.val() * (kept.clone().neg() + 1.0);
         tokens * kept + null
     }

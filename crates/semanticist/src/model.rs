@@ -186,6 +186,11 @@ struct Origin {
 }
 
 impl Origin {
+    /// The file, unless it is compiled into the program.
+    fn path_on_disk(&self) -> Option<&Path> {
+        self.on_disk.then_some(&self.path)
+    }
+
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::file(&self.path, problem)
     }

@@ -37,6 +37,11 @@ impl Tokens {
         Self(self.0.clone().narrow(1, 0, k))
     }
 
+    /// The first `keep[i]` tokens of each image, zeros for the others: `[B, K, D]`.
+    pub fn kept(&self, keep: &[usize]) -> Tensor<3> {
+        self.0.clone() * present(keep.iter().copied(), self.count(), &self.0.device())
+    }
+
     /// Tokens from numbers: those of one token together, tokens in order, images one after the other.
     ///
     /// # Errors
@@ -74,6 +79,13 @@ impl Tokens {
     }
 }
 
+/// 1 for each of the first `keep` of `count` tokens, 0 for the others, image by image: `[B, count, 1]`.
+pub fn present(keep: impl ExactSizeIterator<Item = usize>, count: usize, device: &Device) -> Tensor<3> {
+    let shape = [keep.len(), count, 1];
+    let values = keep.flat_map(|keep| (0..count).map(move |i| f32::from(i < keep)));
+    Tensor::from_data(TensorData::new(values.collect::<Vec<_>>(), shape), device)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +98,8 @@ mod tests {
         assert_eq!((tokens.batch(), tokens.count(), tokens.dim()), (2, 3, 2));
         assert_eq!(tokens.to_vec(), values);
         assert_eq!(tokens.prefix(1).to_vec(), [0.0, 1.0, 6.0, 7.0]);
+        let kept = Tokens(tokens.kept(&[1, 2])).to_vec();
+        assert_eq!(kept, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 0.0, 0.0]);
         for (count, shape) in [(11, [2, 3, 2]), (0, [0, 3, 2])] {
             let error = Tokens::from_vec(vec![0.0; count], shape, &device).unwrap_err().to_string();
             assert!(error.contains(&format!("{count} numbers")), "{error}");

@@ -245,6 +245,14 @@ impl Tokenizer {
         Ok(self.autoencoder.decode(&latents))
     }
 
+    /// How many evaluations of the decoder an image takes under these options.
+    ///
+    /// # Errors
+    /// If the options do not fit the process.
+    pub fn evaluations(&self, options: &DecodeOptions) -> Result<usize> {
+        Ok(options.plan(&Process::new(&self.config.diffusion)?)?.evaluations())
+    }
+
     /// [`Tokenizer::decode_observed`] from the noise `start` to the latents; `noise` gives what the sampler adds on
     /// the way.
     ///

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use semanticist::diffusion::{DecodeOptions, Guidance, Process, Sampler};
+use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -162,8 +162,7 @@ impl AskedDecoding {
             sampler: self.sampler.or(usual.sampler),
             guidance: self.guidance.map_or(usual.guidance, Guidance::constant),
         };
-        let process = Process::new(&config.diffusion)?;
-        let evaluations = options.plan(&process).map_err(failure::usage)?.evaluations();
+        let evaluations = model.tokenizer.evaluations(&options).map_err(failure::usage)?;
         Ok((options, evaluations))
     }
 }

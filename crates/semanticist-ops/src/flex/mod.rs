@@ -364,12 +364,12 @@ fn activate_backward<G: Stored>(x: &FlexTensor, grad: &[G], activation: Activati
 
 fn swiglu_backward<G: Stored>(gate: &FlexTensor, up: &FlexTensor, grad: &[G]) -> (FlexTensor, FlexTensor) {
     let shape = up.layout().shape().clone();
-    let tensors = |(d_gate, d_up)| (tensor(d_gate, shape.clone()), tensor(d_up, shape.clone()));
     if is_narrow(up) {
         let (d_gate, d_up) = elementwise::swiglu_backward(gate.storage::<bf16>(), up.storage(), grad);
         return (tensor(d_gate, shape.clone()), tensor(d_up, shape));
     }
-    tensors(elementwise::swiglu_backward(gate.storage::<f32>(), up.storage(), grad))
+    let (d_gate, d_up) = elementwise::swiglu_backward(gate.storage::<f32>(), up.storage(), grad);
+    (tensor(d_gate, shape.clone()), tensor(d_up, shape))
 }
 
 /// A pointer that threads may share because each task writes a region of its own.

@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use safetensors::tensor::{Dtype, TensorView};
-use semanticist::image::to_pixels;
+use semanticist::image::{Fit, to_pixels};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{FitChoice, nested};
+use super::nested;
 use crate::body;
 use crate::problem::{Problem, Result};
 use crate::routes::{self, Desk};
@@ -22,7 +22,7 @@ use crate::routes::{self, Desk};
 struct EncodeSettings {
     /// How many; all if not given.
     tokens: Option<usize>,
-    fit: FitChoice,
+    fit: Fit,
     format: Format,
 }
 
@@ -42,7 +42,7 @@ pub async fn encode(
 ) -> Result<Response> {
     let settings: EncodeSettings = body::query(&uri)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit.into(), &desk).await?;
+    let subject = body::subject(bytes, settings.fit, &desk).await?;
     let work = desk.worker.ask("encode", move |models, _| {
         let tokenizer = &models.tokenizer.tokenizer;
         let count = settings.tokens.unwrap_or(tokenizer.config.tokens);

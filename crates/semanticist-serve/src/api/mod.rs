@@ -8,10 +8,9 @@ mod reconstruct;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
-use semanticist::diffusion::{DecodeOptions, Guidance, Process, Sampler};
-use semanticist::image::{Fit, RgbImage, png};
-use semanticist::{Tokenizer, Tokens};
-use serde::{Deserialize, Serialize};
+use semanticist::Tokens;
+use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
+use semanticist::image::{RgbImage, png};
 
 use crate::limits::Limits;
 use crate::problem::{Problem, Result};
@@ -20,24 +19,6 @@ pub use decode::decode;
 pub use encode::encode;
 pub use generate::{GenerateRequest, generate};
 pub use reconstruct::{ReconstructSettings, reconstruct};
-
-/// [`Fit`] as it is asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FitChoice {
-    #[default]
-    Crop,
-    Pad,
-}
-
-impl From<FitChoice> for Fit {
-    fn from(choice: FitChoice) -> Self {
-        match choice {
-            FitChoice::Crop => Self::Crop,
-            FitChoice::Pad => Self::Pad,
-        }
-    }
-}
 
 /// How images are decoded, checked for this model and these limits.
 fn decode_options(
@@ -57,11 +38,6 @@ fn check_steps(steps: usize, limits: &Limits) -> Result<()> {
         return Ok(());
     }
     Err(Problem::bad(format!("{steps} steps are asked for; this server does at most {}", limits.steps)))
-}
-
-/// How often the decoder looks at a picture under these options.
-fn evaluations(tokenizer: &Tokenizer, options: &DecodeOptions) -> Result<usize> {
-    Ok(options.plan(&Process::new(&tokenizer.config.diffusion)?)?.evaluations())
 }
 
 /// A PNG file in base64, as JSON holds it.

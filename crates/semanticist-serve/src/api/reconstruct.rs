@@ -11,13 +11,13 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use semanticist::Progress;
 use semanticist::diffusion::{DecodeOptions, Sampler};
-use semanticist::image::RgbImage;
+use semanticist::image::{Fit, RgbImage};
 use semanticist_eval::generation::powers;
 use semanticist_eval::sweep::{Reconstruction, Subject, Sweep, TOGETHER, contact_sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{FitChoice, decode_options, evaluations, nested, picture};
+use super::{decode_options, nested, picture};
 use crate::body;
 use crate::events::Events;
 use crate::problem::{Problem, Result};
@@ -34,7 +34,7 @@ pub struct ReconstructSettings {
     steps: usize,
     sampler: Option<Sampler>,
     guidance: f64,
-    fit: FitChoice,
+    fit: Fit,
     /// How often unfinished pictures are sent.
     previews: usize,
 }
@@ -43,7 +43,7 @@ impl Default for ReconstructSettings {
     fn default() -> Self {
         let DecodeOptions { steps, sampler, guidance } = DecodeOptions::default();
         let guidance = guidance.scale;
-        Self { tokens: None, seed: 0, steps, sampler, guidance, fit: FitChoice::Crop, previews: 0 }
+        Self { tokens: None, seed: 0, steps, sampler, guidance, fit: Fit::Crop, previews: 0 }
     }
 }
 
@@ -57,7 +57,7 @@ pub async fn reconstruct(
     let options = decode_options(settings.steps, settings.sampler, settings.guidance, &desk.limits)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit.into(), &desk).await?;
+    let subject = body::subject(bytes, settings.fit, &desk).await?;
     desk.worker.stream("reconstruct", move |models, ticket, events| {
         let counts = counts.unwrap_or_else(|| powers(models.tokenizer.tokenizer.config.tokens));
         Job { settings, options, counts, subject }.run(models, ticket, events)
@@ -75,7 +75,7 @@ impl Job {
     fn run(&self, models: &Models, ticket: &Ticket, events: &Events) -> Result<()> {
         let begun = Instant::now();
         let tokenizer = &models.tokenizer.tokenizer;
-        let evaluations = evaluations(tokenizer, &self.options)?;
+        let evaluations = tokenizer.evaluations(&self.options)?;
         let most = self.counts.iter().copied().max().unwrap_or(1);
         let sweep = Sweep::new(tokenizer, &self.subject, most, &models.device)?;
         let tokens = nested(sweep.tokens());

@@ -7,7 +7,7 @@
 //! matters most into the first ones. It belongs to the training run only; nothing is decoded with it.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use semanticist::nn::Linear;
 use semanticist::{Error, Latents, Noise, Result, TokenizerConfig, Tokens};
 use serde::{Deserialize, Serialize};
@@ -56,10 +56,7 @@ impl LinearReadout {
     /// `tokens`: `[B, K, D]`, `latents`: `[B, C, h, w]`, `keep`: B numbers
     pub fn loss(&self, tokens: Tokens, keep: &[usize], latents: &Latents) -> Tensor<1> {
         let [b, count, dim] = tokens.0.dims();
-        let kept = keep.iter().flat_map(|&keep| (0..count).map(move |i| f32::from(i < keep)));
-        let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, count, 1]);
-        let kept = tokens.0.clone() * Tensor::<3>::from_data(kept, &tokens.0.device());
-        let read = self.map.forward(kept.reshape([b, count * dim])); // [B, C h w]
+        let read = self.map.forward(tokens.kept(keep).reshape([b, count * dim])); // [B, C h w]
         let truth = latents.0.clone().flatten(1, 3); // [B, C h w]
         (read - truth).square().mean()
     }

@@ -26,6 +26,7 @@ use super::readout::{LinearReadout, ReadoutConfig};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 use crate::memory;
+use crate::principal;
 
 /// A tokenizer's training run, as its file has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,6 +112,7 @@ impl Kind for TokenizerRun {
 
     fn validate(config: &RunConfig<Self>) -> Result<()> {
         config.model.validate()?;
+        principal::validate(&config.model)?;
         config.objective.validate(&config.model)?;
         let all = config.model.tokens;
         match config.validation.tokens.iter().find(|&&count| count > all) {

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 pub use kl::{KlAutoencoder, KlConfig};
-pub use linear::{FitReport, LinearAutoencoder, LinearFit};
+pub use linear::{FitReport, LinearAutoencoder, LinearFit, principal_components};
 
 use crate::noise::Noise;
 use crate::weights::{self, Weights};

@@ -4,10 +4,10 @@
 //! learns that slowly: what a principal component does, adding one picture to the whole image, is a map of
 //! its own for every patch. Here that map is given: one linear layer from all kept tokens to all latents.
 //! What is linear in the tokens need not pass through attention, and the decoder adds the rest. Not in the
-//! paper; `docs/recipes.md` says what it brings.
+//! paper; `docs/recipes.md` has what is known of it.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
 use super::LatentShape;
 use crate::encoder::TokenShape;
@@ -47,9 +47,7 @@ impl LinearEstimate {
     pub fn latents(&self, tokens: &Tokens, keep: &[usize], side: usize) -> Tensor<4> {
         let [b, given, dim] = tokens.0.dims();
         let device = tokens.0.device();
-        let kept = keep.iter().flat_map(|&keep| (0..given).map(move |i| f32::from(i < keep)));
-        let kept = TensorData::new(kept.collect::<Vec<_>>(), [b, given, 1]);
-        let kept = (tokens.0.clone() * Tensor::<3>::from_data(kept, &device)).reshape([b, given * dim]);
+        let kept = tokens.kept(keep).reshape([b, given * dim]);
         let [outputs, inputs] = self.map.weight.dims();
         let kept = match inputs - given * dim {
             0 => kept,

@@ -2,7 +2,7 @@
 //!
 //! A young transformer does not find the directions in which images differ most for a long time; principal
 //! components are those, and linear. With this path an encoder starts as good as they are, and the
-//! transformer adds what is not linear. Not in the paper; `docs/recipes.md` says what it brings.
+//! transformer adds what is not linear. Not in the paper; `docs/recipes.md` has what is known of it.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};

@@ -2,11 +2,13 @@
 
 use ::image::imageops::{crop_imm, replace};
 use ::image::{Rgb, RgbImage};
+use serde::{Deserialize, Serialize};
 
 use super::{Filter, Window, center_crop, resize};
 
 /// What is done with an image that is not square. It is never squeezed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fit {
     /// The square in the middle; what lies beside it is lost.
     #[default]

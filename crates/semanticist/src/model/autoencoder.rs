@@ -28,7 +28,7 @@ impl AutoencoderFile {
 
     /// The file, unless it is compiled into the program.
     pub fn path(&self) -> Option<&Path> {
-        self.origin.on_disk.then_some(&self.origin.path)
+        self.origin.path_on_disk()
     }
 
     /// What it holds.

@@ -38,7 +38,7 @@ impl GeneratorFile {
 
     /// The file, unless it is compiled into the program.
     pub fn path(&self) -> Option<&Path> {
-        self.origin.on_disk.then_some(&self.origin.path)
+        self.origin.path_on_disk()
     }
 
     /// The configuration that the model was trained with.

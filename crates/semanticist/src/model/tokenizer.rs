@@ -215,7 +215,7 @@ impl TokenizerFile {
     /// The file, unless it is compiled into the program.
     pub fn path(&self) -> Option<&Path> {
         let origin = self.origin();
-        origin.on_disk.then_some(&origin.path)
+        origin.path_on_disk()
     }
 
     /// The configuration that the model was trained with.

@@ -7,6 +7,7 @@ use semanticist_data::Split;
 use super::*;
 use crate::changes::OnChange;
 use crate::gradients::Gradients;
+use crate::journal::OF_THE_CLOCK;
 use crate::trainer::{Ending, Event, RunContext, Trainer};
 
 const CONFIG: &str = r#"
@@ -94,7 +95,7 @@ fn journal(out: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("journal.jsonl")).unwrap();
     let strip = |line: &str| {
         let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
-        for name in ["images_per_second", "data_wait"] {
+        for name in OF_THE_CLOCK {
             value.as_object_mut().unwrap().remove(name);
         }
         value
