@@ -1,6 +1,10 @@
 //! What comes in: bodies of limited size and time, images, tokens, settings.
 
-use axum::body::Body;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use semanticist::image::{Fit, RgbImage, decode_within};
 use semanticist_eval::sweep::Subject;
@@ -11,6 +15,9 @@ use crate::problem::{Problem, Result};
 use crate::routes::Desk;
 
 /// The whole body.
+///
+/// One that says itself that it is too large is read and thrown away before the answer: to hang up on a client that
+/// still sends would break its connection before it reads why.
 ///
 /// # Errors
 /// If it is larger than allowed, or does not arrive in time.
@@ -25,6 +32,7 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Ve
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(length) = length.filter(|&length| length > limits.body as u64) {
+        let _ = tokio::time::timeout(limits.body_time, throw_away(body, 4 * limits.body)).await;
         return Err(too_large(format!("{length} bytes")));
     }
     let bytes = tokio::time::timeout(limits.body_time, axum::body::to_bytes(body, limits.body)).await;
@@ -36,6 +44,19 @@ pub async fn read(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Ve
             let seconds = limits.body_time.as_secs();
             let message = format!("the body did not arrive within {seconds} s; send it at once");
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, message))
+        }
+    }
+}
+
+/// Reads what comes until it ends, pauses, or is more than `most` bytes.
+async fn throw_away(body: Body, most: usize) {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let (mut body, mut seen) = (pin!(body), 0);
+    while seen <= most {
+        let part = poll_fn(|context| body.as_mut().poll_frame(context));
+        match tokio::time::timeout(PAUSE, part).await {
+            Ok(Some(Ok(part))) => seen += part.data_ref().map_or(0, |bytes| bytes.len()),
+            _ => return,
         }
     }
 }
