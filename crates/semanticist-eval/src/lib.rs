@@ -3,6 +3,7 @@
 pub mod classification;
 pub mod frechet;
 pub mod lpips;
+pub mod principal;
 pub mod quality;
 pub mod reconstruction;
 
@@ -11,3 +12,4 @@ pub mod sheet;
 pub mod sweep;
 
 pub use lpips::PerceptualLoss;
+pub use principal::PrincipalComponents;

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use nalgebra::{Cholesky, DMatrix, DVector};
-use semanticist::autoencoder::principal_components;
 use semanticist::encoder::{LINEAR_SIDE, normalise, reduced};
 use semanticist::image::to_pixels;
 use semanticist::nn::Linear;
 use semanticist::{Error, Purpose, Result, Seed, TokenizerConfig, Tokens};
 use semanticist_data::Source;
+use semanticist_eval::PrincipalComponents;
 
 use crate::autoencoder::for_first_images;
 use crate::config::RunConfig;
@@ -75,7 +75,6 @@ pub fn start(
         latents.push(values.reshape([b, c * h * w]));
         Ok(())
     })?;
-    let components = Components::of(&inputs);
     let wanted = wanted(&config.model);
     if seen <= wanted {
         return Err(Error::Config(format!(
@@ -83,12 +82,12 @@ pub fn start(
              few: use fewer tokens, or more images (data.fit_images)"
         )));
     }
+    let components = PrincipalComponents::fit(Tensor::cat(inputs.clone(), 0), wanted)?;
     let learning = device.clone().autodiff();
-    linear.map = components.projection([count, dim], &learning);
+    linear.map = projection(&components, [count, dim], &learning);
     let width = networks.encoder.projection.weight.dims()[1];
     networks.encoder.projection = Linear::init_zero(width, dim, &learning);
-    let explained: f64 =
-        components.variances[..wanted].iter().sum::<f64>() / components.variances.iter().sum::<f64>();
+    let explained = components.variances().iter().sum::<f64>() / components.total_variance();
     note(format!(
         "linear projection begins with {wanted} principal components of {seen} reduced images: {:.1} % of their \
          variance",
@@ -116,55 +115,31 @@ pub fn start(
     Ok(model)
 }
 
-/// Principal components of rows.
-struct Components {
-    mean: DVector<f64>,
-    /// Descending.
-    variances: Vec<f64>,
-    /// In the order of the variances.
-    directions: Vec<DVector<f64>>,
-}
-
-impl Components {
-    fn of(parts: &[Tensor<2>]) -> Self {
-        let width = parts.first().map_or(0, |part| part.dims()[1]);
-        let (mut sum, mut products) = (DVector::zeros(width), DMatrix::zeros(width, width));
-        let mut rows = 0;
-        for part in parts {
-            rows += part.dims()[0];
-            sum += host_matrix(part.clone().sum_dim(0)).transpose();
-            products += host_matrix(part.clone().swap_dims(0, 1).matmul(part.clone()));
+/// The layer that gives tokens before they are normalised.
+fn projection(components: &PrincipalComponents, [count, dim]: [usize; 2], learning: &Device) -> Linear {
+    let (directions, mean) =
+        (host_matrix(components.components().clone()), host_matrix(components.mean().clone()));
+    let variances = components.variances();
+    // A direction in which images do not differ must not be blown up without bound.
+    let floor = variances.first().map_or(0.0, |first| first * 1e-9);
+    let (width, each) = (mean.ncols(), dim - 2);
+    let mut weight = DMatrix::<f64>::zeros(count * dim, width);
+    let mut bias = DVector::<f64>::zeros(count * dim);
+    for token in 0..count {
+        let (constant, balance) = (token * dim + each, token * dim + each + 1);
+        (bias[constant], bias[balance]) = (CONSTANT, -CONSTANT);
+        for i in 0..each {
+            let component = token * each + i;
+            let row = directions.row(component) / variances[component].max(floor).sqrt();
+            let shift = -row.dot(&mean);
+            weight.row_mut(token * dim + i).copy_from(&row);
+            bias[token * dim + i] = shift;
+            let mut rest = weight.row_mut(balance);
+            rest -= row;
+            bias[balance] -= shift;
         }
-        let mean = sum / rows.max(1) as f64;
-        let covariance = products / rows.max(1) as f64 - &mean * mean.transpose();
-        let (mut variances, directions) = principal_components(covariance);
-        // A direction in which images do not differ must not be blown up without bound.
-        let floor = variances.first().map_or(0.0, |first| first * 1e-9);
-        variances.iter_mut().for_each(|variance| *variance = variance.max(floor));
-        Self { mean, variances, directions }
     }
-
-    /// The layer that gives tokens before they are normalised.
-    fn projection(&self, [count, dim]: [usize; 2], learning: &Device) -> Linear {
-        let (width, each) = (self.mean.len(), dim - 2);
-        let mut weight = DMatrix::<f64>::zeros(count * dim, width);
-        let mut bias = DVector::<f64>::zeros(count * dim);
-        for token in 0..count {
-            let (constant, balance) = (token * dim + each, token * dim + each + 1);
-            (bias[constant], bias[balance]) = (CONSTANT, -CONSTANT);
-            for i in 0..each {
-                let component = token * each + i;
-                let row = &self.directions[component] / self.variances[component].sqrt();
-                let shift = -row.dot(&self.mean);
-                weight.row_mut(token * dim + i).copy_from(&row.transpose());
-                bias[token * dim + i] = shift;
-                let mut rest = weight.row_mut(balance);
-                rest -= row.transpose();
-                bias[balance] -= shift;
-            }
-        }
-        layer(&weight, &bias, learning)
-    }
+    layer(&weight, &bias, learning)
 }
 
 /// The linear layer whose answers to the first of each pair come closest to the second.
@@ -229,8 +204,8 @@ mod tests {
         let strengths = Tensor::from_data([[4.0f32, 3.0, 2.0, 1.0, 0.5, 0.25]], &device);
         let mixing = noise.normal([6, 6], &device);
         let x = (noise.normal([4000, 6], &device) * strengths).matmul(mixing) + 0.7;
-        let components = Components::of(&[x.clone().narrow(0, 0, 1500), x.clone().narrow(0, 1500, 2500)]);
-        let layer = components.projection([2, 4], &device);
+        let components = PrincipalComponents::fit(x.clone(), 4).unwrap();
+        let layer = projection(&components, [2, 4], &device);
         let raw = x.matmul(layer.weight.val().swap_dims(0, 1)) + layer.bias.val().unsqueeze();
         let second = host_matrix(raw.clone().swap_dims(0, 1).matmul(raw)) / 4000.0;
         let components = [0, 1, 4, 5];
@@ -254,9 +229,9 @@ mod tests {
             RunConfig::<TokenizerRun>::parse(text, &settings)
         };
         assert!(parse("model.tokens=32").is_ok());
-        let refused = parse("model.tokens=64").unwrap_err().to_string();
-        assert!(refused.contains("896") && refused.contains("use 1 to 768"), "{refused}");
-        assert!(parse("model.token_dim=2").unwrap_err().to_string().contains("use 1 to 768"));
+        let refused = parse("model.tokens=320").unwrap_err().to_string();
+        assert!(refused.contains("4480") && refused.contains("use 1 to 3072"), "{refused}");
+        assert!(parse("model.token_dim=2").unwrap_err().to_string().contains("use 1 to 3072"));
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl LinearFit {
 }
 
 /// Eigenvalues, never negative, descending, and their eigenvectors, the largest entry of each positive.
-pub fn principal_components(covariance: DMatrix<f64>) -> (Vec<f64>, Vec<DVector<f64>>) {
+fn principal_components(covariance: DMatrix<f64>) -> (Vec<f64>, Vec<DVector<f64>>) {
     let eigen = SymmetricEigen::new(covariance);
     let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));

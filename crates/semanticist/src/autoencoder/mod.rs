@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 pub use kl::{KlAutoencoder, KlConfig};
-pub use linear::{FitReport, LinearAutoencoder, LinearFit, principal_components};
+pub use linear::{FitReport, LinearAutoencoder, LinearFit};
 
 use crate::noise::Noise;
 use crate::weights::{self, Weights};

@@ -13,12 +13,12 @@ use crate::noise::Noise;
 use crate::spaces::Pixels;
 
 /// Images are reduced to this side first: what principal components of photos see is coarser.
-pub const LINEAR_SIDE: usize = 16;
+pub const LINEAR_SIDE: usize = 32;
 
 /// From reduced images to all tokens before they are normalised.
 #[derive(Module, Debug)]
 pub struct LinearProjection {
-    /// `[K D, 3 · 16 · 16]`
+    /// `[K D, 3 · 32 · 32]`
     pub map: Linear,
 }
 
@@ -41,7 +41,7 @@ impl LinearProjection {
     }
 }
 
-/// The means of squares of pixels, 16 by 16 of them, less 0.5: `[B, 3 · 16 · 16]`.
+/// The means of squares of pixels, 32 by 32 of them, less 0.5: `[B, 3 · 32 · 32]`.
 pub fn reduced(images: &Pixels) -> Tensor<2> {
     let [b, channels, h, w] = images.0.dims();
     let (rows, columns) = (h / LINEAR_SIDE, w / LINEAR_SIDE);
@@ -56,11 +56,11 @@ mod tests {
     #[test]
     fn squares_of_pixels_become_their_mean() {
         let device = Device::flex();
-        // Each pixel of a 64×64 image says in which square of 4×4 it is.
-        let value = |i: usize| ((i / 64 % 64) / 4 * 16 + (i % 64) / 4) as f32;
+        // Each pixel of a 64×64 image says in which square of 2×2 it is.
+        let value = |i: usize| ((i / 64 % 64) / 2 * 32 + (i % 64) / 2) as f32;
         let values: Vec<f32> = (0..3 * 64 * 64).map(value).collect();
         let images = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, 3, 64, 64]);
         let found = reduced(&Pixels(images)).into_data().try_to_vec::<f32>().unwrap();
-        assert!(found.iter().enumerate().all(|(i, &v)| v == (i % 256) as f32 - 0.5));
+        assert!(found.iter().enumerate().all(|(i, &v)| v == (i % 1024) as f32 - 0.5));
     }
 }
