@@ -1,6 +1,7 @@
 //! How good images are that a model gives: metrics, and the networks that some of them need.
 
 pub mod classification;
+pub mod dinov2;
 pub mod frechet;
 pub mod lpips;
 pub mod principal;
@@ -11,5 +12,6 @@ pub mod generation;
 pub mod sheet;
 pub mod sweep;
 
+pub use dinov2::DinoV2;
 pub use lpips::PerceptualLoss;
 pub use principal::PrincipalComponents;

@@ -11,7 +11,7 @@ mod norm;
 
 mod bicubic;
 
-pub use bicubic::resize_grid;
+pub use bicubic::{GridResize, resize_grid, resize_grid_as};
 pub use block::{Attention, BlockSize, Mlp};
 pub use convolution::{Convolution, GroupNorm};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
