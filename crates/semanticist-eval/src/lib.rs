@@ -7,6 +7,7 @@ pub mod lpips;
 pub mod principal;
 pub mod quality;
 pub mod reconstruction;
+pub mod teacher;
 
 pub mod generation;
 pub mod sheet;
@@ -15,3 +16,4 @@ pub mod sweep;
 pub use dinov2::DinoV2;
 pub use lpips::PerceptualLoss;
 pub use principal::PrincipalComponents;
+pub use teacher::Teacher;

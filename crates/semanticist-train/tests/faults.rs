@@ -129,7 +129,7 @@ impl Setting {
         let config = RunConfig::parse(CONFIG, &settings)?;
         let source = Arc::new(Source::open(&[self.path("photos")], Split::All)?);
         let (device, interrupted, out) = (Device::flex(), AtomicBool::new(false), self.path(out));
-        let objective = TokenizerObjective::new(&config, source.clone(), &source, &device)?;
+        let objective = TokenizerObjective::new(&config, source.clone(), &source, None, &device)?;
         let objective = Poisoned { objective, poisoned: self.poisoned, asked: Cell::new(0) };
         let context = RunContext { out: &out, device: &device, interrupted: &interrupted };
         let trainer = if resume {

@@ -95,7 +95,7 @@ impl Folder {
         let config = RunConfig::parse(CONFIG, &settings)?;
         let source = Arc::new(Source::open(&[self.path("photos")], Split::All)?);
         let (device, interrupted, out) = (Device::flex(), AtomicBool::new(false), self.path(run));
-        let objective = TokenizerObjective::new(&config, source.clone(), &source, &device)?;
+        let objective = TokenizerObjective::new(&config, source.clone(), &source, None, &device)?;
         let context = RunContext { out: &out, device: &device, interrupted: &interrupted };
         let trainer = if out.join("checkpoints").is_dir() {
             Trainer::resume(config, objective, context, OnChange::Accept, &mut |_| ())?

@@ -180,22 +180,9 @@ impl Encoder {
     ///
     /// # Panics
     /// If the images are not of the trained size, or there are fewer than `count` tokens.
-    pub fn forward(&self, images: &Pixels, count: usize, mut drop_path: Option<&mut Noise>) -> EncoderOutput {
-        let patches = self.patches.forward(images.0.clone()); // [B, N, W]
-        let [b, n, width] = patches.dims();
-        let open = n + 1;
-        assert_eq!(
-            open + self.concept_tokens.dims()[1],
-            self.positions.dims()[1],
-            "images of another size than the encoder was built for"
-        );
-        let class_token = self.class_token.val().expand([b, 1, width]);
-        let concepts = self.concept_tokens.val().narrow(1, 0, count).expand([b, count, width]);
-        let positions = self.positions.val().narrow(1, 0, open + count);
-        let mut x = Tensor::cat(vec![class_token, patches, concepts], 1) + positions; // [B, 1 + N + k, W]
-        for block in &self.blocks {
-            x = block.forward(x, Visibility::Ordered { open }, drop_path.as_deref_mut());
-        }
+    pub fn forward(&self, images: &Pixels, count: usize, drop_path: Option<&mut Noise>) -> EncoderOutput {
+        let x = self.hidden(images, count, drop_path);
+        let open = x.dims()[1] - count;
         let features = self.norm.forward(x.narrow(1, open, count)); // [B, k, W]
         let raw = self.projection.forward(features.clone()); // [B, k, D]
         let raw = match &self.linear {
@@ -207,6 +194,42 @@ impl Encoder {
         };
         let tokens = Tokens(normalise(raw.clone(), self.token_epsilon));
         EncoderOutput { features, raw, tokens }
+    }
+
+    /// What the transformer makes of every patch, row by row, normalised as concept tokens are: what another decoder can
+    /// be aligned with.
+    ///
+    /// # Shapes
+    /// `[B, 3, H, W]` in `[0, 1]` -> `[B, N, W]`
+    ///
+    /// # Panics
+    /// If the images are not of the trained size.
+    pub fn patch_features(&self, images: &Pixels) -> Tensor<3> {
+        let x = self.hidden(images, 0, None);
+        let patches = x.dims()[1] - 1;
+        self.norm.forward(x.narrow(1, 1, patches))
+    }
+
+    /// Class token, patches and the first `count` concept tokens behind the last block: `[B, 1 + N + k, W]`.
+    fn hidden(&self, images: &Pixels, count: usize, mut drop_path: Option<&mut Noise>) -> Tensor<3> {
+        let patches = self.patches.forward(images.0.clone()); // [B, N, W]
+        let [b, n, width] = patches.dims();
+        let open = n + 1;
+        assert_eq!(
+            open + self.concept_tokens.dims()[1],
+            self.positions.dims()[1],
+            "images of another size than the encoder was built for"
+        );
+        let mut parts = vec![self.class_token.val().expand([b, 1, width]), patches];
+        if count > 0 {
+            parts.push(self.concept_tokens.val().narrow(1, 0, count).expand([b, count, width]));
+        }
+        let positions = self.positions.val().narrow(1, 0, open + count);
+        let mut x = Tensor::cat(parts, 1) + positions; // [B, 1 + N + k, W]
+        for block in &self.blocks {
+            x = block.forward(x, Visibility::Ordered { open }, drop_path.as_deref_mut());
+        }
+        x
     }
 }
 

@@ -18,6 +18,7 @@ use semanticist_train::memory::TrainingMemory;
 use semanticist_train::objective::autoencoder::{AutoencoderObjective, AutoencoderRun};
 use semanticist_train::objective::classifier::{self, ClassifierObjective, ClassifierRun};
 use semanticist_train::objective::generator::{GeneratorObjective, GeneratorRun};
+use semanticist_train::objective::repa::Repa;
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::principal;
 
@@ -48,6 +49,7 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
     let device = request.machine.start(config.precision)?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
+        config.objective.repa = Repa::of_run(&request.place.out, config.objective.repa)?;
     }
     let teacher = teacher(request, &config, &device)?;
     if let Some(teacher) = &teacher
@@ -65,7 +67,8 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         }
         None => None,
     };
-    let objective = TokenizerObjective::new(&config, training.clone(), &validation, &device)?;
+    let aligned = Repa::load_teacher(&mut config, &device)?;
+    let objective = TokenizerObjective::new(&config, training.clone(), &validation, aligned, &device)?;
     let fresh = || {
         if let (Some(teacher), Some(distillation)) = (teacher, &config.objective.distillation) {
             return distillation.student(&config.model, teacher, &device);

@@ -10,9 +10,11 @@ use std::path::Path;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::nn::{Attention, BlockSize, GridResize, Initial, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid_as};
-use semanticist::weights;
-use semanticist::{Noise, Pixels, Precision, Result};
+use semanticist::nn::{
+    Attention, BlockSize, GridResize, Initial, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid_as,
+};
+use semanticist::weights::{self, Metadata};
+use semanticist::{Error, Noise, Pixels, Precision, Result};
 use semanticist_ops::{self as ops, Activation, Visibility};
 
 /// The mean and deviation of ImageNet's photographs, for pixels in `[0, 1]`.
@@ -73,17 +75,19 @@ struct Sizes {
 }
 
 impl DinoV2 {
-    /// Reads a file of `torch.hub` or of `transformers`, whose names say which it is.
+    /// Reads a file of `torch.hub` or of `transformers`, whose names say which it is, and the SHA-256 of its weights in
+    /// hexadecimal.
     ///
     /// # Errors
     /// If the file cannot be read, or does not hold a DINOv2.
-    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, String)> {
         let (found, _) = weights::published::read(path, names::known)?;
+        let hash = weights::hash(&found, &Metadata::new()).map_err(|error| Error::io(path, "read", error))?;
         let names::Translated { mut weights, sizes, resize } = names::translate(found, path)?;
         let network = Self::blank(sizes, resize, device);
         let network = weights::apply(network, "", &mut weights);
         weights.finish(path)?;
-        Ok(network)
+        Ok((network, hash))
     }
 
     fn blank(sizes: Sizes, resize: GridResize, device: &Device) -> Self {
@@ -160,7 +164,10 @@ impl DinoV2 {
     /// `[B, 1 + R + N, W]`: class token, registers, patches.
     fn run(&self, images: &Pixels) -> Tensor<3> {
         let ([b, _, height, width], patch) = (images.0.dims(), self.patch_size());
-        assert!(height == width && height.is_multiple_of(patch), "images of {height}×{width}, patches of {patch}");
+        assert!(
+            height == width && height.is_multiple_of(patch),
+            "images of {height}×{width}, patches of {patch}"
+        );
         let patches = self.patches.forward(standardised(images.0.clone())); // [B, N, W]
         let [_, count, width] = patches.dims();
         let positions = self.positions.val();
@@ -211,10 +218,10 @@ fn standardised(pixels: Tensor<4>) -> Tensor<4> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::PathBuf;
 
-    use semanticist::weights::{HostTensor, Metadata, Precision, Weights};
+    use semanticist::weights::{HostTensor, Precision, Weights};
 
     use super::*;
 
@@ -230,7 +237,7 @@ mod tests {
     }
 
     /// The weights of one network, in a file of their own.
-    fn file(case: &str, folder: &Path) -> PathBuf {
+    pub(crate) fn file(case: &str, folder: &Path) -> PathBuf {
         let weights = recording().split_prefix(&format!("{case}.weights."));
         let path = folder.join(format!("{case}.safetensors"));
         weights::save(&path, &weights, &Metadata::new(), Precision::F32).unwrap();
@@ -242,7 +249,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let recorded = recording();
         for case in ["plain", "registers", "gated", "hub", "hub_registers", "hub_gated"] {
-            let network = DinoV2::load(&file(case, folder.path()), &Device::flex()).unwrap();
+            let (network, _) = DinoV2::load(&file(case, folder.path()), &Device::flex()).unwrap();
             // Of a grid of 4×4: smaller, the same, larger.
             for side in [12, 16, 28] {
                 let images = Pixels(tensor(&recorded, &format!("images_{side}")));

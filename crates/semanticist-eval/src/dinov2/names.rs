@@ -68,7 +68,8 @@ fn bare(name: &str) -> &str {
 
 fn ours(name: &str) -> Option<String> {
     let name = bare(name);
-    if let Some([ours, ..]) = TOP.iter().find(|[_, hub, transformers]| name == *hub || name == *transformers) {
+    if let Some([ours, ..]) = TOP.iter().find(|[_, hub, transformers]| name == *hub || name == *transformers)
+    {
         return Some((*ours).to_string());
     }
     let rest = name.strip_prefix("blocks.").or_else(|| name.strip_prefix("encoder.layer."))?;
@@ -125,7 +126,8 @@ pub(super) fn translate(found: Weights, source: &Path) -> Result<Translated> {
 
 fn sizes(weights: &Weights, source: &Path, hub: bool) -> Result<Sizes> {
     let shape = |ours: &str| {
-        let theirs = TOP.iter().find(|[name, ..]| *name == ours).map_or(ours, |names| names[if hub { 1 } else { 2 }]);
+        let theirs =
+            TOP.iter().find(|[name, ..]| *name == ours).map_or(ours, |names| names[if hub { 1 } else { 2 }]);
         let problem = || Error::file(source, format!("is not a whole DINOv2: {theirs} is missing"));
         weights.get(ours).map(|tensor| tensor.shape().to_vec()).ok_or_else(problem)
     };
@@ -141,17 +143,22 @@ fn sizes(weights: &Weights, source: &Path, hub: bool) -> Result<Sizes> {
     if patch != square || !width.is_multiple_of(HEAD) || (places.max(1) - 1).isqrt().pow(2) + 1 != places {
         return Err(Error::file(
             source,
-            format!("is not a DINOv2: patches {patches:?}, positions {positions:?}; expected widths of {HEAD} per head"),
+            format!(
+                "is not a DINOv2: patches {patches:?}, positions {positions:?}; expected widths of {HEAD} per head"
+            ),
         ));
     }
     let registers = weights.get("registers").map_or(0, |tensor| tensor.shape().get(1).copied().unwrap_or(0));
-    let depth = (0..).take_while(|block| weights.get(&format!("blocks.{block}.norm1.weight")).is_some()).count();
+    let depth =
+        (0..).take_while(|block| weights.get(&format!("blocks.{block}.norm1.weight")).is_some()).count();
     let hidden = |name: &str| weights.get(&format!("blocks.0.{name}.weight")).map(|tensor| tensor.shape()[0]);
     let (hidden, gated) = match (hidden("mlp.up"), hidden("gated.gate"), hidden("gate_and_up")) {
         (Some(hidden), _, _) => (hidden, false),
         (None, Some(hidden), _) => (hidden, true),
         (None, None, Some(both)) => (both / 2, true),
-        (None, None, None) => return Err(Error::file(source, "is not a whole DINOv2: its first block has no MLP")),
+        (None, None, None) => {
+            return Err(Error::file(source, "is not a whole DINOv2: its first block has no MLP"));
+        }
     };
     Ok(Sizes { width, depth, patch, positions: places, registers, hidden, gated })
 }

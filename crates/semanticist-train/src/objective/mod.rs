@@ -9,6 +9,7 @@ pub mod images;
 pub mod mean_flow;
 pub mod nested;
 pub mod readout;
+pub mod repa;
 pub mod tokenizer;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Precision};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
 use semanticist_data::{Position, Source};
-use semanticist_eval::{reconstruction, sheet};
+use semanticist_eval::{Teacher, reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -23,6 +23,7 @@ use super::images::ImageBatches;
 use super::mean_flow::MeanFlow;
 use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
+use super::repa::{self, Repa};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 use crate::memory;
@@ -42,6 +43,9 @@ pub struct TokenizerLoss {
     /// it has one, else one that is thrown away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_readout: Option<ReadoutConfig>,
+    /// With whose features the decoder is aligned, if its model says that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repa: Option<Repa>,
     /// How average velocities are learned, where the model gives them, and only there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_flow: Option<MeanFlow>,
@@ -55,11 +59,15 @@ impl TokenizerLoss {
     fn validate(&self, model: &TokenizerConfig) -> Result<()> {
         self.nested_guidance.validate()?;
         self.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
+        self.repa.as_ref().map_or(Ok(()), |repa| repa.validate(model.decoder.repa))?;
         let average = match model.diffusion {
             DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
             _ => None,
         };
         let problem = match (average, self.mean_flow, &self.distillation) {
+            (Some(_), Some(_), None) if self.repa.is_some() => {
+                "objective.repa is not built for average velocities; leave it out, and set model.decoder.repa = \"off\""
+            }
             (Some(flow), Some(mean_flow), None) => return mean_flow.validate(flow.time_scale),
             (Some(_), None, _) => {
                 "model.diffusion.prediction = \"average-velocity\" is learned by [objective.mean_flow], which is not \
@@ -78,6 +86,9 @@ impl TokenizerLoss {
             (None, _, Some(_)) if model.decoding.is_some() => {
                 "model.decoding is what a distillation is about: objective.distillation.student_steps says it; leave it \
                  out"
+            }
+            (None, None, Some(_)) if self.repa.is_some() => {
+                "objective.repa: in a distillation the decoder has another teacher; leave it out"
             }
             (None, None, Some(distillation)) => return distillation.validate(model),
             (None, None, None) => return Ok(()),
@@ -267,12 +278,15 @@ pub struct TokenizerObjective {
     source: Arc<Source>,
     config: RunConfig<TokenizerRun>,
     process: Process,
+    /// With whose features the decoder is aligned.
+    repa_teacher: Option<Teacher>,
     validation_images: Vec<RgbImage>,
     device: Device,
 }
 
 impl TokenizerObjective {
-    /// Trains on `training`, validates on images spread over `validation`.
+    /// Trains on `training`, validates on images spread over `validation`; `repa_teacher` is what [`Repa::load_teacher`]
+    /// gives for the configuration.
     ///
     /// # Errors
     /// If no validation image can be read, or the configuration asks for what there is not.
@@ -280,11 +294,9 @@ impl TokenizerObjective {
         config: &RunConfig<TokenizerRun>,
         training: Arc<Source>,
         validation: &Source,
+        repa_teacher: Option<Teacher>,
         device: &Device,
     ) -> Result<Self> {
-        if config.objective.distillation.is_none() {
-            refuse_alignment(&config.model)?;
-        }
         let process = Process::new(&config.model.diffusion)?;
         let count = config.validation.images.max(config.validation.samples).max(1);
         let validation_images =
@@ -293,6 +305,7 @@ impl TokenizerObjective {
             source: training,
             config: config.clone(),
             process,
+            repa_teacher,
             validation_images,
             device: device.clone(),
         })
@@ -319,7 +332,7 @@ impl Objective for TokenizerObjective {
 
     fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
         let device = &self.device;
-        let TokenizerLoss { nested_guidance, linear_readout, mean_flow, distillation } =
+        let TokenizerLoss { nested_guidance, linear_readout, repa, mean_flow, distillation } =
             &self.config.objective;
         let LearningNetworks { tokenizer: networks, readout } = &model.networks;
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
@@ -339,13 +352,25 @@ impl Objective for TokenizerObjective {
             None => (self.process.draw_times(count, noise), Vec::new()),
         };
         let draws = Draws { keep, times, noise: Tensor::from_inner(noise.normal(latents.dims(), device)) };
-        let (pixels, latents) = (Pixels(Tensor::from_inner(pixels.0)), Latents(Tensor::from_inner(latents)));
+        let (plain, latents) = (pixels, Latents(Tensor::from_inner(latents)));
+        let pixels = Pixels(Tensor::from_inner(plain.0.clone()));
         let tokens = networks.encoder.forward(&pixels, tokens, Some(noise)).tokens;
-        let losses = match mean_flow {
-            Some(mean_flow) => mean_flow.loss(networks, &self.process, (&tokens, &latents), &draws, &spans),
-            None => loss(networks, &self.process, &tokens, &latents, &draws),
+        let (losses, projection) = match (mean_flow, repa) {
+            (Some(mean_flow), _) => {
+                (mean_flow.loss(networks, &self.process, (&tokens, &latents), &draws, &spans), None)
+            }
+            (None, Some(_)) => {
+                let (losses, projection) = projected_loss(networks, &self.process, &tokens, &latents, &draws);
+                (losses, Some(projection))
+            }
+            (None, None) => (loss(networks, &self.process, &tokens, &latents, &draws), None),
         };
         let (mut total, mut parts) = (losses.total.mean(), vec![("mse", number(losses.mse.mean()))]);
+        if let (Some(projection), Some(repa), Some(teacher)) = (projection, repa, &self.repa_teacher) {
+            let misaligned = repa::loss(teacher, projection, &plain);
+            parts.push(("repa", number(misaligned.clone())));
+            total = total + misaligned * repa.weight;
+        }
         if let Some(ReadoutConfig { weight }) = linear_readout {
             let missed = match (networks.decoder.estimate(&tokens, &draws.keep), readout) {
                 (Some(estimate), _) => (estimate - latents.0.clone()).square().mean(),
@@ -403,18 +428,6 @@ impl Objective for TokenizerObjective {
     }
 }
 
-/// A run must not promise what it does not do: there is no teacher to align with yet.
-fn refuse_alignment(config: &TokenizerConfig) -> Result<()> {
-    match config.decoder.repa {
-        None => Ok(()),
-        Some(_) => Err(Error::Config(
-            "model.decoder.repa asks for alignment with a teacher's features, but no teacher can be given in this \
-             version; to train without, set model.decoder.repa = \"off\""
-                .into(),
-        )),
-    }
-}
-
 /// Everything drawn for one batch.
 #[derive(Debug, Clone)]
 pub struct Draws {
@@ -440,4 +453,21 @@ pub fn loss(
     let example = process.corrupt(latents.0.clone(), draws.noise.clone(), &draws.times);
     let output = networks.decoder.forward(example.noisy.clone(), &draws.times, tokens, &draws.keep);
     process.loss(output, &example)
+}
+
+/// [`loss`], and the hidden states projected onto a teacher's features.
+///
+/// # Panics
+/// If the decoder has no projector.
+fn projected_loss(
+    networks: &Networks,
+    process: &Process,
+    tokens: &Tokens,
+    latents: &Latents,
+    draws: &Draws,
+) -> (Losses, Tensor<3>) {
+    let example = process.corrupt(latents.0.clone(), draws.noise.clone(), &draws.times);
+    let noisy = example.noisy.clone();
+    let (output, projection) = networks.decoder.forward_projected(noisy, &draws.times, tokens, &draws.keep);
+    (process.loss(output, &example), projection)
 }
