@@ -6,7 +6,15 @@ pub mod lpips;
 pub mod quality;
 pub mod reconstruction;
 
+pub mod principal;
+pub mod spectrum;
+pub mod variance;
+
 pub mod generation;
 pub mod sheet;
+
+pub mod findings;
+pub mod plot;
+pub mod resume;
 
 pub use lpips::PerceptualLoss;
