@@ -2,12 +2,20 @@
 
 pub mod classification;
 pub mod dinov2;
+pub mod findings;
 pub mod frechet;
+pub mod logistic;
 pub mod lpips;
+pub mod measure;
+pub mod plot;
 pub mod principal;
 pub mod quality;
 pub mod reconstruction;
+pub mod report;
+pub mod resume;
+pub mod spectrum;
 pub mod teacher;
+pub mod variance;
 
 pub mod generation;
 pub mod sheet;

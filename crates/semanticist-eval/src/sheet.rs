@@ -11,6 +11,8 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::{Alignment, Baseline, Text};
 use image::Rgb;
 use image::imageops::{self, FilterType};
+use plotters_backend::text_anchor::{HPos, VPos};
+use plotters_backend::{BackendColor, BackendTextStyle, DrawingBackend, DrawingErrorKind};
 use semanticist::image::RgbImage;
 
 /// Images are magnified by whole numbers until their shorter side has this many pixels.
@@ -24,6 +26,8 @@ const COLUMNS: usize = 8;
 
 const CAPTION: MonoFont = ascii::FONT_9X15_BOLD;
 const DETAIL: MonoFont = ascii::FONT_9X15;
+/// Of plots.
+const SMALL: MonoFont = ascii::FONT_7X13;
 const BLACK: Rgb888 = Rgb888::BLACK;
 const GREY: Rgb888 = Rgb888::new(96, 96, 96);
 
@@ -79,9 +83,7 @@ pub fn draw(rows: &[Vec<Cell>]) -> RgbImage {
     let height = sizes().map(|size| size.1).max().unwrap_or(0) * scale;
     let columns = lines.iter().map(|line| line.len()).max().unwrap_or(0) as u32;
     let (step_x, step_y) = (width + GAP, height + text_height(&lines) + GAP);
-    let white = Rgb([255; 3]);
-    let mut sheet =
-        Canvas(RgbImage::from_pixel(GAP + columns * step_x, GAP + lines.len() as u32 * step_y, white));
+    let mut sheet = Canvas::white((GAP + columns * step_x, GAP + lines.len() as u32 * step_y));
     for (line, y) in lines.iter().zip((GAP..).step_by(step_y as usize)) {
         for (cell, x) in line.iter().zip((GAP..).step_by(step_x as usize)) {
             sheet.cell(cell, scale, (x, y), (width, height));
@@ -103,9 +105,14 @@ fn text_height(lines: &[&[Cell]]) -> u32 {
 }
 
 /// An image that text can be drawn on.
-struct Canvas(RgbImage);
+pub(crate) struct Canvas(pub RgbImage);
 
 impl Canvas {
+    /// Nothing yet.
+    pub fn white((width, height): (u32, u32)) -> Self {
+        Self(RgbImage::from_pixel(width, height, Rgb([255; 3])))
+    }
+
     fn cell(&mut self, cell: &Cell, scale: u32, (x, y): (u32, u32), (width, height): (u32, u32)) {
         let (from_width, from_height) = cell.picture.dimensions();
         let picture =
@@ -143,6 +150,64 @@ impl DrawTarget for Canvas {
                 *pixel = Rgb([color.r(), color.g(), color.b()]);
             }
         }
+        Ok(())
+    }
+}
+
+/// Plots are drawn on it, too, with the same letters: those of plotters would need a font of the system.
+impl DrawingBackend for &mut Canvas {
+    type ErrorType = Infallible;
+
+    fn get_size(&self) -> (u32, u32) {
+        self.0.dimensions()
+    }
+
+    fn ensure_prepared(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
+        Ok(())
+    }
+
+    fn present(&mut self) -> Result<(), DrawingErrorKind<Infallible>> {
+        Ok(())
+    }
+
+    fn draw_pixel(
+        &mut self,
+        (x, y): (i32, i32),
+        color: BackendColor,
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        let place = u32::try_from(x).ok().zip(u32::try_from(y).ok());
+        if let Some(pixel) = place.and_then(|(x, y)| self.0.get_pixel_mut_checked(x, y)) {
+            let (r, g, b) = color.rgb;
+            for (below, above) in pixel.0.iter_mut().zip([r, g, b]) {
+                let mixed = f64::from(*below) * (1.0 - color.alpha) + f64::from(above) * color.alpha;
+                *below = mixed.round() as u8;
+            }
+        }
+        Ok(())
+    }
+
+    fn draw_text<S: BackendTextStyle>(
+        &mut self,
+        text: &str,
+        style: &S,
+        (x, y): (i32, i32),
+    ) -> Result<(), DrawingErrorKind<Infallible>> {
+        let (r, g, b) = style.color().rgb;
+        let font = if style.size() > 17.0 { &CAPTION } else { &SMALL };
+        let alignment = match style.anchor().h_pos {
+            HPos::Left => Alignment::Left,
+            HPos::Center => Alignment::Center,
+            HPos::Right => Alignment::Right,
+        };
+        let colour = Rgb888::new(r, g, b);
+        let mut text =
+            Text::with_alignment(text, Point::new(x, y), MonoTextStyle::new(font, colour), alignment);
+        text.text_style.baseline = match style.anchor().v_pos {
+            VPos::Top => Baseline::Top,
+            VPos::Center => Baseline::Middle,
+            VPos::Bottom => Baseline::Bottom,
+        };
+        let Ok(_) = text.draw(&mut **self);
         Ok(())
     }
 }

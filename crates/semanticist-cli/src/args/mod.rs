@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod classifier;
+mod evaluate;
 mod generator;
 mod models;
 mod runs;
@@ -20,6 +21,7 @@ use crate::device::Machine;
 pub use bench::Bench;
 pub use cache::CacheTokens;
 pub use classifier::{Classify, TrainClassifier};
+pub use evaluate::{EvaluateCommand, Measuring};
 pub use generator::{Generate, TrainGenerator};
 pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
@@ -68,7 +70,11 @@ pub enum Command {
     Generate(Generate),
     Classify(Classify),
     Serve(Serve),
-    Evaluate(Evaluate),
+    /// Measure a tokenizer: quality, variance explained, probes, spectra, or all of it as a page
+    Evaluate {
+        #[command(subcommand)]
+        command: EvaluateCommand,
+    },
     Verify(Verify),
     Bench(Bench),
 }
@@ -90,7 +96,7 @@ impl Command {
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,
             Self::Serve(request) => &request.machine,
-            Self::Evaluate(request) => &request.machine,
+            Self::Evaluate { command } => &command.measuring().machine,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,
         })
@@ -302,35 +308,6 @@ pub struct TrainingData {
     /// Start even if the memory of this machine seems too small
     #[arg(long)]
     pub no_memory_check: bool,
-}
-
-/// Measure a tokenizer: PSNR, SSIM and diffusion loss at several numbers of tokens
-///
-/// Uses the validation part of the data if it has one, from the first image on.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  semanticist evaluate --data photos
-  semanticist evaluate --data tiny-imagenet-100 --images 500 --model model.safetensors --json")]
-pub struct Evaluate {
-    /// Images: folders of class folders, folders of images, Parquet files or folders of them
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
-    pub data: Vec<PathBuf>,
-    /// How many images
-    #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
-    pub images: usize,
-    /// Numbers of tokens, 0 included [default: 1, 2, 4 … all]
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
-    pub tokens: Vec<usize>,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-    #[command(flatten)]
-    pub sampling: Sampling,
-    #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
-    pub machine: Machine,
 }
 
 /// Check this build and device against recorded reference tensors

@@ -57,7 +57,7 @@ fn compute(command: Command) -> Result<()> {
         Command::Classify(request) => classify::run(&request),
         Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
         Command::CacheTokens(request) => cache_tokens::run(&request),
-        Command::Evaluate(request) => evaluate::run(&request),
+        Command::Evaluate { command } => evaluate::run(&command),
         Command::Verify(request) => verify::run(&request),
         Command::Bench(request) => bench::run(&request),
     }

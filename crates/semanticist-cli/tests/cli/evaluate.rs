@@ -1,34 +1,115 @@
 //! `evaluate`: what it measures, on how many images, and what it refuses.
 
+use serde_json::Value;
+
 use super::Folder;
 
-#[test]
-fn every_count_has_its_row_and_none_is_one_of_them() {
+const ON: &str = "--data photos --model model.safetensors";
+
+/// The column of a table, by the names of columns.
+fn column(table: &Value, name: &str) -> Vec<Value> {
+    let columns = table["columns"].as_array().unwrap();
+    let at =
+        columns.iter().position(|column| column == name).unwrap_or_else(|| panic!("{name} in {columns:?}"));
+    table["rows"].as_array().unwrap().iter().map(|row| row[at].clone()).collect()
+}
+
+/// It fails after it remarked on the data.
+fn fails_later(folder: &Folder, arguments: &str, part: &str) {
+    let run = folder.run(arguments);
+    assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
+}
+
+fn photos() -> Folder {
     let folder = Folder::new();
     folder.photos(&["photos/a/1.png", "photos/a/2.png", "photos/b/3.png"]);
-    let evaluate = "evaluate --data photos --model model.safetensors --steps 2 --json";
+    folder
+}
+
+#[test]
+fn every_count_has_its_row_beside_what_bounds_it() {
+    let folder = photos();
+    let evaluate = format!("evaluate reconstruction {ON} --steps 2 --json");
     let report = folder.run(&format!("{evaluate} --tokens 0,1,4")).json();
-    assert_eq!(report["images"], 3);
-    let rows = report["rows"].as_array().unwrap();
-    assert_eq!(rows.iter().map(|row| row["tokens"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 4]);
-    for row in rows {
-        assert!(row["psnr"].as_f64().unwrap() > 0.0 && row["diffusion_loss"].as_f64().unwrap() > 0.0);
-    }
+    assert_eq!(report["made"]["images"], 3);
+    let table = &report["tables"][0];
+    let names = column(table, "images from");
+    assert_eq!(names, ["0 tokens", "1 token", "4 tokens", "the autoencoder alone"]);
+    let [samples, means] = ["PSNR dB", "mean PSNR dB"].map(|name| column(table, name));
+    assert!(samples.iter().chain(&means[..3]).all(|psnr| psnr.as_f64().unwrap() > 0.0));
+    // Nothing of a model is better than its autoencoder.
+    assert!(samples[3].as_f64().unwrap() > samples[2].as_f64().unwrap());
     // Fewer images are spread over the classes, and counts do not disturb each other.
     let two = folder.run(&format!("{evaluate} --tokens 4 --images 2")).json();
-    assert_eq!(two["images"], 2);
+    assert_eq!(two["made"]["images"], 2);
     let alone = folder.run(&format!("{evaluate} --tokens 4")).json();
-    assert_eq!(alone["rows"][0], report["rows"][2]);
-    assert_ne!(alone["rows"][0], two["rows"][0]);
+    assert_eq!(alone["tables"][0]["rows"][0][2], table["rows"][2][2]);
+    assert_ne!(alone["tables"][0]["rows"][0][2], two["tables"][0]["rows"][0][2]);
+}
+
+#[test]
+fn other_pictures_are_measured_against_the_same_images() {
+    let folder = photos();
+    std::fs::create_dir(folder.path("same")).unwrap();
+    for (number, photo) in ["a/1.png", "a/2.png", "b/3.png"].iter().enumerate() {
+        std::fs::copy(folder.path("photos").join(photo), folder.path(&format!("same/{number}.png"))).unwrap();
+    }
+    let evaluate = format!("evaluate reconstruction {ON} --steps 1 --sampler ddim-trailing --tokens 4");
+    let report = folder.run(&format!("{evaluate} --series Other=same --json")).json();
+    let table = &report["tables"][0];
+    assert_eq!(column(table, "images from").last().unwrap(), "Other");
+    assert_eq!(column(table, "PSNR dB").last().unwrap().as_f64(), Some(100.0), "they are equal");
+    std::fs::remove_file(folder.path("same/1.png")).unwrap();
+    fails_later(&folder, &format!("{evaluate} --series Other=same"), "2 images, but the data has 3");
+    folder.fails(&format!("{evaluate} --series same"), 2, "NAME=PATH");
+}
+
+#[test]
+fn variance_goes_from_none_to_all_of_it_and_leaves_plots() {
+    let folder = photos();
+    let report = format!("evaluate variance {ON} --json found.json --plot found.svg");
+    folder.run(&report);
+    let found = std::fs::read_to_string(folder.path("found.json")).unwrap();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let shares = column(&found["tables"][0], "share");
+    assert_eq!(shares.len(), 5, "0 to 4 tokens");
+    assert_eq!((shares[0].as_f64(), shares[4].as_f64()), (Some(0.0), Some(1.0)));
+    let svg = std::fs::read_to_string(folder.path("found.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("Share explained"));
+    assert!(!folder.path("found.json.part").exists());
+    // The same again is not measured again, but something else is.
+    assert!(folder.run(&report).stderr.contains("has it already"));
+    assert!(!folder.run(&format!("{report} --seed 1")).stderr.contains("has it already"));
+    folder.fails(&format!("evaluate variance {ON} --plot found.pdf"), 2, ".svg or .png");
+}
+
+#[test]
+fn a_report_is_a_page_with_its_numbers_and_goes_on() {
+    let folder = photos();
+    let report = format!("evaluate report {ON} --steps 2 --tokens 1,4 -o report --training-images 3");
+    folder.run(&report);
+    let page = std::fs::read_to_string(folder.path("report/README.md")).unwrap();
+    for kind in ["reconstruction", "variance", "spectrum", "probe"] {
+        assert!(
+            page.contains(&format!("]({kind}.json)")) && folder.path(&format!("report/{kind}.svg")).exists()
+        );
+    }
+    assert!(page.contains("| 4 tokens |") && page.contains("PCA"));
+    std::fs::remove_file(folder.path("report/spectrum.json")).unwrap();
+    let again = folder.run(&report).stderr;
+    assert_eq!(again.matches("has it already").count(), 3, "{again}");
 }
 
 #[test]
 fn what_cannot_be_measured_is_said() {
     let folder = Folder::new();
     folder.photo("photos/1.png", 1);
-    folder.fails("evaluate --data photos --model model.safetensors --tokens 5", 2, "use 0 to 4");
+    folder.fails(&format!("evaluate reconstruction {ON} --tokens 5"), 2, "use 0 to 4");
+    fails_later(&folder, &format!("evaluate probe {ON}"), "images to fit principal components to");
+    folder.photo("photos/2.png", 2);
+    fails_later(&folder, &format!("evaluate probe {ON}"), "has no class");
     std::fs::create_dir(folder.path("empty")).unwrap();
-    folder.fails("evaluate --data empty --model model.safetensors", 1, "no images in empty");
+    folder.fails("evaluate spectrum --data empty --model model.safetensors", 1, "no images in empty");
 }
 
 #[test]

@@ -74,6 +74,14 @@ impl Process {
         }
     }
 
+    /// What the network predicts, without the variance if one is learned.
+    ///
+    /// # Shapes
+    /// `[N, outputs C, ..]` → `[N, C, ..]`, with C = `channels`
+    pub fn prediction<const D: usize>(&self, output: Tensor<D>, channels: usize) -> Tensor<D> {
+        output.narrow(1, 0, channels)
+    }
+
     /// The sampler that is used unless another is asked for: one straight step per question, and no noise on
     /// the way.
     pub fn default_sampler(&self) -> Sampler {

@@ -1,0 +1,221 @@
+//! The measurements of `evaluate`: each takes a [`Subject`] and gives tables, figures and sentences.
+//!
+//! All of them see the same images in the same batches, with the same seeds. What a batch gave is kept by [`Finished`], so
+//! that interrupted work goes on.
+
+mod baseline;
+pub mod probe;
+pub mod reconstruction;
+pub mod spectrum;
+pub mod variance;
+
+use burn::tensor::{Device, Tensor};
+use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};
+use semanticist::image::RgbImage;
+use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
+use semanticist_data::{Source, transform};
+
+use crate::findings::Table;
+use crate::plot::Figure;
+pub use crate::reconstruction::BATCH;
+pub use crate::resume::Finished;
+pub use baseline::Components;
+
+/// What is measured, on what.
+pub struct Subject<'a> {
+    /// The model.
+    pub tokenizer: &'a Tokenizer,
+    /// Images that it was not trained on.
+    pub source: &'a Source,
+    /// How many of them, spread evenly.
+    pub images: usize,
+    /// Images to fit principal components to, and to train probes on: those that the model was trained on, or such.
+    pub training: &'a Source,
+    /// From how many tokens, ascending; 0 is from none.
+    pub counts: Vec<usize>,
+    /// Steps, sampler and guidance of the decoder.
+    pub sampling: DecodeOptions,
+    /// Of all draws.
+    pub seed: u64,
+    /// Images by other tokenizers, by name.
+    pub series: Vec<(String, &'a Source)>,
+    /// Where it is computed.
+    pub device: &'a Device,
+}
+
+/// What a measurement found.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// How many images were measured.
+    pub images: usize,
+    /// What the numbers mean.
+    pub protocol: Vec<String>,
+    /// What they say.
+    pub sentences: Vec<String>,
+    /// The numbers.
+    pub tables: Vec<Table>,
+    /// The same as plots.
+    pub figures: Vec<Figure>,
+}
+
+/// Told how many images went through one pass.
+pub type Observer<'a> = &'a mut dyn FnMut(usize);
+
+impl Subject<'_> {
+    /// Side of the measured squares, in pixels.
+    pub fn size(&self) -> usize {
+        self.tokenizer.config.image_size
+    }
+
+    /// How many images there will be, if none is broken.
+    pub fn expected(&self) -> usize {
+        self.images.min(self.source.len())
+    }
+
+    /// The numbers that an image's first tokens are.
+    fn numbers(&self, count: usize) -> usize {
+        count * self.tokenizer.config.token_dim
+    }
+
+    /// What `of_batch` makes of each batch, or made of it in an earlier attempt.
+    fn batches<T: serde::Serialize + serde::de::DeserializeOwned>(
+        &self,
+        finished: &mut Finished,
+        name: &str,
+        mut of_batch: impl FnMut(&Batch) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut records = self.source.spread_records(self.images);
+        let mut others: Vec<_> =
+            self.series.iter().map(|(_, source)| source.spread_records(self.images)).collect();
+        let mut found = Vec::new();
+        for (number, first) in (0..self.expected()).step_by(BATCH).enumerate() {
+            let of_source = records.by_ref().take(BATCH).collect::<Vec<_>>();
+            let of_series: Vec<Vec<_>> =
+                others.iter_mut().map(|records| records.by_ref().take(BATCH).collect()).collect();
+            let part = finished.part(&format!("{name} {number}"), || {
+                let (mut images, mut places) = (Vec::new(), Vec::new());
+                for (place, record) in of_source.into_iter().enumerate() {
+                    match self.decoded(record) {
+                        Ok(image) => {
+                            images.push(image);
+                            places.push(place);
+                        }
+                        Err(Error::Image { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                let mut series = Vec::new();
+                for records in of_series {
+                    // An image of another tokenizer that cannot be read is an error: it has a partner.
+                    let all =
+                        records.into_iter().map(|record| self.decoded(record)).collect::<Result<Vec<_>>>()?;
+                    series.push(places.iter().map(|&place| all[place].clone()).collect());
+                }
+                if images.is_empty() {
+                    Ok(None)
+                } else {
+                    of_batch(&Batch { first, images, series }).map(Some)
+                }
+            })?;
+            found.extend(part);
+        }
+        if found.is_empty() {
+            return Err(Error::Data("no image to evaluate on could be decoded".into()));
+        }
+        Ok(found)
+    }
+
+    fn decoded(&self, record: Result<semanticist_data::Record>) -> Result<RgbImage> {
+        let record = record?;
+        Ok(transform::evaluation(&semanticist::image::decode(&record.name, &record.bytes)?, self.size()))
+    }
+
+    /// Checks that the pictures of other tokenizers are as many as the images.
+    ///
+    /// # Errors
+    /// Names the first series that does not fit.
+    pub fn check_series(&self) -> Result<()> {
+        let (all, expected) = (self.source.len(), self.expected());
+        for (name, source) in &self.series {
+            let found = source.len();
+            if found != all && found != expected {
+                return Err(Error::Data(format!(
+                    "--series {name}: {found} images, but the data has {all}; give one picture per image, in the same order"
+                )));
+            }
+            if found != all && all != expected {
+                return Err(Error::Data(format!(
+                    "--series {name}: {found} images for {expected} of {all}; which belong together cannot be known: give \
+                     pictures of all, or measure all with --images {all}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The noise that images are decoded from: that of an image depends on its number alone.
+    fn latent_noise(&self, batch: &Batch) -> Noise {
+        let seeds = (0..batch.images.len()).map(|i| Seed::new(self.seed + (batch.first + i) as u64));
+        Noise::per_sample(seeds.map(|seed| seed.of(Purpose::Latents)))
+    }
+
+    /// Images decoded from their first `count` tokens.
+    fn sample(&self, batch: &Batch, tokens: &Tokens, count: usize, observe: Observer) -> Result<Pixels> {
+        let images = batch.images.len();
+        let mut after_step = |_| {
+            observe(images);
+            std::ops::ControlFlow::Continue(())
+        };
+        let keep = vec![count; images];
+        let mut noise = self.latent_noise(batch);
+        self.tokenizer.decode_observed(tokens, &keep, &self.sampling, &mut noise, &mut after_step)
+    }
+
+    /// What the decoder takes images to be before it has seen anything of them but their first `count` tokens: the mean of
+    /// all that they may be, in one step from noise and without guidance.
+    fn one_step_mean(
+        &self,
+        process: &Process,
+        batch: &Batch,
+        tokens: &Tokens,
+        count: usize,
+    ) -> Result<Pixels> {
+        let shape = self.tokenizer.config.latent_shape()?;
+        let images = batch.images.len();
+        let start =
+            self.latent_noise(batch).normal([images, shape.channels, shape.side, shape.side], self.device);
+        let time = first_time(process)?;
+        let keep = vec![count; images];
+        let decoder = &self.tokenizer.networks.decoder;
+        let output = decoder.step(start.clone(), time, 0.0, &decoder.condition(tokens, &keep));
+        let prediction = process.prediction(output, shape.channels);
+        let clean: Tensor<4> = process.denoised(start, prediction, &vec![time; images]).clean;
+        Ok(self.tokenizer.autoencoder.decode(&Latents(clean)))
+    }
+}
+
+/// The time at which there is nothing but noise.
+fn first_time(process: &Process) -> Result<f32> {
+    let options = DecodeOptions {
+        steps: 1,
+        sampler: Some(process.few_step_sampler()),
+        guidance: semanticist::diffusion::Guidance::NONE,
+    };
+    let plan: SamplingPlan = options.plan(process)?;
+    Ok(plan.times()[0])
+}
+
+/// Some images.
+pub struct Batch {
+    /// The number of the first among all.
+    pub first: usize,
+    /// The images.
+    pub images: Vec<RgbImage>,
+    /// Their pictures by other tokenizers, in the order of [`Subject::series`].
+    pub series: Vec<Vec<RgbImage>>,
+}
+
+/// `1 token`, `8 tokens`.
+fn tokens_text(count: usize) -> String {
+    if count == 1 { "1 token".into() } else { format!("{count} tokens") }
+}

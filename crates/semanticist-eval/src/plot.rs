@@ -1,0 +1,428 @@
+//! Figures: lines over one axis, or a grid of numbers as colours, with every point. They are drawn as SVG, whose text
+//! the viewer's fonts show, or as PNG with the letters of the contact sheets; neither needs a font of this machine.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use semanticist::files::write_atomically;
+use semanticist::image::save_png;
+use semanticist::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::sheet::Canvas;
+
+/// Width and height, in pixels.
+const SIZE: (u32, u32) = (760, 460);
+
+/// Okabe and Ito's colours, which the colour-blind tell apart, without yellow, which white swallows.
+const COLOURS: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(90, 90, 90),
+];
+
+/// How an axis is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// Evenly.
+    Linear,
+    /// By powers; what is not positive is left out.
+    Logarithmic,
+}
+
+/// One axis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    /// What is measured along it, with its unit.
+    pub label: String,
+    /// How it is divided.
+    pub scale: Scale,
+}
+
+impl Axis {
+    /// An even one.
+    pub fn linear(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Linear }
+    }
+
+    /// One of powers.
+    pub fn logarithmic(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Logarithmic }
+    }
+}
+
+/// A line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    /// What the legend calls it.
+    pub name: String,
+    /// Its points.
+    pub points: Vec<(f64, f64)>,
+    /// The lower and upper end of an interval for every point, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Vec<(f64, f64)>>,
+}
+
+impl Series {
+    /// A line through those points that are finite.
+    pub fn line(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let finite = |point: &(f64, f64)| point.0.is_finite() && point.1.is_finite();
+        Self { name: name.into(), points: points.into_iter().filter(finite).collect(), interval: None }
+    }
+
+    /// The same with an interval at every point, unless one of its numbers is not finite.
+    #[must_use]
+    pub fn within(self, interval: Vec<(f64, f64)>) -> Self {
+        let finite = interval.iter().all(|ends| ends.0.is_finite() && ends.1.is_finite());
+        let interval = (finite && interval.len() == self.points.len()).then_some(interval);
+        Self { interval, ..self }
+    }
+}
+
+/// What is drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "shape", rename_all = "lowercase")]
+pub enum Figure {
+    /// Lines over one axis.
+    Lines {
+        /// What it shows.
+        title: String,
+        /// To the right.
+        x: Axis,
+        /// Upwards.
+        y: Axis,
+        /// The lines.
+        series: Vec<Series>,
+    },
+    /// Numbers as colours.
+    Grid {
+        /// What it shows.
+        title: String,
+        /// What the columns are, and the name of each.
+        columns: (String, Vec<String>),
+        /// What the rows are, and the name of each.
+        rows: (String, Vec<String>),
+        /// The numbers row by row; none where nothing was measured.
+        values: Vec<Vec<Option<f64>>>,
+    },
+}
+
+impl Figure {
+    /// What it shows.
+    pub fn title(&self) -> &str {
+        match self {
+            Self::Lines { title, .. } | Self::Grid { title, .. } => title,
+        }
+    }
+
+    /// The figure as an SVG document.
+    ///
+    /// # Errors
+    /// If there is nothing to draw.
+    pub fn svg(&self) -> Result<String> {
+        let mut text = String::new();
+        self.draw(SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
+        Ok(text)
+    }
+}
+
+/// Writes figures one below the other, as the extension says: `.svg` or `.png`.
+///
+/// # Errors
+/// If the extension is another, there is nothing to draw, or the file cannot be written.
+pub fn save(figures: &[Figure], path: &Path) -> Result<()> {
+    check_name(path)?;
+    let size = (SIZE.0, SIZE.1 * figures.len().max(1) as u32);
+    if path.extension().is_some_and(|extension| extension == "png") {
+        let mut canvas = Canvas::white(size);
+        draw_all(figures, canvas_area(&mut canvas))?;
+        return save_png(&canvas.0, path);
+    }
+    let mut text = String::new();
+    draw_all(figures, SVGBackend::with_string(&mut text, size).into_drawing_area())?;
+    write_atomically(path, |file| std::io::Write::write_all(file, text.as_bytes()))
+}
+
+/// # Errors
+/// If figures cannot be saved under this name.
+pub fn check_name(path: &Path) -> Result<()> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg" | "png") => Ok(()),
+        _ => Err(Error::file(path, "is not a name for a plot; expected .svg or .png")),
+    }
+}
+
+fn canvas_area(canvas: &mut Canvas) -> DrawingArea<&mut Canvas, Shift> {
+    DrawingArea::from(canvas)
+}
+
+fn draw_all<B: DrawingBackend>(figures: &[Figure], area: DrawingArea<B, Shift>) -> Result<()> {
+    for (figure, part) in figures.iter().zip(area.split_evenly((figures.len().max(1), 1))) {
+        figure.draw(part)?;
+    }
+    area.present().map_err(undrawn)
+}
+
+fn undrawn(error: impl std::fmt::Display) -> Error {
+    Error::Data(format!("the plot cannot be drawn: {error}"))
+}
+
+/// From least to largest, a little wider; none without numbers.
+fn range(values: impl Iterator<Item = f64>, scale: Scale) -> Option<(f64, f64)> {
+    let fits = |value: &f64| value.is_finite() && (scale == Scale::Linear || *value > 0.0);
+    let (low, high) = values
+        .filter(fits)
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    if low > high {
+        return None;
+    }
+    Some(match scale {
+        Scale::Logarithmic => (low / 1.3, high * 1.3),
+        Scale::Linear => {
+            let margin = if high > low { 0.04 * (high - low) } else { low.abs().max(1.0) * 0.1 };
+            (low - margin, high + margin)
+        }
+    })
+}
+
+impl Figure {
+    fn draw<B: DrawingBackend>(&self, area: DrawingArea<B, Shift>) -> Result<()> {
+        area.fill(&WHITE).map_err(undrawn)?;
+        let text = |text: &str, size: i32, at: (i32, i32)| {
+            area.draw(&Text::new(text.to_string(), at, ("sans-serif", size).into_font())).map_err(undrawn)
+        };
+        text(self.title(), 19, (14, 10))?;
+        match self {
+            Self::Lines { x, y, series, .. } => {
+                text(&y.label, 15, (14, 34))?;
+                lines(&area, x, y, series)?;
+            }
+            Self::Grid { columns, rows, values, .. } => {
+                text(&format!("down: {}; across: {}", rows.0, columns.0), 15, (14, 34))?;
+                grid(&area, &columns.1, &rows.1, values)?;
+            }
+        }
+        area.present().map_err(undrawn)
+    }
+}
+
+/// A point where the axes have it: of powers, the decimal logarithm.
+fn placed(value: f64, scale: Scale) -> f64 {
+    match scale {
+        Scale::Linear => value,
+        Scale::Logarithmic => value.log10(),
+    }
+}
+
+/// What stands at a place of the axis.
+fn tick(value: f64, scale: Scale) -> String {
+    let value = match scale {
+        Scale::Linear => value,
+        Scale::Logarithmic => 10f64.powf(value),
+    };
+    match value.abs() {
+        size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.0e}"),
+        size if size >= 100.0 => format!("{value:.0}"),
+        _ => {
+            let text = format!("{value:.3}");
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        }
+    }
+}
+
+fn lines<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    x: &Axis,
+    y: &Axis,
+    series: &[Series],
+) -> Result<()> {
+    let points = || series.iter().flat_map(|series| &series.points);
+    let ends = || series.iter().filter_map(|series| series.interval.as_ref()).flatten();
+    let nothing = || undrawn("there is no point in it");
+    let (left, right) = range(points().map(|point| point.0), x.scale).ok_or_else(nothing)?;
+    let heights = points().map(|point| point.1).chain(ends().flat_map(|ends| [ends.0, ends.1]));
+    let (bottom, top) = range(heights, y.scale).ok_or_else(nothing)?;
+    let [left, right] = [left, right].map(|value| placed(value, x.scale));
+    let [bottom, top] = [bottom, top].map(|value| placed(value, y.scale));
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(54)
+        .margin_right(18)
+        .margin_bottom(6)
+        .x_label_area_size(44)
+        .y_label_area_size(58)
+        .build_cartesian_2d(left..right, bottom..top)
+        .map_err(undrawn)?;
+    let grey = RGBColor(225, 225, 225);
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(grey)
+        .x_desc(x.label.clone())
+        .x_labels(9)
+        .y_labels(9)
+        .label_style(("sans-serif", 14))
+        .axis_desc_style(("sans-serif", 15))
+        .x_label_formatter(&|value| tick(*value, x.scale))
+        .y_label_formatter(&|value| tick(*value, y.scale))
+        .draw()
+        .map_err(undrawn)?;
+    let at = |point: &(f64, f64)| (placed(point.0, x.scale), placed(point.1, y.scale));
+    let drawable = |point: &(f64, f64)| point.0.is_finite() && point.1.is_finite();
+    for (number, Series { name, points, interval }) in series.iter().enumerate() {
+        let colour = COLOURS[number % COLOURS.len()];
+        if let Some(interval) = interval {
+            let edge = |end: fn(&(f64, f64)) -> f64| {
+                let pairs = points.iter().zip(interval);
+                pairs.map(move |(point, ends)| (point.0, end(ends))).map(|point| at(&point)).filter(drawable)
+            };
+            let outline: Vec<_> = edge(|ends| ends.0)
+                .chain(edge(|ends| ends.1).collect::<Vec<_>>().into_iter().rev())
+                .collect();
+            chart.draw_series([Polygon::new(outline, colour.mix(0.15))]).map_err(undrawn)?;
+        }
+        let line: Vec<_> = points.iter().map(at).filter(drawable).collect();
+        let marks = line.len() <= 40;
+        let drawn =
+            chart.draw_series(LineSeries::new(line.clone(), colour.stroke_width(2))).map_err(undrawn)?;
+        drawn
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        if marks {
+            chart
+                .draw_series(line.into_iter().map(|point| Circle::new(point, 3, colour.filled())))
+                .map_err(undrawn)?;
+        }
+    }
+    let place = match (series.len() > 1, rising(series)) {
+        (false, _) => return Ok(()),
+        (true, true) => SeriesLabelPosition::LowerRight,
+        (true, false) => SeriesLabelPosition::UpperRight,
+    };
+    let labels = &mut chart.configure_series_labels();
+    let labels = labels.position(place).label_font(("sans-serif", 14)).margin(8).legend_area_size(20);
+    labels.background_style(WHITE.mix(0.85)).border_style(grey).draw().map_err(undrawn)
+}
+
+/// Whether most lines end above where they begin, so that the room is at the lower right.
+fn rising(series: &[Series]) -> bool {
+    let rises = |series: &&Series| match (series.points.first(), series.points.last()) {
+        (Some(first), Some(last)) => last.1 > first.1,
+        _ => false,
+    };
+    2 * series.iter().filter(rises).count() > series.len()
+}
+
+fn grid<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    columns: &[String],
+    rows: &[String],
+    values: &[Vec<Option<f64>>],
+) -> Result<()> {
+    let numbers = || values.iter().flatten().filter_map(|value| *value).filter(|value| value.is_finite());
+    let least = numbers().fold(f64::INFINITY, f64::min);
+    let most = numbers().fold(f64::NEG_INFINITY, f64::max);
+    if columns.is_empty() || rows.is_empty() || least > most {
+        return Err(undrawn("there is no number in it"));
+    }
+    let (top, left, right, bottom) = (62, 130, 18, 34);
+    let (width, height) = area.dim_in_pixel();
+    let (width, height) = (width as i32 - left - right, height as i32 - top - bottom);
+    let edge = |at: usize, of: usize, length: i32| (at as i64 * i64::from(length) / of as i64) as i32;
+    let labelled = |count: usize| count.div_ceil(16);
+    let font = |size: i32| ("sans-serif", size).into_font();
+    let shown = columns.len() * rows.len() <= 120;
+    for (row, name) in rows.iter().enumerate() {
+        let (y0, y1) = (top + edge(row, rows.len(), height), top + edge(row + 1, rows.len(), height));
+        if row % labelled(rows.len()) == 0 {
+            let at = (14, (y0 + y1) / 2 - 7);
+            area.draw(&Text::new(name.clone(), at, font(14))).map_err(undrawn)?;
+        }
+        for column in 0..columns.len() {
+            let value = values[row][column].filter(|value| value.is_finite());
+            let Some(value) = value else { continue };
+            let share = if most > least { (value - least) / (most - least) } else { 0.5 };
+            let (x0, x1) =
+                (left + edge(column, columns.len(), width), left + edge(column + 1, columns.len(), width));
+            area.draw(&Rectangle::new([(x0, y0), (x1, y1)], shade(share).filled())).map_err(undrawn)?;
+            if shown {
+                let colour = if share > 0.55 { WHITE } else { BLACK };
+                let style = font(13).color(&colour);
+                let text = crate::findings::Cell::from(value).shown();
+                let at = ((x0 + x1) / 2 - 4 * text.len() as i32, (y0 + y1) / 2 - 7);
+                area.draw(&Text::new(text, at, style)).map_err(undrawn)?;
+            }
+        }
+    }
+    for (column, name) in columns.iter().enumerate().filter(|(at, _)| at % labelled(columns.len()) == 0) {
+        let x = left + (edge(column, columns.len(), width) + edge(column + 1, columns.len(), width)) / 2;
+        let at = (x - 4 * name.len() as i32, top + height + 8);
+        area.draw(&Text::new(name.clone(), at, font(14))).map_err(undrawn)?;
+    }
+    Ok(())
+}
+
+/// From white to dark blue.
+fn shade(share: f64) -> RGBColor {
+    let between = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
+    RGBColor(between(247.0, 8.0), between(251.0, 48.0), between(255.0, 107.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> [Figure; 2] {
+        let series = |name: &str, factor: f64| Series {
+            name: name.into(),
+            points: (0..6).map(|x| (f64::from(x), factor * f64::from(x))).collect(),
+            interval: Some(
+                (0..6).map(|x| (factor * f64::from(x) - 0.1, factor * f64::from(x) + 0.1)).collect(),
+            ),
+        };
+        let lines = Figure::Lines {
+            title: "A & B".into(),
+            x: Axis::linear("tokens"),
+            y: Axis::linear("share"),
+            series: vec![series("first", 1.0), series("second", 2.0)],
+        };
+        let grid = Figure::Grid {
+            title: "grid".into(),
+            columns: ("steps".into(), vec!["1".into(), "2".into()]),
+            rows: ("tokens".into(), vec!["a".into()]),
+            values: vec![vec![Some(1.0), None]],
+        };
+        [lines, grid]
+    }
+
+    #[test]
+    fn figures_are_drawn_without_fonts_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["plot.svg", "plot.png"] {
+            save(&figures(), &folder.path().join(name)).unwrap();
+        }
+        let picture = semanticist::image::open(&folder.path().join("plot.png")).unwrap();
+        assert_eq!(picture.dimensions(), (SIZE.0, 2 * SIZE.1));
+        let dark = |top: u32| (0..SIZE.0).any(|x| (top..top + 30).any(|y| picture.get_pixel(x, y).0[0] < 90));
+        assert!(dark(0) && dark(SIZE.1), "both titles are written");
+        let svg = figures()[0].svg().unwrap();
+        assert!(svg.contains("A &amp; B") && svg.contains("second"), "{svg}");
+        let text = serde_json::to_string(&figures()).unwrap();
+        assert_eq!(serde_json::from_str::<[Figure; 2]>(&text).unwrap(), figures());
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_said() {
+        let axis = || Axis::logarithmic("power");
+        let empty = Figure::Lines { title: "none".into(), x: axis(), y: axis(), series: Vec::new() };
+        assert!(empty.svg().unwrap_err().to_string().contains("no point"));
+        assert!(check_name("plot.pdf".as_ref()).unwrap_err().to_string().contains(".svg or .png"));
+    }
+}
