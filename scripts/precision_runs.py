@@ -49,12 +49,15 @@ def measure(out, given):
     records = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     validated = [record["validation_mse"] for record in records if "validation_mse" in record]
-    command = [given.binary, "evaluate", "--data", given.data, "--model", out / "model.safetensors"]
+    command = [given.binary, "evaluate", "reconstruction", "--data", given.data, "--model", out / "model.safetensors"]
     command += ["--images", given.images, "--tokens", given.tokens, "--steps", 10, "--guidance", 1, "--json"]
     command += ["--threads", given.threads]
     evaluated = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-    rows = json.loads(evaluated.stdout)["rows"]
-    numbers = [statistics.mean(losses[-LAST:]), *validated[-1], *(row["psnr"] for row in rows)]
+    table = json.loads(evaluated.stdout)["tables"][0]
+    psnr = table["columns"].index("PSNR dB")
+    # The last row is the autoencoder alone.
+    rows = [row[psnr] for row in table["rows"][:-1]]
+    numbers = [statistics.mean(losses[-LAST:]), *validated[-1], *rows]
     state = json.loads((out / "checkpoints" / f"step-{given.steps:08}" / "state.json").read_text())
     return [*numbers, state["seconds"] / given.steps]
 
