@@ -15,7 +15,7 @@ use plotters_backend::text_anchor::{HPos, VPos};
 use plotters_backend::{BackendColor, BackendTextStyle, DrawingBackend, DrawingErrorKind};
 use semanticist::image::RgbImage;
 
-/// Images are magnified by whole numbers until their shorter side has this many pixels.
+/// Images are magnified by whole numbers, smoothly, until their shorter side has this many pixels.
 const CELL: u32 = 192;
 /// White between and around the cells, in pixels.
 const GAP: u32 = 12;
@@ -115,8 +115,9 @@ impl Canvas {
 
     fn cell(&mut self, cell: &Cell, scale: u32, (x, y): (u32, u32), (width, height): (u32, u32)) {
         let (from_width, from_height) = cell.picture.dimensions();
-        let picture =
-            imageops::resize(&cell.picture, from_width * scale, from_height * scale, FilterType::Nearest);
+        let (wide, high) = (from_width * scale, from_height * scale);
+        // Squares as large as 3×3 pixels would be seen as blocks of the model.
+        let picture = imageops::resize(&cell.picture, wide, high, FilterType::CatmullRom);
         imageops::replace(&mut self.0, &picture, x.into(), y.into());
         let (middle, top) = (x + width / 2, y + height + TEXT_GAP);
         self.text(&cell.caption, MonoTextStyle::new(&CAPTION, BLACK), (middle, top));
@@ -221,16 +222,19 @@ mod tests {
     }
 
     #[test]
-    fn small_pictures_are_magnified_pixel_by_pixel() {
+    fn small_pictures_are_magnified_smoothly() {
         let mut original = Cell::original(RgbImage::from_pixel(64, 64, Rgb([10, 20, 30])));
-        original.picture.put_pixel(63, 63, Rgb([200, 0, 0]));
+        (0..64).for_each(|y| (32..64).for_each(|x| original.picture.put_pixel(x, y, Rgb([210, 20, 30]))));
         let sheet = draw(&[vec![original, cell(7)]]);
         assert_eq!(sheet.dimensions(), (2 * (192 + GAP) + GAP, 192 + TEXT_GAP + 15 + 2 * GAP));
         assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);
-        assert_eq!(sheet.get_pixel(GAP, GAP).0, [10, 20, 30]);
-        let corner: Vec<_> = (188..193).map(|i| sheet.get_pixel(GAP + i, GAP + i).0).collect();
-        assert_eq!(corner, [[10, 20, 30], [200, 0, 0], [200, 0, 0], [200, 0, 0], [255; 3]]);
+        assert_eq!(sheet.get_pixel(GAP + 191, GAP + 191).0, [210, 20, 30]);
+        assert_eq!(sheet.get_pixel(GAP + 192, GAP + 191).0, [255; 3]);
         assert_eq!(sheet.get_pixel(GAP + 192 + GAP, GAP).0, [7; 3]);
+        // Between the halves, which meet at 96, no step is as high as the whole edge.
+        let reds: Vec<i32> = (90..103).map(|x| i32::from(sheet.get_pixel(GAP + x, GAP + 96).0[0])).collect();
+        assert!(reds.windows(2).all(|pair| (pair[1] - pair[0]).abs() < 120), "{reds:?}");
+        assert_eq!((reds[0], reds[12]), (10, 210));
     }
 
     #[test]
