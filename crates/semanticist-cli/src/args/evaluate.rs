@@ -60,7 +60,26 @@ Examples:
         #[command(flatten)]
         series: OtherTokenizers,
     },
-    /// All of these, in a folder: JSON and plots of each, and a page
+    /// Whether pictures look alike to a classifier: Fréchet distances, and how often it knows their class
+    ///
+    /// Of samples and one-step means from every number of tokens, the autoencoder alone, training images, and any other
+    /// pictures, such as generated ones: those of --series may be of other images here, in folders of class folders.
+    #[command(after_help = "\
+Examples:
+  semanticist evaluate frechet --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors
+  semanticist evaluate frechet --data tiny-imagenet-100 --classifier classifier.safetensors --series drawn=generated")]
+    Frechet {
+        #[command(flatten)]
+        measuring: Measuring,
+        /// The classifier in whose features pictures are compared: a file of `train classifier`
+        #[arg(long, value_name = "FILE")]
+        classifier: PathBuf,
+        #[command(flatten)]
+        sampling: Sampling,
+        #[command(flatten)]
+        series: OtherTokenizers,
+    },
+    /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
     ///
     /// What an earlier, interrupted call finished is not measured again.
     #[command(after_help = "\
@@ -89,6 +108,7 @@ impl EvaluateCommand {
             | Self::Variance { measuring, .. }
             | Self::Probe { measuring, .. }
             | Self::Spectrum { measuring, .. }
+            | Self::Frechet { measuring, .. }
             | Self::Report { measuring, .. } => measuring,
         }
     }

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::Device;
+use semanticist::ModelFile;
 use semanticist::diffusion::DecodeOptions;
 use semanticist::files::write_atomically;
-use semanticist::model::{TokenizerModel, Work};
+use semanticist::model::{ClassifierModel, TokenizerModel, Work};
 use semanticist_data::{Source, Split};
 use semanticist_eval::findings::{Findings, Made, Model};
 use semanticist_eval::generation::powers;
@@ -29,6 +30,7 @@ enum Kind {
     Variance,
     Probe { training_images: usize },
     Spectrum,
+    Frechet,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Variance => "variance",
             Self::Probe { .. } => "probe",
             Self::Spectrum => "spectrum",
+            Self::Frechet => "frechet",
         }
     }
 }
@@ -55,6 +58,8 @@ struct Evaluation<'a> {
     seed: u64,
     /// Fitted when the first measurement needs them.
     components: Option<Components>,
+    /// In whose features pictures are compared, and its hash.
+    classifier: Option<(ClassifierModel, String)>,
 }
 
 pub fn run(command: &EvaluateCommand) -> Result<()> {
@@ -78,6 +83,13 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
         }
         EvaluateCommand::Spectrum { sampling, series, .. } => {
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
+        }
+        EvaluateCommand::Frechet { classifier, sampling, series, .. } => {
+            let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            let file = ModelFile::open(classifier)?.into_classifier()?;
+            let hash = file.hash()?;
+            evaluation.classifier = Some((file.load(&evaluation.device)?, hash));
+            evaluation.show(Kind::Frechet)
         }
         EvaluateCommand::Report { output, sampling, probing, series, .. } => {
             if measuring.json.is_some() || measuring.plot.is_some() {
@@ -138,6 +150,7 @@ impl<'a> Evaluation<'a> {
             steps,
             seed,
             components: None,
+            classifier: None,
         })
     }
 
@@ -148,7 +161,9 @@ impl<'a> Evaluation<'a> {
             return Ok(match kind {
                 Kind::Variance => measure::variance::default_counts(all),
                 Kind::Probe { .. } => powers(all),
-                Kind::Reconstruction | Kind::Spectrum => [0].into_iter().chain(powers(all)).collect(),
+                Kind::Reconstruction | Kind::Spectrum | Kind::Frechet => {
+                    [0].into_iter().chain(powers(all)).collect()
+                }
             });
         }
         let mut counts = super::choice::counts(asked, all)?;
@@ -164,6 +179,10 @@ impl<'a> Evaluation<'a> {
         let more = match kind {
             Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
             Kind::Probe { training_images } => json!({ "training_images": training_images }),
+            Kind::Frechet => {
+                let hash = self.classifier.as_ref().map(|(_, hash)| hash);
+                json!({ "sampling": self.sampling, "series": series, "classifier": hash })
+            }
             Kind::Variance => json!({}),
         };
         options.as_object_mut().expect("it is one").extend(more.as_object().expect("it is one").clone());
@@ -198,13 +217,16 @@ impl<'a> Evaluation<'a> {
             device: &self.device,
         };
         let components = match self.components.take() {
-            Some(components) => components,
-            None => Components::fit(&subject)?,
+            found @ Some(_) => found,
+            None if kind == Kind::Frechet => None,
+            None => Some(Components::fit(&subject)?),
         };
+        let fitted = || components.as_ref().expect("they were fitted for all kinds but one");
         let passes = match kind {
             Kind::Reconstruction => measure::reconstruction::passes(&subject, self.steps),
             Kind::Variance => measure::variance::passes(&subject),
             Kind::Spectrum => measure::spectrum::passes(&subject, self.steps),
+            Kind::Frechet => measure::frechet::passes(&subject, self.steps),
             Kind::Probe { .. } => 1,
         };
         let pieces = match kind {
@@ -215,16 +237,20 @@ impl<'a> Evaluation<'a> {
         let observe = &mut |images| progress.advance(images);
         let measured = match kind {
             Kind::Reconstruction => {
-                measure::reconstruction::measure(&subject, &components, &mut finished, observe)
+                measure::reconstruction::measure(&subject, fitted(), &mut finished, observe)
             }
-            Kind::Variance => measure::variance::measure(&subject, &components, &mut finished, observe),
-            Kind::Spectrum => measure::spectrum::measure(&subject, &components, &mut finished, observe),
+            Kind::Variance => measure::variance::measure(&subject, fitted(), &mut finished, observe),
+            Kind::Spectrum => measure::spectrum::measure(&subject, fitted(), &mut finished, observe),
+            Kind::Frechet => {
+                let (classifier, _) = self.classifier.as_ref().expect("it was opened for this kind");
+                measure::frechet::measure(&subject, classifier, &mut finished, observe)
+            }
             Kind::Probe { training_images } => {
-                measure::probe::measure(&subject, &components, training_images, &mut finished, observe)
+                measure::probe::measure(&subject, fitted(), training_images, &mut finished, observe)
             }
         }?;
         drop(progress);
-        self.components = Some(components);
+        self.components = components;
         let Measured { images, protocol, sentences, tables, figures } = measured;
         let made = Made { images, seconds: begun.elapsed().as_secs_f64(), ..made };
         let findings = Findings { kind: kind.name().into(), made, protocol, sentences, tables, figures };

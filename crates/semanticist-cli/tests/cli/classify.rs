@@ -10,7 +10,7 @@ use semanticist::{Classifier, ClassifierConfig, Noise};
 use super::Folder;
 
 /// A classifier of random weights called `classifier.safetensors`.
-fn folder() -> Folder {
+pub fn folder() -> Folder {
     let folder = Folder::new();
     let blocks = BlockSize { width: 16, depth: 1, heads: 2, mlp_ratio: 2 };
     let config = ClassifierConfig { image_size: 16, classes: 3, patch_size: 4, blocks, drop_path: 0.0 };

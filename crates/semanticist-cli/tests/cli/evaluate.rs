@@ -101,6 +101,38 @@ fn a_report_is_a_page_with_its_numbers_and_goes_on() {
 }
 
 #[test]
+fn equal_sets_of_pictures_are_at_no_distance_to_a_classifier() {
+    let folder = super::classify::folder();
+    for number in 0..18 {
+        let class = ["cat", "owl"][number % 2];
+        folder.photo(&format!("photos/{class}/{number}.png"), 11 * number as u8);
+    }
+    let evaluate = format!("evaluate frechet {ON} --classifier classifier.safetensors --steps 2 --tokens 4");
+    let report = folder.run(&format!("{evaluate} --series same=photos --json")).json();
+    let table = &report["tables"][0];
+    let names = column(table, "pictures");
+    let expected = [
+        "the images",
+        "the autoencoder alone",
+        "4 tokens, sampled",
+        "4 tokens, one-step mean",
+        "training images",
+    ];
+    assert_eq!((&names[..5], &names[5]), (&expected.map(Value::from)[..], &Value::from("same")));
+    let (distances, right) = (column(table, "distance"), column(table, "top-1 %"));
+    // Pixels are their own autoencoder here, and the training part is the whole.
+    for same in [1, 4, 5] {
+        assert!(
+            distances[same].as_f64().unwrap().abs() < 1e-6 && right[same] == right[0],
+            "{distances:?} {right:?}"
+        );
+    }
+    assert!(distances[2].as_f64().unwrap() > 1e-3, "{distances:?}");
+    let few = format!("{evaluate} --images 16");
+    fails_later(&folder, &few, "16");
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     let folder = Folder::new();
     folder.photo("photos/1.png", 1);

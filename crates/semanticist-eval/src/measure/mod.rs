@@ -4,6 +4,7 @@
 //! that interrupted work goes on.
 
 mod baseline;
+pub mod frechet;
 pub mod probe;
 pub mod reconstruction;
 pub mod spectrum;
@@ -93,11 +94,13 @@ impl Subject<'_> {
             let of_series: Vec<Vec<_>> =
                 others.iter_mut().map(|records| records.by_ref().take(BATCH).collect()).collect();
             let part = finished.part(&format!("{name} {number}"), || {
-                let (mut images, mut places) = (Vec::new(), Vec::new());
+                let (mut images, mut labels, mut places) = (Vec::new(), Vec::new(), Vec::new());
                 for (place, record) in of_source.into_iter().enumerate() {
+                    let label = record.as_ref().map_or(None, |record| record.label);
                     match self.decoded(record) {
                         Ok(image) => {
                             images.push(image);
+                            labels.push(label);
                             places.push(place);
                         }
                         Err(Error::Image { .. }) => {}
@@ -114,7 +117,7 @@ impl Subject<'_> {
                 if images.is_empty() {
                     Ok(None)
                 } else {
-                    of_batch(&Batch { first, images, series }).map(Some)
+                    of_batch(&Batch { first, images, labels, series }).map(Some)
                 }
             })?;
             found.extend(part);
@@ -123,6 +126,17 @@ impl Subject<'_> {
             return Err(Error::Data("no image to evaluate on could be decoded".into()));
         }
         Ok(found)
+    }
+
+    /// Shows each batch to `of_batch`; nothing is kept, and other tokenizers' pictures are not read.
+    fn each(&self, mut of_batch: impl FnMut(&Batch) -> Result<()>) -> Result<()> {
+        let alone = Subject {
+            counts: self.counts.clone(),
+            sampling: self.sampling.clone(),
+            series: Vec::new(),
+            ..*self
+        };
+        alone.batches(&mut Finished::nowhere(), "", |batch| of_batch(batch)).map(|_: Vec<()>| ())
     }
 
     fn decoded(&self, record: Result<semanticist_data::Record>) -> Result<RgbImage> {
@@ -211,6 +225,8 @@ pub struct Batch {
     pub first: usize,
     /// The images.
     pub images: Vec<RgbImage>,
+    /// The class of each, where the data has classes.
+    pub labels: Vec<Option<i64>>,
     /// Their pictures by other tokenizers, in the order of [`Subject::series`].
     pub series: Vec<Vec<RgbImage>>,
 }
