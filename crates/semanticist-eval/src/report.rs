@@ -2,7 +2,11 @@
 
 use crate::findings::Findings;
 
-/// The findings in Markdown; the plots of each kind are in the file `KIND.svg` beside it, its numbers in `KIND.json`.
+/// The sheet of samples beside the page.
+pub const SAMPLES: &str = "samples.png";
+
+/// The findings in Markdown; beside it are the sheet [`SAMPLES`], the plots of each kind in `KIND.svg`, its numbers in
+/// `KIND.json`.
 pub fn page(all: &[Findings]) -> String {
     let mut text = String::from("# What was measured\n");
     if let Some(findings) = all.first() {
@@ -17,6 +21,9 @@ pub fn page(all: &[Findings]) -> String {
         );
         text += &format!("\nMade by `{}`.\n", made.command);
     }
+    text += &format!(
+        "\nImages spread evenly over the data, not chosen, and their samples:\n\n![samples]({SAMPLES})\n"
+    );
     for findings in all {
         let kind = &findings.kind;
         text += &format!("\n## {}{}\n", kind[..1].to_uppercase(), &kind[1..]);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use semanticist::diffusion::{DiffusionConfig, FlowConfig};
+use semanticist::diffusion::DiffusionConfig;
 use semanticist::generator::GeneratorNetworks;
 use semanticist::tokenizer::Networks;
 use semanticist::{Device, Noise, TokenizerConfig, presets, weights};
@@ -35,11 +35,11 @@ fn every_tokenizer_can_be_read() {
 }
 
 #[test]
-fn the_run_of_a_flow_differs_in_its_process_alone() {
-    let (gaussian, flow) = (read("tokenizer-tiny.toml"), read("tokenizer-tiny-flow.toml"));
-    assert_eq!(flow.model.diffusion, DiffusionConfig::Flow(FlowConfig::default()));
-    let model = TokenizerConfig { diffusion: gaussian.model.diffusion.clone(), ..flow.model.clone() };
-    assert_eq!(RunConfig { model, ..flow }, gaussian);
+fn the_run_of_gaussian_diffusion_differs_in_its_process_alone() {
+    let (flow, gaussian) = (read("tokenizer-tiny.toml"), read("tokenizer-tiny-gaussian.toml"));
+    assert!(matches!(gaussian.model.diffusion, DiffusionConfig::Gaussian(_)));
+    let model = TokenizerConfig { diffusion: flow.model.diffusion.clone(), ..gaussian.model.clone() };
+    assert_eq!(RunConfig { model, ..gaussian }, flow);
 }
 
 #[test]

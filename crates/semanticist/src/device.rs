@@ -38,7 +38,8 @@ pub enum GpuInterface {
 }
 
 impl GpuInterface {
-    const ALL: [Self; 4] = [Self::Cuda, Self::Vulkan, Self::WebGpu, Self::Metal];
+    /// Every one there is.
+    pub const ALL: [Self; 4] = [Self::Cuda, Self::Vulkan, Self::WebGpu, Self::Metal];
 
     /// The name on the command line, which is that of the Cargo feature too.
     pub fn name(self) -> &'static str {
@@ -51,7 +52,7 @@ impl GpuInterface {
     }
 
     /// Whether this build can use it.
-    fn built(self) -> bool {
+    pub fn built(self) -> bool {
         match self {
             Self::Cuda => cfg!(feature = "cuda"),
             Self::Vulkan => cfg!(feature = "vulkan"),
@@ -79,6 +80,15 @@ impl GpuInterface {
 }
 
 impl DeviceSpec {
+    /// Every device that this build can use and this machine has, the processor first.
+    pub fn found() -> Vec<Self> {
+        let cards = GpuInterface::ALL.into_iter().flat_map(|interface| {
+            let numbers = 0..interface.devices().len();
+            numbers.map(move |number| Self::Gpu { interface, number: Some(number) })
+        });
+        [Self::Cpu].into_iter().chain(cards).collect()
+    }
+
     /// Whether this build can use such a device.
     ///
     /// # Errors

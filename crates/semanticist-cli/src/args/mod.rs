@@ -3,6 +3,7 @@
 mod bench;
 mod cache;
 mod classifier;
+mod devices;
 mod evaluate;
 mod generator;
 mod models;
@@ -21,6 +22,7 @@ use crate::device::Machine;
 pub use bench::Bench;
 pub use cache::CacheTokens;
 pub use classifier::{Classify, TrainClassifier};
+pub use devices::Devices;
 pub use evaluate::{EvaluateCommand, Measuring};
 pub use generator::{Generate, TrainGenerator};
 pub use models::{
@@ -66,6 +68,7 @@ pub enum Command {
         command: TrainCommand,
     },
     Runs(Runs),
+    Devices(Devices),
     CacheTokens(CacheTokens),
     Generate(Generate),
     Classify(Classify),
@@ -91,7 +94,7 @@ impl Command {
             Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
             Self::Train { command: TrainCommand::Generator(request) } => &request.machine,
             Self::Train { command: TrainCommand::Classifier(request) } => &request.machine,
-            Self::Runs(_) => return None,
+            Self::Runs(_) | Self::Devices(_) => return None,
             Self::CacheTokens(request) => &request.machine,
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,

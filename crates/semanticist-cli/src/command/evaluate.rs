@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use semanticist::ModelFile;
 use semanticist::diffusion::DecodeOptions;
 use semanticist::files::write_atomically;
+use semanticist::image::save_png;
 use semanticist::model::{ClassifierModel, TokenizerModel, Work};
 use semanticist_data::{Source, Split};
 use semanticist_eval::findings::{Findings, Made, Model};
@@ -44,6 +45,9 @@ impl Kind {
         }
     }
 }
+
+/// Images on the sheet of a report.
+const SAMPLES: usize = 8;
 
 /// Everything that was asked for, opened.
 struct Evaluation<'a> {
@@ -196,8 +200,6 @@ impl<'a> Evaluation<'a> {
         if let Some(found) = kept.and_then(|path| finished_before(path, kind, &made)) {
             return Ok(found);
         }
-        let counts = self.counts(kind)?;
-        let series: Vec<_> = self.series.iter().map(|(name, source)| (name.clone(), source)).collect();
         let mut finished = match kept {
             Some(path) => Finished::open(&part_file(path), &json!([kind.name(), made.identity()]))?,
             None => Finished::nowhere(),
@@ -205,18 +207,9 @@ impl<'a> Evaluation<'a> {
         if finished.found() > 0 {
             note(&format!("{}: going on behind {} finished parts", kind.name(), finished.found()));
         }
-        let subject = Subject {
-            tokenizer: &self.model.tokenizer,
-            source: &self.source,
-            images: self.measuring.images,
-            training: &self.training,
-            counts,
-            sampling: self.sampling.clone(),
-            seed: self.seed,
-            series,
-            device: &self.device,
-        };
-        let components = match self.components.take() {
+        let components = self.components.take();
+        let subject = self.subject(self.counts(kind)?);
+        let components = match components {
             found @ Some(_) => found,
             None if kind == Kind::Frechet => None,
             None => Some(Components::fit(&subject)?),
@@ -260,6 +253,20 @@ impl<'a> Evaluation<'a> {
         }
         finished.done();
         Ok(findings)
+    }
+
+    fn subject(&self, counts: Vec<usize>) -> Subject<'_> {
+        Subject {
+            tokenizer: &self.model.tokenizer,
+            source: &self.source,
+            images: self.measuring.images,
+            training: &self.training,
+            counts,
+            sampling: self.sampling.clone(),
+            seed: self.seed,
+            series: self.series.iter().map(|(name, source)| (name.clone(), source)).collect(),
+            device: &self.device,
+        }
     }
 
     fn made(&self, kind: Kind) -> Result<Made> {
@@ -316,6 +323,8 @@ impl<'a> Evaluation<'a> {
             plot::save(&findings.figures, &folder.join(format!("{}.svg", kind.name())))?;
             all.push(findings);
         }
+        let sheet = self.subject(self.counts(Kind::Reconstruction)?).sheet(SAMPLES)?;
+        save_png(&sheet, &folder.join(report::SAMPLES))?;
         let page = folder.join("README.md");
         let text = report::page(&all);
         write_atomically(&page, |file| std::io::Write::write_all(file, text.as_bytes()))?;

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cache_tokens;
 pub mod classify;
 pub mod decode;
+mod devices;
 pub mod encode;
 pub mod evaluate;
 pub mod generate;
@@ -57,6 +58,7 @@ fn compute(command: Command) -> Result<()> {
         Command::Classify(request) => classify::run(&request),
         Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
         Command::CacheTokens(request) => cache_tokens::run(&request),
+        Command::Devices(request) => devices::run(&request),
         Command::Evaluate { command } => evaluate::run(&command),
         Command::Verify(request) => verify::run(&request),
         Command::Bench(request) => bench::run(&request),

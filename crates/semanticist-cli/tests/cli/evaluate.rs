@@ -95,6 +95,9 @@ fn a_report_is_a_page_with_its_numbers_and_goes_on() {
         );
     }
     assert!(page.contains("| 4 tokens |") && page.contains("PCA"));
+    let sheet = semanticist::image::open(&folder.path("report/samples.png")).unwrap();
+    // Three images in rows of an original and two samples, each of 192 pixels.
+    assert!(sheet.width() > 3 * 192 && sheet.height() > 3 * 192 && page.contains("samples.png"));
     std::fs::remove_file(folder.path("report/spectrum.json")).unwrap();
     let again = folder.run(&report).stderr;
     assert_eq!(again.matches("has it already").count(), 3, "{again}");

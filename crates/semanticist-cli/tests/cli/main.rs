@@ -222,3 +222,12 @@ fn a_full_stdout_is_an_error_and_a_closed_one_is_not() {
     let output = folder.command("models info model.safetensors").stdout(writer).output().unwrap();
     assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
 }
+
+#[test]
+fn the_processor_is_a_device_everywhere() {
+    let folder = Folder::new();
+    let report = folder.run("devices --json").json();
+    assert_eq!(report["devices"][0]["device"], "cpu");
+    assert!(report["devices"][0]["threads"].as_u64().unwrap() > 0);
+    assert!(folder.run("devices").ok().stdout.starts_with("cpu "));
+}

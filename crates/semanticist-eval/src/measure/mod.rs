@@ -12,7 +12,7 @@ pub mod variance;
 
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};
-use semanticist::image::RgbImage;
+use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
 use semanticist_data::{Source, transform};
 
@@ -142,6 +142,35 @@ impl Subject<'_> {
     fn decoded(&self, record: Result<semanticist_data::Record>) -> Result<RgbImage> {
         let record = record?;
         Ok(transform::evaluation(&semanticist::image::decode(&record.name, &record.bytes)?, self.size()))
+    }
+
+    /// A sheet of the first `count` of the images that are measured, each beside its samples from every number of tokens.
+    ///
+    /// # Errors
+    /// If they cannot be read or decoded.
+    pub fn sheet(&self, count: usize) -> Result<RgbImage> {
+        let few = Subject {
+            images: count,
+            counts: self.counts.clone(),
+            sampling: self.sampling.clone(),
+            series: vec![],
+            ..*self
+        };
+        let mut rows = Vec::new();
+        few.each(|batch| {
+            let tokens = self
+                .tokenizer
+                .encode(&to_pixels(&batch.images, self.device), self.tokenizer.config.tokens)?;
+            let mut of_images: Vec<Vec<RgbImage>> =
+                batch.images.iter().map(|image| vec![image.clone()]).collect();
+            for &count in &self.counts {
+                let pictures = from_pixels(&self.sample(batch, &tokens, count, &mut |_| ())?);
+                of_images.iter_mut().zip(pictures).for_each(|(row, picture)| row.push(picture));
+            }
+            rows.extend(of_images);
+            Ok(())
+        })?;
+        Ok(crate::sheet::rows(&rows, &self.counts))
     }
 
     /// Checks that the pictures of other tokenizers are as many as the images.
