@@ -1,6 +1,7 @@
 //! Where images lie: class folders, flat folders, Parquet shards, single files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +117,15 @@ impl Source {
     /// The names of the classes in the order of the labels, if class folders or shards gave them.
     pub fn classes(&self) -> Option<&[String]> {
         self.classes.as_deref()
+    }
+
+    /// The names of the image files in order, without their folders; none if some images are in shards.
+    pub fn file_names(&self) -> Option<Vec<&OsStr>> {
+        let names = self.chunks.iter().map(|chunk| match chunk {
+            Chunk::File { path, .. } => path.file_name(),
+            Chunk::RowGroup { .. } => None,
+        });
+        names.collect()
     }
 
     /// How many files of the folders are not images, by their extension, or belong to another split.

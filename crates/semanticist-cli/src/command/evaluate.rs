@@ -1,6 +1,8 @@
 //! `semanticist evaluate`: how good a tokenizer is on images that it was not trained on, and whether its tokens are what the
 //! paper says.
 
+mod data;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,14 +13,15 @@ use semanticist::diffusion::DecodeOptions;
 use semanticist::files::write_atomically;
 use semanticist::image::save_png;
 use semanticist::model::{ClassifierModel, TokenizerModel, Work};
-use semanticist_data::{Source, Split};
+use semanticist_data::Split;
 use semanticist_eval::findings::{Findings, Made, Model};
 use semanticist_eval::generation::powers;
 use semanticist_eval::measure::{self, Components, Finished, Measured, Subject};
 use semanticist_eval::{plot, report};
 use serde_json::{Value, json};
 
-use super::choice::{BUILTIN, validation_source};
+use self::data::Data;
+use super::choice::BUILTIN;
 use crate::args::{EvaluateCommand, Measuring, Sampling};
 use crate::failure;
 use crate::output::{self, note};
@@ -54,9 +57,9 @@ struct Evaluation<'a> {
     measuring: &'a Measuring,
     model: TokenizerModel,
     device: Device,
-    source: Source,
-    training: Source,
-    series: Vec<(String, Source)>,
+    data: Data,
+    training: Data,
+    series: Vec<(String, Data)>,
     sampling: DecodeOptions,
     steps: usize,
     seed: u64,
@@ -129,25 +132,25 @@ impl<'a> Evaluation<'a> {
         };
         // Asked before anything is read.
         super::choice::counts(&measuring.tokens, model.tokenizer.config.tokens)?;
-        let source = validation_source(&measuring.data)?;
-        let training = match (measuring.training.as_slice(), Source::open(&measuring.data, Split::Train)) {
+        let data = Data::validation(&measuring.data)?;
+        let training = match (measuring.training.as_slice(), Data::open(&measuring.data, Split::Train)) {
             ([], Ok(training)) => training,
             ([], Err(_)) => {
                 note(
                     "the data has no training part: principal components and probes are fitted to what is measured",
                 );
-                Source::open(&measuring.data, Split::All)?
+                Data::open(&measuring.data, Split::All)?
             }
-            (paths, _) => Source::open(paths, Split::All)?,
+            (paths, _) => Data::open(paths, Split::All)?,
         };
         let open =
-            |(name, path): &(String, PathBuf)| Ok((name.clone(), Source::open(&[path.clone()], Split::All)?));
+            |(name, path): &(String, PathBuf)| Ok((name.clone(), Data::open(&[path.clone()], Split::All)?));
         let series = series.iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             measuring,
             model,
             device,
-            source,
+            data,
             training,
             series,
             sampling,
@@ -178,7 +181,8 @@ impl<'a> Evaluation<'a> {
 
     /// What decides what is found, beside the model and the data.
     fn options(&self, kind: Kind) -> Result<Value> {
-        let series: Vec<&String> = self.series.iter().map(|(name, _)| name).collect();
+        let series: Vec<_> =
+            self.series.iter().map(|(name, data)| json!({ "name": name, "data": data.fingerprint })).collect();
         let mut options = json!({ "tokens": self.counts(kind)?, "seed": self.seed });
         let more = match kind {
             Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
@@ -243,6 +247,8 @@ impl<'a> Evaluation<'a> {
             }
         }?;
         drop(progress);
+        let others = self.series.iter().map(|(_, data)| data);
+        [&self.data, &self.training].into_iter().chain(others).try_for_each(Data::check_unchanged)?;
         self.components = components;
         let Measured { images, protocol, sentences, tables, figures } = measured;
         let made = Made { images, seconds: begun.elapsed().as_secs_f64(), ..made };
@@ -258,13 +264,13 @@ impl<'a> Evaluation<'a> {
     fn subject(&self, counts: Vec<usize>) -> Subject<'_> {
         Subject {
             tokenizer: &self.model.tokenizer,
-            source: &self.source,
+            source: &self.data.source,
             images: self.measuring.images,
-            training: &self.training,
+            training: &self.training.source,
             counts,
             sampling: self.sampling.clone(),
             seed: self.seed,
-            series: self.series.iter().map(|(name, source)| (name.clone(), source)).collect(),
+            series: self.series.iter().map(|(name, data)| (name.clone(), &data.source)).collect(),
             device: &self.device,
         }
     }
@@ -278,8 +284,8 @@ impl<'a> Evaluation<'a> {
             command: std::env::args().collect::<Vec<_>>().join(" "),
             version: env!("CARGO_PKG_VERSION").into(),
             model: Some(Model { name, hash: self.model.hash()?.into() }),
-            data: self.source.fingerprint()?,
-            training: self.training.fingerprint()?,
+            data: self.data.fingerprint.clone(),
+            training: self.training.fingerprint.clone(),
             images: self.measuring.images,
             image_size: self.model.tokenizer.config.image_size,
             crop: "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)".into(),
@@ -305,9 +311,10 @@ impl<'a> Evaluation<'a> {
     fn report(mut self, folder: &Path, probe: Kind) -> Result<()> {
         output::create_folder(folder)?;
         let mut kinds = vec![Kind::Reconstruction, Kind::Variance, Kind::Spectrum];
-        let labelled = self.training.classes().is_some()
+        let labelled = self.training.source.classes().is_some()
             || self
                 .training
+                .source
                 .records()
                 .next()
                 .is_some_and(|record| record.is_ok_and(|record| record.label.is_some()));

@@ -62,6 +62,16 @@ fn other_pictures_are_measured_against_the_same_images() {
     std::fs::remove_file(folder.path("same/1.png")).unwrap();
     fails_later(&folder, &format!("{evaluate} --series Other=same"), "2 images, but the data has 3");
     folder.fails(&format!("{evaluate} --series same"), 2, "NAME=PATH");
+    // The names of the images in another order are other pairs; of pictures too small nothing can be said.
+    std::fs::create_dir_all(folder.path("turned/z")).unwrap();
+    std::fs::copy(folder.path("photos/a/1.png"), folder.path("turned/z/1.png")).unwrap();
+    for name in ["2.png", "3.png"] {
+        std::fs::copy(folder.path("same/0.png"), folder.path(&format!("turned/{name}"))).unwrap();
+    }
+    fails_later(&folder, &format!("{evaluate} --series Other=turned"), "in another order: number 1 is 2, where");
+    let small = semanticist::image::RgbImage::new(8, 8);
+    semanticist::image::save_png(&small, &folder.path("same/1.png")).unwrap();
+    fails_later(&folder, &format!("{evaluate} --series Other=same"), "8×8 pixels, but photos/a/2.png has 20×17");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! that interrupted work goes on.
 
 mod baseline;
+mod pairs;
 pub mod frechet;
 pub mod probe;
 pub mod reconstruction;
@@ -14,7 +15,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
-use semanticist_data::{Source, transform};
+use semanticist_data::{Record, Source, transform};
 
 use crate::findings::Table;
 use crate::plot::Figure;
@@ -94,25 +95,31 @@ impl Subject<'_> {
             let of_series: Vec<Vec<_>> =
                 others.iter_mut().map(|records| records.by_ref().take(BATCH).collect()).collect();
             let part = finished.part(&format!("{name} {number}"), || {
-                let (mut images, mut labels, mut places) = (Vec::new(), Vec::new(), Vec::new());
-                for (place, record) in of_source.into_iter().enumerate() {
-                    let label = record.as_ref().map_or(None, |record| record.label);
-                    match self.decoded(record) {
-                        Ok(image) => {
-                            images.push(image);
-                            labels.push(label);
-                            places.push(place);
+                let (mut images, mut labels, mut originals) = (Vec::new(), Vec::new(), Vec::new());
+                for record in of_source {
+                    let original = match record.and_then(decoded) {
+                        Ok((record, image)) => {
+                            images.push(transform::evaluation(&image, self.size()));
+                            labels.push(record.label);
+                            Some((record.name, image.dimensions()))
                         }
-                        Err(Error::Image { .. }) => {}
+                        Err(Error::Image { .. }) => None,
                         Err(error) => return Err(error),
-                    }
+                    };
+                    originals.push(original);
                 }
                 let mut series = Vec::new();
                 for records in of_series {
-                    // An image of another tokenizer that cannot be read is an error: it has a partner.
-                    let all =
-                        records.into_iter().map(|record| self.decoded(record)).collect::<Result<Vec<_>>>()?;
-                    series.push(places.iter().map(|&place| all[place].clone()).collect());
+                    let mut pictures = Vec::new();
+                    for (record, original) in records.into_iter().zip(&originals) {
+                        let Some((image, dimensions)) = original else { continue };
+                        // One that cannot be read is an error: it has a partner.
+                        let (record, picture) = decoded(record?)?;
+                        let original = (image.as_str(), *dimensions);
+                        pairs::check_size(&record.name, picture.dimensions(), original, self.size())?;
+                        pictures.push(transform::evaluation(&picture, self.size()));
+                    }
+                    series.push(pictures);
                 }
                 if images.is_empty() {
                     Ok(None)
@@ -137,11 +144,6 @@ impl Subject<'_> {
             ..*self
         };
         alone.batches(&mut Finished::nowhere(), "", |batch| of_batch(batch)).map(|_: Vec<()>| ())
-    }
-
-    fn decoded(&self, record: Result<semanticist_data::Record>) -> Result<RgbImage> {
-        let record = record?;
-        Ok(transform::evaluation(&semanticist::image::decode(&record.name, &record.bytes)?, self.size()))
     }
 
     /// A sheet of the first `count` of the images that are measured, each beside its samples from every number of tokens.
@@ -173,27 +175,14 @@ impl Subject<'_> {
         Ok(crate::sheet::rows(&rows, &self.counts))
     }
 
-    /// Checks that the pictures of other tokenizers are as many as the images.
+    /// Checks that the pictures of other tokenizers are of the images.
     ///
     /// # Errors
-    /// Names the first series that does not fit.
+    /// Says of the first series that does not fit why.
     pub fn check_series(&self) -> Result<()> {
-        let (all, expected) = (self.source.len(), self.expected());
-        for (name, source) in &self.series {
-            let found = source.len();
-            if found != all && found != expected {
-                return Err(Error::Data(format!(
-                    "--series {name}: {found} images, but the data has {all}; give one picture per image, in the same order"
-                )));
-            }
-            if found != all && all != expected {
-                return Err(Error::Data(format!(
-                    "--series {name}: {found} images for {expected} of {all}; which belong together cannot be known: give \
-                     pictures of all, or measure all with --images {all}"
-                )));
-            }
-        }
-        Ok(())
+        self.series
+            .iter()
+            .try_for_each(|(name, pictures)| pairs::check(name, pictures, self.source, self.expected()))
     }
 
     /// The noise that images are decoded from: that of an image depends on its number alone.
@@ -246,6 +235,11 @@ fn first_time(process: &Process) -> Result<f32> {
     };
     let plan: SamplingPlan = options.plan(process)?;
     Ok(plan.times()[0])
+}
+
+fn decoded(record: Record) -> Result<(Record, RgbImage)> {
+    let image = semanticist::image::decode(&record.name, &record.bytes)?;
+    Ok((record, image))
 }
 
 /// Some images.
