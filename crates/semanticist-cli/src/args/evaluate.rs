@@ -13,7 +13,7 @@ pub enum EvaluateCommand {
     /// How close images come back from 0, 1, 2, 4 … tokens
     ///
     /// PSNR and SSIM of samples and of the one-step mean, and the diffusion loss; beside them the autoencoder alone, PCA of
-    /// whole images with as many numbers, JPEG with as many bytes, and pictures by other tokenizers.
+    /// whole images with as many numbers, JPEG and WebP with as many bytes, and pictures by other tokenizers.
     #[command(after_help = "\
 Examples:
   semanticist evaluate reconstruction --data photos

@@ -4,6 +4,7 @@
 //! that interrupted work goes on.
 
 mod baseline;
+mod codec;
 mod pairs;
 pub mod frechet;
 pub mod probe;

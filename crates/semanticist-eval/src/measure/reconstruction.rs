@@ -1,17 +1,16 @@
 //! `evaluate reconstruction`: how close images come back, beside what bounds it and what else takes as many numbers or
 //! bytes.
 
-use image::ExtendedColorType;
-use image::codecs::jpeg::JpegEncoder;
 use semanticist::diffusion::Process;
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::{Pixels, Result};
 use serde::{Deserialize, Serialize};
 
+use super::codec::Codec;
 use super::{Batch, Components, Finished, Measured, Observer, Subject, tokens_text};
 use crate::findings::{Cell, Table};
 use crate::plot::{Axis, Figure, Series};
-use crate::quality;
+use crate::quality::compare;
 use crate::reconstruction::batch_losses;
 
 /// Bytes of a number of a token in half precision, as token files can store it.
@@ -30,7 +29,7 @@ struct Sum {
 impl Sum {
     fn of(originals: &Pixels, others: &Pixels) -> Self {
         let mut sum = Self::default();
-        for found in quality::compare(originals, others) {
+        for found in compare(originals, others) {
             sum.images += 1;
             // Equal images would be infinitely good; 8 bits can say no more than this.
             sum.psnr += found.psnr.min(100.0);
@@ -62,8 +61,8 @@ struct Part {
     samples: Vec<Sum>,
     means: Vec<Sum>,
     components: Vec<Sum>,
-    /// Of the images that JPEG could bring into so few bytes.
-    jpegs: Vec<Sum>,
+    /// For each codec, of the images that it could bring into so few bytes.
+    files: [Vec<Sum>; Codec::ALL.len()],
     losses: Vec<f64>,
     autoencoder: Sum,
     /// One per series.
@@ -103,56 +102,36 @@ fn part(
     let Subject { tokenizer, device, .. } = subject;
     let pixels = to_pixels(&batch.images, device);
     let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens)?;
-    let (mut samples, mut means, mut of_components, mut jpegs) = (vec![], vec![], vec![], vec![]);
+    let (mut samples, mut means, mut of_components) = (vec![], vec![], vec![]);
+    let mut files: [Vec<Sum>; Codec::ALL.len()] = Default::default();
     for &count in &subject.counts {
         samples.push(Sum::of(&pixels, &subject.sample(batch, &tokens, count, observe)?));
         means.push(Sum::of(&pixels, &subject.one_step_mean(process, batch, &tokens, count)?));
         of_components.push(Sum::of(&pixels, &components.shown(&pixels, subject.numbers(count))));
-        jpegs.push(jpeg_sum(&batch.images, BYTES_PER_NUMBER * subject.numbers(count), subject)?);
+        for (sums, codec) in files.iter_mut().zip(Codec::ALL) {
+            sums.push(file_sum(codec, &batch.images, BYTES_PER_NUMBER * subject.numbers(count), subject)?);
+        }
         observe(batch.images.len());
     }
     let latents = tokenizer.autoencoder.encode(&pixels);
     let autoencoder = Sum::of(&pixels, &tokenizer.autoencoder.decode(&latents));
     let series = batch.series.iter().map(|pictures| Sum::of(&pixels, &to_pixels(pictures, device))).collect();
     let losses = batch_losses(tokenizer, process, (&pixels, &tokens), batch.first, &subject.counts);
-    Ok(Part { samples, means, components: of_components, jpegs, losses, autoencoder, series })
+    Ok(Part { samples, means, components: of_components, files, losses, autoencoder, series })
 }
 
-fn jpeg_sum(images: &[RgbImage], bytes: usize, subject: &Subject) -> Result<Sum> {
-    let mut sum = Sum::default();
+fn file_sum(codec: Codec, images: &[RgbImage], bytes: usize, subject: &Subject) -> Result<Sum> {
+    let (mut originals, mut decoded) = (vec![], vec![]);
     for image in images {
-        if let Some(decoded) = within(image, bytes)? {
-            let [original, other] =
-                [image, &decoded].map(|image| to_pixels(std::slice::from_ref(image), subject.device));
-            sum.add(Sum::of(&original, &other));
+        if let Some(picture) = codec.within(image, bytes)? {
+            originals.push(image.clone());
+            decoded.push(picture);
         }
     }
-    Ok(sum)
-}
-
-/// The best JPEG of no more bytes, decoded; none if there is none.
-fn within(image: &RgbImage, bytes: usize) -> Result<Option<RgbImage>> {
-    let encoded = |quality: u8| {
-        let mut file = Vec::new();
-        let encoder = &mut JpegEncoder::new_with_quality(&mut file, quality);
-        let (width, height) = image.dimensions();
-        encoder.encode(image.as_raw(), width, height, ExtendedColorType::Rgb8).expect("memory takes a JPEG");
-        file
-    };
-    if encoded(1).len() > bytes {
-        return Ok(None);
+    if originals.is_empty() {
+        return Ok(Sum::default());
     }
-    // The largest quality that fits; sizes grow with it.
-    let (mut fits, mut too_large) = (1u8, 101u8);
-    while fits + 1 < too_large {
-        let middle = fits.midpoint(too_large);
-        if encoded(middle).len() <= bytes {
-            fits = middle;
-        } else {
-            too_large = middle;
-        }
-    }
-    semanticist::image::decode("a JPEG of our own", &encoded(fits)).map(Some)
+    Ok(Sum::of(&to_pixels(&originals, subject.device), &to_pixels(&decoded, subject.device)))
 }
 
 fn together(mut a: Part, b: Part) -> Part {
@@ -162,7 +141,7 @@ fn together(mut a: Part, b: Part) -> Part {
     add(&mut a.samples, b.samples);
     add(&mut a.means, b.means);
     add(&mut a.components, b.components);
-    add(&mut a.jpegs, b.jpegs);
+    a.files.iter_mut().zip(b.files).for_each(|(a, b)| add(a, b));
     add(&mut a.series, b.series);
     a.losses.iter_mut().zip(b.losses).for_each(|(a, b)| *a += b);
     a.autoencoder.add(b.autoencoder);
@@ -173,43 +152,19 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
     let images = all.autoencoder.images;
     let mut table = Table::new(
         "Reconstruction",
-        &[
-            "images from",
-            "numbers",
-            "PSNR dB",
-            "SSIM",
-            "mean PSNR dB",
-            "mean SSIM",
-            "loss",
-            "PCA dB",
-            "JPEG dB",
-            "JPEGs",
-        ],
+        &["images from", "PSNR dB", "SSIM", "mean PSNR dB", "mean SSIM", "loss"],
     );
     for (at, &count) in subject.counts.iter().enumerate() {
-        let (sample, mean) = (all.samples[at], all.means[at]);
-        table.row([
-            tokens_text(count).into(),
-            subject.numbers(count).into(),
-            sample.psnr().into(),
-            sample.ssim().into(),
-            mean.psnr().into(),
-            mean.ssim().into(),
-            (all.losses[at] / images as f64).into(),
-            all.components[at].psnr().into(),
-            all.jpegs[at].psnr().into(),
-            all.jpegs[at].images.into(),
-        ]);
+        let [sample, mean] = [&all.samples, &all.means].map(|sums| quality(&sums[at]));
+        let loss = (all.losses[at] / images as f64).into();
+        table.row([tokens_text(count).into()].into_iter().chain(sample).chain(mean).chain([loss]));
     }
-    let alone = |name: &str, sum: Sum| {
-        let mut row: Vec<Cell> = vec![name.into(), None.into(), sum.psnr().into(), sum.ssim().into()];
-        row.resize_with(10, || None.into());
-        row
-    };
-    table.row(alone("the autoencoder alone", all.autoencoder));
-    for ((name, _), sum) in subject.series.iter().zip(&all.series) {
-        table.row(alone(name, *sum));
+    let singles = subject.series.iter().map(|(name, _)| name.as_str()).zip(&all.series);
+    for (name, sum) in [("the autoencoder alone", &all.autoencoder)].into_iter().chain(singles) {
+        let nothing = [(); 3].map(|()| None.into());
+        table.row([name.into()].into_iter().chain(quality(sum)).chain(nothing));
     }
+    let others = others(subject, all);
     let line = |name: &str, sums: &[Sum]| {
         let points =
             subject.counts.iter().zip(sums).filter_map(|(&count, sum)| Some((count as f64, sum.psnr()?)));
@@ -221,9 +176,15 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         line("sampled", &all.samples),
         line("one-step mean", &all.means),
         line("PCA, as many numbers", &all.components),
-        line("JPEG, as many bytes", &all.jpegs),
         Series::line("autoencoder alone", floor),
     ];
+    // A mean over those images alone that are easy to compress would be too good.
+    let complete = |sums: &[Sum]| -> Vec<Sum> {
+        sums.iter().map(|sum| if sum.images == images { *sum } else { Sum::default() }).collect()
+    };
+    for (sums, codec) in all.files.iter().zip(Codec::ALL) {
+        series.push(line(&format!("{}, as many bytes", codec.name()), &complete(sums)));
+    }
     series.retain(|series| !series.points.is_empty());
     let figure = Figure::Lines {
         title: "How close images come back".into(),
@@ -250,27 +211,37 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         "Loss is the squared error of the diffusion model's prediction, the same noise and times for every count.".into(),
         components.protocol(),
         format!(
-            "JPEG is the best quality of no more bytes than the tokens take in half precision ({BYTES_PER_NUMBER} bytes a \
-             number), header included; the last column says of how many images there is one."
+            "JPEG and WebP (libwebp, lossy) have the best quality of no more bytes than the tokens take in half precision \
+             ({BYTES_PER_NUMBER} bytes a number), header included, of those images that fit; their number is beside them, and \
+             the plot shows them where all fit."
         ),
     ];
-    Measured { images, protocol, sentences, tables: vec![table], figures: vec![figure] }
+    Measured { images, protocol, sentences, tables: vec![table, others], figures: vec![figure] }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn quality(sum: &Sum) -> [Cell; 2] {
+    [sum.psnr().into(), sum.ssim().into()]
+}
 
-    #[test]
-    fn the_best_jpeg_that_fits_is_taken() {
-        let image =
-            RgbImage::from_fn(32, 32, |x, y| image::Rgb([(x * 8) as u8, (y * 8) as u8, ((x ^ y) * 8) as u8]));
-        assert!(within(&image, 100).unwrap().is_none(), "a header alone is larger");
-        let error = |other: &RgbImage| -> f64 {
-            let pairs = image.as_raw().iter().zip(other.as_raw());
-            pairs.map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-        };
-        let [small, large] = [900, 3000].map(|bytes| error(&within(&image, bytes).unwrap().unwrap()));
-        assert!(large < small, "{large} {small}");
+/// What else takes as many numbers or bytes.
+fn others(subject: &Subject, all: &Part) -> Table {
+    let mut columns: Vec<String> =
+        ["tokens", "numbers", "PCA dB", "PCA SSIM", "bytes"].map(ToString::to_string).to_vec();
+    for codec in Codec::ALL {
+        columns.extend(["dB", "SSIM", "images"].map(|what| format!("{} {what}", codec.name())));
     }
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let mut table = Table::new("Other ways with as many numbers or bytes", &columns);
+    for (at, &count) in subject.counts.iter().enumerate() {
+        let numbers = subject.numbers(count);
+        let mut row: Vec<Cell> = vec![count.into(), numbers.into()];
+        row.extend(quality(&all.components[at]));
+        row.push((BYTES_PER_NUMBER * numbers).into());
+        for sums in &all.files {
+            row.extend(quality(&sums[at]));
+            row.push(sums[at].images.into());
+        }
+        table.row(row);
+    }
+    table
 }
