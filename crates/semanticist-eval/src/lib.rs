@@ -7,6 +7,7 @@ pub mod frechet;
 pub mod logistic;
 pub mod lpips;
 pub mod measure;
+pub mod neighbours;
 pub mod plot;
 pub mod principal;
 pub mod quality;

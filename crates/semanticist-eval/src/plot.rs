@@ -345,9 +345,8 @@ fn grid<B: DrawingBackend>(
             let at = (14, (y0 + y1) / 2 - 7);
             area.draw(&Text::new(name.clone(), at, font(14))).map_err(undrawn)?;
         }
-        for column in 0..columns.len() {
-            let value = values[row][column].filter(|value| value.is_finite());
-            let Some(value) = value else { continue };
+        for (column, value) in values[row].iter().enumerate() {
+            let Some(value) = value.filter(|value| value.is_finite()) else { continue };
             let share = if most > least { (value - least) / (most - least) } else { 0.5 };
             let (x0, x1) =
                 (left + edge(column, columns.len(), width), left + edge(column + 1, columns.len(), width));

@@ -111,6 +111,24 @@ mod tests {
     }
 
     #[test]
+    fn white_noise_has_its_variance_at_every_frequency() {
+        use rand::{RngExt, SeedableRng};
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let mut sums = [0.0; 17];
+        const IMAGES: usize = 200;
+        for _ in 0..IMAGES {
+            let image = RgbImage::from_fn(32, 32, |_, _| Rgb([rng.random_range(0..=255u8); 3]));
+            sums.iter_mut().zip(radial_power(&image)).for_each(|(sum, power)| *sum += power);
+        }
+        // Of 256 equally probable values, in units of the largest.
+        let variance = (256.0f64 * 256.0 - 1.0) / 12.0 / (255.0 * 255.0);
+        for (ring, sum) in sums.iter().enumerate().skip(1) {
+            let found = sum / IMAGES as f64;
+            assert!((found / variance - 1.0).abs() < 0.15, "{ring}: {found} {variance}");
+        }
+    }
+
+    #[test]
     fn ten_times_the_power_is_ten_decibels() {
         let original = [5.0, 4.0, 2.0, 1.0];
         let louder = original.map(|power| power * 10.0);

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use semanticist::diffusion::Sampler;
 
-use super::{ModelChoice, Sampling, count, kept};
+use super::{ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
 
 /// What is measured.
@@ -63,7 +64,7 @@ Examples:
     /// Whether pictures look alike to a classifier: Fréchet distances, and how often it knows their class
     ///
     /// Of samples and one-step means from every number of tokens, the autoencoder alone, training images, and any other
-    /// pictures, such as generated ones: those of --series may be of other images here, in folders of class folders.
+    /// pictures: those of --series may be of other images here, in folders of class folders.
     #[command(after_help = "\
 Examples:
   semanticist evaluate frechet --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors
@@ -71,17 +72,58 @@ Examples:
     Frechet {
         #[command(flatten)]
         measuring: Measuring,
-        /// The classifier in whose features pictures are compared: a file of `train classifier`
-        #[arg(long, value_name = "FILE")]
-        classifier: PathBuf,
+        #[command(flatten)]
+        comparing: Comparing,
         #[command(flatten)]
         sampling: Sampling,
         #[command(flatten)]
         series: OtherTokenizers,
     },
+    /// Whether generated pictures look like images and are not copies of them, to a classifier; no tokenizer takes part
+    ///
+    /// Fréchet and kernel distances, precision and recall, how often the classifier knows the class (of folders of class
+    /// folders), and how many pictures are nearer to a training image than unseen images are.
+    #[command(after_help = "\
+Examples:
+  semanticist generate --classes 0-9 --count 10 --out-dir drawn
+  semanticist evaluate generation --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors \\
+    --series drawn=drawn")]
+    Generation {
+        #[command(flatten)]
+        on: Images,
+        #[command(flatten)]
+        comparing: Comparing,
+        /// Pictures to measure, such as drawn=generated
+        #[arg(long, value_name = "NAME=PATH", value_parser = named, required = true)]
+        series: Vec<(String, PathBuf)>,
+        /// Of the subsets of kernel distances
+        #[arg(long, value_name = "N", default_value = "0")]
+        seed: u64,
+    },
+    /// What steps, samplers and guidance do to quality from the same tokens, and what they cost
+    #[command(after_help = "\
+Examples:
+  semanticist evaluate ablation --data tiny-imagenet-100 --images 100 --tokens 8,32 --steps 4,10,25 --guidance 1,1.5
+  semanticist evaluate ablation --data photos --steps 1,2,4 --sampler ddim-trailing,dpm++ --plot ablation.svg")]
+    Ablation {
+        #[command(flatten)]
+        measuring: Measuring,
+        /// Numbers of sampling steps
+        #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4,10,25", value_parser = steps)]
+        steps: Vec<usize>,
+        /// Samplers [default: what the model was made for]
+        #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+        sampler: Vec<Sampler>,
+        /// Scales of guidance [default: 1 and what the model was made for]
+        #[arg(long, value_name = "SCALE,…", value_delimiter = ',', value_parser = guidance, allow_negative_numbers = true)]
+        guidance: Vec<f64>,
+        /// The noise that images start from
+        #[arg(long, value_name = "N", default_value = "0")]
+        seed: u64,
+    },
     /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
     ///
-    /// What an earlier, interrupted call finished is not measured again.
+    /// What an earlier, interrupted call finished is not measured again. With a classifier there are Fréchet distances too.
     #[command(after_help = "\
 Examples:
   semanticist evaluate report --data tiny-imagenet-100 -o report")]
@@ -97,26 +139,43 @@ Examples:
         probing: Probing,
         #[command(flatten)]
         series: OtherTokenizers,
+        /// A classifier; with it the report has Fréchet distances in its features
+        #[arg(long, value_name = "FILE")]
+        classifier: Option<PathBuf>,
     },
 }
 
 impl EvaluateCommand {
     /// What all kinds are asked.
-    pub fn measuring(&self) -> &Measuring {
+    pub fn on(&self) -> &Images {
         match self {
             Self::Reconstruction { measuring, .. }
             | Self::Variance { measuring, .. }
             | Self::Probe { measuring, .. }
             | Self::Spectrum { measuring, .. }
             | Self::Frechet { measuring, .. }
-            | Self::Report { measuring, .. } => measuring,
+            | Self::Ablation { measuring, .. }
+            | Self::Report { measuring, .. } => &measuring.on,
+            Self::Generation { on, .. } => on,
         }
     }
 }
 
-/// On what, and where the findings go.
+/// On what a tokenizer is measured.
 #[derive(Debug, Args)]
 pub struct Measuring {
+    #[command(flatten)]
+    pub on: Images,
+    /// Numbers of tokens, 0 included [default: 0, 1, 2, 4 … all; of variance all of them up to 64]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
+    pub tokens: Vec<usize>,
+    #[command(flatten)]
+    pub model: ModelChoice,
+}
+
+/// On which images, and where the findings go.
+#[derive(Debug, Args)]
+pub struct Images {
     /// Images: folders of class folders, folders of images, Parquet files or folders of them; the validation part is
     /// measured if there is one
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
@@ -127,9 +186,6 @@ pub struct Measuring {
     /// How many images, spread evenly over the data
     #[arg(long, value_name = "N", default_value = "500", value_parser = count)]
     pub images: usize,
-    /// Numbers of tokens, 0 included [default: 0, 1, 2, 4 … all; of variance all of them up to 64]
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
-    pub tokens: Vec<usize>,
     /// Write all numbers to a file, or without a name print them instead of tables; interrupted work goes on where the same
     /// file is asked for
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
@@ -138,9 +194,18 @@ pub struct Measuring {
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
     #[command(flatten)]
-    pub model: ModelChoice,
-    #[command(flatten)]
     pub machine: Machine,
+}
+
+/// In whose features pictures are compared.
+#[derive(Debug, Args)]
+pub struct Comparing {
+    /// The classifier in whose features pictures are compared: a file of `train classifier`
+    #[arg(long, value_name = "FILE")]
+    pub classifier: PathBuf,
+    /// Training images among which the nearest of each picture is looked for
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
+    pub training_images: usize,
 }
 
 /// How probes are trained.

@@ -23,7 +23,7 @@ pub use bench::Bench;
 pub use cache::CacheTokens;
 pub use classifier::{Classify, TrainClassifier};
 pub use devices::Devices;
-pub use evaluate::{EvaluateCommand, Measuring};
+pub use evaluate::{Comparing, EvaluateCommand, Images, Measuring};
 pub use generator::{Generate, TrainGenerator};
 pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
@@ -99,7 +99,7 @@ impl Command {
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,
             Self::Serve(request) => &request.machine,
-            Self::Evaluate { command } => &command.measuring().machine,
+            Self::Evaluate { command } => &command.on().machine,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,
         })

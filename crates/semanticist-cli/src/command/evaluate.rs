@@ -2,30 +2,32 @@
 //! paper says.
 
 mod data;
+mod generation;
+mod keep;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use semanticist::ModelFile;
-use semanticist::diffusion::DecodeOptions;
+use semanticist::diffusion::{DecodeOptions, Sampler};
 use semanticist::files::write_atomically;
 use semanticist::image::save_png;
-use semanticist::model::{ClassifierModel, TokenizerModel, Work};
-use semanticist_data::Split;
+use semanticist::model::{self, TokenizerModel};
 use semanticist_eval::findings::{Findings, Made, Model};
 use semanticist_eval::generation::powers;
-use semanticist_eval::measure::{self, Components, Finished, Measured, Subject};
+use semanticist_eval::measure::ablation::Decoding;
+use semanticist_eval::measure::frechet::Pictures;
+use semanticist_eval::measure::{self, Components, Subject};
 use semanticist_eval::{plot, report};
 use serde_json::{Value, json};
 
-use self::data::Data;
-use super::choice::BUILTIN;
+use self::data::{Data, NamedData};
+use self::generation::Classifier;
+use self::keep::Work;
+use super::choice::{AskedDecoding, BUILTIN};
 use crate::args::{EvaluateCommand, Measuring, Sampling};
 use crate::failure;
 use crate::output::{self, note};
-use crate::progress::Progress;
 
 /// One of the measurements.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,7 @@ enum Kind {
     Probe { training_images: usize },
     Spectrum,
     Frechet,
+    Ablation,
 }
 
 impl Kind {
@@ -45,6 +48,7 @@ impl Kind {
             Self::Probe { .. } => "probe",
             Self::Spectrum => "spectrum",
             Self::Frechet => "frechet",
+            Self::Ablation => "ablation",
         }
     }
 }
@@ -59,59 +63,74 @@ struct Evaluation<'a> {
     device: Device,
     data: Data,
     training: Data,
-    series: Vec<(String, Data)>,
+    series: NamedData,
     sampling: DecodeOptions,
     steps: usize,
     seed: u64,
     /// Fitted when the first measurement needs them.
     components: Option<Components>,
-    /// In whose features pictures are compared, and its hash.
-    classifier: Option<(ClassifierModel, String)>,
+    /// In whose features pictures are compared.
+    classifier: Option<Classifier>,
+    /// Ways to decode, and how many evaluations of the network each takes.
+    decodings: Vec<(Decoding, usize)>,
 }
 
 pub fn run(command: &EvaluateCommand) -> Result<()> {
-    let measuring = command.measuring();
-    for path in measuring.json.iter().filter(|path| !is_stdout(path)).chain(&measuring.plot) {
+    let on = command.on();
+    for path in on.json.iter().filter(|path| !keep::is_stdout(path)).chain(&on.plot) {
         output::check_file(path)?;
     }
-    measuring.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
+    on.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
     let none: &[(String, PathBuf)] = &[];
     match command {
-        EvaluateCommand::Reconstruction { sampling, series, .. } => {
+        EvaluateCommand::Reconstruction { measuring, sampling, series } => {
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?
                 .show(Kind::Reconstruction)
         }
-        EvaluateCommand::Variance { seed, .. } => {
+        EvaluateCommand::Variance { measuring, seed } => {
             Evaluation::open(measuring, None, *seed, none)?.show(Kind::Variance)
         }
-        EvaluateCommand::Probe { probing, .. } => {
+        EvaluateCommand::Probe { measuring, probing } => {
             let kind = Kind::Probe { training_images: probing.training_images };
             Evaluation::open(measuring, None, 0, none)?.show(kind)
         }
-        EvaluateCommand::Spectrum { sampling, series, .. } => {
+        EvaluateCommand::Spectrum { measuring, sampling, series } => {
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
         }
-        EvaluateCommand::Frechet { classifier, sampling, series, .. } => {
+        EvaluateCommand::Frechet { measuring, comparing, sampling, series } => {
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
-            let file = ModelFile::open(classifier)?.into_classifier()?;
-            let hash = file.hash()?;
-            evaluation.classifier = Some((file.load(&evaluation.device)?, hash));
+            evaluation.classifier =
+                Some(Classifier::open(&comparing.classifier, comparing.training_images, &evaluation.device)?);
             evaluation.show(Kind::Frechet)
         }
-        EvaluateCommand::Report { output, sampling, probing, series, .. } => {
-            if measuring.json.is_some() || measuring.plot.is_some() {
+        EvaluateCommand::Generation { on, comparing, series, seed } => {
+            generation::run(on, comparing, series, *seed)
+        }
+        EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed } => {
+            let mut evaluation = Evaluation::open(measuring, None, *seed, none)?;
+            let samplers =
+                if sampler.is_empty() { vec![None] } else { sampler.iter().copied().map(Some).collect() };
+            for &steps in steps {
+                for &sampler in &samplers {
+                    evaluation.add_decodings(steps, sampler, guidance)?;
+                }
+            }
+            evaluation.show(Kind::Ablation)
+        }
+        EvaluateCommand::Report { output, measuring, sampling, probing, series, classifier } => {
+            if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
                 ));
             }
-            let evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            if let Some(path) = classifier {
+                evaluation.classifier =
+                    Some(Classifier::open(path, probing.training_images, &evaluation.device)?);
+            }
             evaluation.report(output, Kind::Probe { training_images: probing.training_images })
         }
     }
-}
-
-fn is_stdout(path: &Path) -> bool {
-    path == Path::new("-")
 }
 
 impl<'a> Evaluation<'a> {
@@ -121,31 +140,21 @@ impl<'a> Evaluation<'a> {
         seed: u64,
         series: &[(String, PathBuf)],
     ) -> Result<Self> {
-        let precision = measuring.machine.precision();
-        let device = measuring.machine.start(precision)?;
-        let images = measuring.images.min(measure::BATCH);
+        let on = &measuring.on;
+        let precision = on.machine.precision();
+        let device = on.machine.start(precision)?;
+        let images = on.images.min(measure::BATCH);
         let decode = sampling.map_or(images, |sampling| sampling.together(images));
-        let model = measuring.model.load_for(Work { encode: images, decode, precision }, &device)?;
+        let model = measuring.model.load_for(model::Work { encode: images, decode, precision }, &device)?;
         let (sampling, steps) = match sampling {
             Some(sampling) => sampling.plan(&model)?,
             None => (model.tokenizer.config.decode_options(), 0),
         };
         // Asked before anything is read.
         super::choice::counts(&measuring.tokens, model.tokenizer.config.tokens)?;
-        let data = Data::validation(&measuring.data)?;
-        let training = match (measuring.training.as_slice(), Data::open(&measuring.data, Split::Train)) {
-            ([], Ok(training)) => training,
-            ([], Err(_)) => {
-                note(
-                    "the data has no training part: principal components and probes are fitted to what is measured",
-                );
-                Data::open(&measuring.data, Split::All)?
-            }
-            (paths, _) => Data::open(paths, Split::All)?,
-        };
-        let open =
-            |(name, path): &(String, PathBuf)| Ok((name.clone(), Data::open(&[path.clone()], Split::All)?));
-        let series = series.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let data = Data::validation(&on.data)?;
+        let training = Data::training(&on.training, &on.data)?;
+        let series = NamedData::open(series)?;
         Ok(Self {
             measuring,
             model,
@@ -158,7 +167,25 @@ impl<'a> Evaluation<'a> {
             seed,
             components: None,
             classifier: None,
+            decodings: Vec::new(),
         })
+    }
+
+    /// Adds a way to decode for every scale of guidance: those that are asked for, or none and the model's own.
+    fn add_decodings(&mut self, steps: usize, sampler: Option<Sampler>, guidance: &[f64]) -> Result<()> {
+        let mut scales = guidance.to_vec();
+        if scales.is_empty() {
+            scales = vec![1.0, self.model.tokenizer.config.decode_options().guidance.scale];
+            scales.dedup();
+        }
+        for scale in scales {
+            let asked = AskedDecoding { steps: Some(steps), sampler, guidance: Some(scale) };
+            let (options, evaluations) = asked.plan(&self.model)?;
+            let sampler = options.sampler.map_or("usual".into(), |sampler| sampler.to_string());
+            let name = format!("{steps} {sampler} {scale}");
+            self.decodings.push((Decoding { name, options }, evaluations));
+        }
+        Ok(())
     }
 
     /// The numbers of tokens of a kind.
@@ -168,7 +195,7 @@ impl<'a> Evaluation<'a> {
             return Ok(match kind {
                 Kind::Variance => measure::variance::default_counts(all),
                 Kind::Probe { .. } => powers(all),
-                Kind::Reconstruction | Kind::Spectrum | Kind::Frechet => {
+                Kind::Reconstruction | Kind::Spectrum | Kind::Frechet | Kind::Ablation => {
                     [0].into_iter().chain(powers(all)).collect()
                 }
             });
@@ -181,15 +208,19 @@ impl<'a> Evaluation<'a> {
 
     /// What decides what is found, beside the model and the data.
     fn options(&self, kind: Kind) -> Result<Value> {
-        let series: Vec<_> =
-            self.series.iter().map(|(name, data)| json!({ "name": name, "data": data.fingerprint })).collect();
+        let series = self.series.options();
         let mut options = json!({ "tokens": self.counts(kind)?, "seed": self.seed });
         let more = match kind {
             Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
             Kind::Probe { training_images } => json!({ "training_images": training_images }),
             Kind::Frechet => {
-                let hash = self.classifier.as_ref().map(|(_, hash)| hash);
-                json!({ "sampling": self.sampling, "series": series, "classifier": hash })
+                let classifier = self.classifier.as_ref().map(Classifier::options);
+                json!({ "sampling": self.sampling, "series": series, "classifier": classifier })
+            }
+            Kind::Ablation => {
+                let decodings: Vec<_> =
+                    self.decodings.iter().map(|(decoding, _)| &decoding.options).collect();
+                json!({ "decodings": decodings })
             }
             Kind::Variance => json!({}),
         };
@@ -197,80 +228,83 @@ impl<'a> Evaluation<'a> {
         Ok(options)
     }
 
-    /// Measures; what is finished on the way is kept beside `kept`.
     fn measure(&mut self, kind: Kind, kept: Option<&Path>) -> Result<Findings> {
-        let begun = Instant::now();
-        let made = self.made(kind)?;
-        if let Some(found) = kept.and_then(|path| finished_before(path, kind, &made)) {
-            return Ok(found);
-        }
-        let mut finished = match kept {
-            Some(path) => Finished::open(&part_file(path), &json!([kind.name(), made.identity()]))?,
-            None => Finished::nowhere(),
-        };
-        if finished.found() > 0 {
-            note(&format!("{}: going on behind {} finished parts", kind.name(), finished.found()));
-        }
-        let components = self.components.take();
-        let subject = self.subject(self.counts(kind)?);
-        let components = match components {
-            found @ Some(_) => found,
-            None if kind == Kind::Frechet => None,
-            None => Some(Components::fit(&subject)?),
-        };
-        let fitted = || components.as_ref().expect("they were fitted for all kinds but one");
-        let passes = match kind {
-            Kind::Reconstruction => measure::reconstruction::passes(&subject, self.steps),
-            Kind::Variance => measure::variance::passes(&subject),
-            Kind::Spectrum => measure::spectrum::passes(&subject, self.steps),
-            Kind::Frechet => measure::frechet::passes(&subject, self.steps),
-            Kind::Probe { .. } => 1,
-        };
+        let mut components = self.components.take();
+        let counts = self.counts(kind)?;
+        let subject = self.subject(counts);
+        let fits = !matches!(kind, Kind::Frechet | Kind::Ablation);
+        let pictures = self.pictures();
         let pieces = match kind {
             Kind::Probe { training_images } => measure::probe::passes(&subject, training_images),
-            _ => passes * subject.expected(),
+            Kind::Frechet => pictures.as_ref().map_or(0, |it| it.pieces(Some((&subject, self.steps)))),
+            Kind::Reconstruction | Kind::Spectrum => {
+                measure::reconstruction::passes(&subject, self.steps) * subject.expected()
+            }
+            Kind::Variance => measure::variance::passes(&subject) * subject.expected(),
+            Kind::Ablation => {
+                let steps: usize = self.decodings.iter().map(|(_, evaluations)| evaluations).sum();
+                steps * subject.counts.len() * subject.expected()
+            }
         };
-        let progress = Progress::new(pieces, "measuring");
-        let observe = &mut |images| progress.advance(images);
-        let measured = match kind {
-            Kind::Reconstruction => {
-                measure::reconstruction::measure(&subject, fitted(), &mut finished, observe)
+        let work = Work {
+            kind: kind.name(),
+            made: self.made(kind)?,
+            data: [&self.data, &self.training]
+                .into_iter()
+                .chain(self.series.0.iter().map(|it| &it.1))
+                .collect(),
+            pieces,
+        };
+        let findings = work.findings(kept, |finished, observe| {
+            if fits && components.is_none() {
+                components = Some(Components::fit(&subject)?);
             }
-            Kind::Variance => measure::variance::measure(&subject, fitted(), &mut finished, observe),
-            Kind::Spectrum => measure::spectrum::measure(&subject, fitted(), &mut finished, observe),
-            Kind::Frechet => {
-                let (classifier, _) = self.classifier.as_ref().expect("it was opened for this kind");
-                measure::frechet::measure(&subject, classifier, &mut finished, observe)
+            let fitted = || components.as_ref().expect("they were fitted for kinds that need them");
+            match kind {
+                Kind::Reconstruction => {
+                    measure::reconstruction::measure(&subject, fitted(), finished, observe)
+                }
+                Kind::Variance => measure::variance::measure(&subject, fitted(), finished, observe),
+                Kind::Spectrum => measure::spectrum::measure(&subject, fitted(), finished, observe),
+                Kind::Probe { training_images } => {
+                    measure::probe::measure(&subject, fitted(), training_images, finished, observe)
+                }
+                Kind::Frechet => {
+                    let pictures = pictures.as_ref().expect("a classifier was opened for this kind");
+                    measure::frechet::measure(pictures, Some(&subject), finished, observe)
+                }
+                Kind::Ablation => {
+                    let decodings: Vec<_> = self.decodings.iter().map(|(it, _)| it.clone()).collect();
+                    measure::ablation::measure(&subject, &decodings, finished, observe)
+                }
             }
-            Kind::Probe { training_images } => {
-                measure::probe::measure(&subject, fitted(), training_images, &mut finished, observe)
-            }
-        }?;
-        drop(progress);
-        let others = self.series.iter().map(|(_, data)| data);
-        [&self.data, &self.training].into_iter().chain(others).try_for_each(Data::check_unchanged)?;
+        })?;
         self.components = components;
-        let Measured { images, protocol, sentences, tables, figures } = measured;
-        let made = Made { images, seconds: begun.elapsed().as_secs_f64(), ..made };
-        let findings = Findings { kind: kind.name().into(), made, protocol, sentences, tables, figures };
-        if let Some(path) = kept {
-            let text = serde_json::to_string_pretty(&findings)?;
-            write_atomically(path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
-        }
-        finished.done();
         Ok(findings)
+    }
+
+    fn pictures(&self) -> Option<Pictures<'_>> {
+        let classifier = self.classifier.as_ref()?;
+        let series = self.series.sources();
+        Some(classifier.pictures(
+            (&self.data, &self.training),
+            self.measuring.on.images,
+            series,
+            self.seed,
+            &self.device,
+        ))
     }
 
     fn subject(&self, counts: Vec<usize>) -> Subject<'_> {
         Subject {
             tokenizer: &self.model.tokenizer,
             source: &self.data.source,
-            images: self.measuring.images,
+            images: self.measuring.on.images,
             training: &self.training.source,
             counts,
             sampling: self.sampling.clone(),
             seed: self.seed,
-            series: self.series.iter().map(|(name, data)| (name.clone(), &data.source)).collect(),
+            series: self.series.sources(),
             device: &self.device,
         }
     }
@@ -286,26 +320,18 @@ impl<'a> Evaluation<'a> {
             model: Some(Model { name, hash: self.model.hash()?.into() }),
             data: self.data.fingerprint.clone(),
             training: self.training.fingerprint.clone(),
-            images: self.measuring.images,
+            images: self.measuring.on.images,
             image_size: self.model.tokenizer.config.image_size,
-            crop: "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)".into(),
-            precision: self.measuring.machine.precision().to_string(),
+            crop: keep::CROP.into(),
+            precision: self.measuring.on.machine.precision().to_string(),
             options: self.options(kind)?,
             seconds: 0.0,
         })
     }
 
     fn show(mut self, kind: Kind) -> Result<()> {
-        let json = self.measuring.json.as_deref();
-        let findings = self.measure(kind, json.filter(|path| !is_stdout(path)))?;
-        if let Some(path) = &self.measuring.plot {
-            plot::save(&findings.figures, path)?;
-        }
-        if json.is_some_and(is_stdout) {
-            output::print_json(&findings)
-        } else {
-            output::print(&findings.text())
-        }
+        let on = &self.measuring.on;
+        keep::show(on, |kept| self.measure(kind, kept))
     }
 
     fn report(mut self, folder: &Path, probe: Kind) -> Result<()> {
@@ -323,6 +349,9 @@ impl<'a> Evaluation<'a> {
         } else {
             note("the data has no classes: there is no probe in the report");
         }
+        if self.classifier.is_some() {
+            kinds.push(Kind::Frechet);
+        }
         let mut all = Vec::new();
         for kind in kinds {
             note(&format!("measuring {}", kind.name()));
@@ -338,25 +367,4 @@ impl<'a> Evaluation<'a> {
         let sentences = all.iter().flat_map(|findings| &findings.sentences).cloned().collect::<Vec<_>>();
         output::print(&format!("{}\n{}", sentences.join("\n"), page.display()))
     }
-}
-
-/// Where the parts of unfinished work are.
-fn part_file(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// What an earlier call wrote, if it was asked for the same.
-fn finished_before(path: &Path, kind: Kind, made: &Made) -> Option<Findings> {
-    let found: Findings = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    // Broken images are not counted in what was measured.
-    let asked = Made { images: found.made.images, ..made.clone() };
-    let same = found.kind == kind.name()
-        && found.made.identity() == asked.identity()
-        && found.made.images <= made.images;
-    if same {
-        note(&format!("{}: {} has it already", kind.name(), path.display()));
-    }
-    same.then_some(found)
 }

@@ -68,10 +68,18 @@ fn other_pictures_are_measured_against_the_same_images() {
     for name in ["2.png", "3.png"] {
         std::fs::copy(folder.path("same/0.png"), folder.path(&format!("turned/{name}"))).unwrap();
     }
-    fails_later(&folder, &format!("{evaluate} --series Other=turned"), "in another order: number 1 is 2, where");
+    fails_later(
+        &folder,
+        &format!("{evaluate} --series Other=turned"),
+        "in another order: number 1 is 2, where",
+    );
     let small = semanticist::image::RgbImage::new(8, 8);
     semanticist::image::save_png(&small, &folder.path("same/1.png")).unwrap();
-    fails_later(&folder, &format!("{evaluate} --series Other=same"), "8×8 pixels, but photos/a/2.png has 20×17");
+    fails_later(
+        &folder,
+        &format!("{evaluate} --series Other=same"),
+        "8×8 pixels, but photos/a/2.png has 20×17",
+    );
 }
 
 #[test]
@@ -113,13 +121,19 @@ fn a_report_is_a_page_with_its_numbers_and_goes_on() {
     assert_eq!(again.matches("has it already").count(), 3, "{again}");
 }
 
-#[test]
-fn equal_sets_of_pictures_are_at_no_distance_to_a_classifier() {
+/// More images than a small classifier has features, and that classifier.
+fn classified() -> Folder {
     let folder = super::classify::folder();
     for number in 0..18 {
         let class = ["cat", "owl"][number % 2];
         folder.photo(&format!("photos/{class}/{number}.png"), 11 * number as u8);
     }
+    folder
+}
+
+#[test]
+fn equal_sets_of_pictures_are_at_no_distance_to_a_classifier() {
+    let folder = classified();
     let evaluate = format!("evaluate frechet {ON} --classifier classifier.safetensors --steps 2 --tokens 4");
     let report = folder.run(&format!("{evaluate} --series same=photos --json")).json();
     let table = &report["tables"][0];
@@ -143,6 +157,52 @@ fn equal_sets_of_pictures_are_at_no_distance_to_a_classifier() {
     assert!(distances[2].as_f64().unwrap() > 1e-3, "{distances:?}");
     let few = format!("{evaluate} --images 16");
     fails_later(&folder, &few, "16");
+}
+
+#[test]
+fn generated_pictures_are_held_against_images_without_a_tokenizer() {
+    let folder = classified();
+    for number in 0..18 {
+        folder.photo(&format!("drawn/{number}.png"), 5 + 3 * number as u8);
+    }
+    let evaluate = "evaluate generation --data photos --classifier classifier.safetensors";
+    let found = folder.run(&format!("{evaluate} --series same=photos --series drawn=drawn --json")).json();
+    assert!(found["made"]["model"].is_null());
+    let table = &found["tables"][0];
+    assert_eq!(column(table, "pictures"), ["the images", "training images", "same", "drawn"]);
+    let of = |name: &str, row: usize| column(table, name)[row].as_f64().unwrap();
+    assert_eq!((of("precision", 2), of("recall", 2)), (1.0, 1.0));
+    assert!(of("distance", 2).abs() < 1e-6 && of("distance", 3) > 1e-6);
+    // Pictures without class folders have no class, and none is nearer to a training image than one that is the same.
+    assert!(column(table, "top-1 %")[3].is_null() && of("near training %", 3) == 0.0);
+    assert_eq!(found["sentences"].as_array().unwrap().len(), 2);
+    std::fs::remove_file(folder.path("drawn/0.png")).unwrap();
+    std::fs::remove_file(folder.path("drawn/1.png")).unwrap();
+    fails_later(&folder, &format!("{evaluate} --series drawn=drawn"), "drawn: Fréchet distance: 16 images");
+    let wrong = "evaluate generation --data photos --classifier model.safetensors --series a=drawn";
+    folder.fails(wrong, 1, "tokenizer");
+}
+
+#[test]
+fn an_ablation_has_every_way_to_decode_and_what_it_costs() {
+    let folder = photos();
+    let ways = "--steps 1,2 --sampler ddim-trailing --guidance 1,2 --tokens 0,4";
+    let found = folder.run(&format!("evaluate ablation {ON} {ways} --plot found.png --json")).json();
+    let table = &found["tables"][0];
+    let names = column(table, "decoding");
+    assert_eq!(
+        (names.len(), &names[0], &names[7]),
+        (8, &"1 ddim-trailing 1".into(), &"2 ddim-trailing 2".into())
+    );
+    assert!(column(table, "seconds per image").iter().all(|seconds| seconds.as_f64().unwrap() > 0.0));
+    assert_eq!(found["figures"][0]["shape"], "grid");
+    assert!(folder.path("found.png").exists());
+    // The same decoding gives the same numbers as in `reconstruction`.
+    let one = "--steps 2 --sampler ddim-trailing --guidance 2 --tokens 4 --json";
+    let alone = folder.run(&format!("evaluate reconstruction {ON} {one}")).json();
+    assert_eq!(column(&alone["tables"][0], "PSNR dB")[0], column(table, "PSNR dB")[7]);
+    let run = folder.run(&format!("evaluate ablation {ON} --steps 1 --sampler ddim"));
+    assert!(run.code == Some(2) && run.stderr.contains("ddim-trailing"), "{}", run.stderr);
 }
 
 #[test]

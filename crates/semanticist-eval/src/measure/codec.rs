@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_best_file_that_fits_is_taken() {
         let image =
-            RgbImage::from_fn(32, 32, |x, y| image::Rgb([(x * 8) as u8, (y * 8) as u8, ((x ^ y) * 8) as u8]));
+            RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, ((x ^ y) * 4) as u8]));
         let error = |other: &RgbImage| -> f64 {
             let pairs = image.as_raw().iter().zip(other.as_raw());
             pairs.map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
@@ -82,12 +82,8 @@ mod tests {
         for codec in Codec::ALL {
             assert!(codec.within(&image, 20).unwrap().is_none(), "a header alone is larger");
             let [small, large] =
-                [700, 3000].map(|bytes| error(&codec.within(&image, bytes).unwrap().unwrap()));
+                [900, 2500].map(|bytes| error(&codec.within(&image, bytes).unwrap().unwrap()));
             assert!(large < small, "{codec:?}: {large} {small}");
         }
-        // Of few bytes WebP makes more.
-        let [jpeg, webp] =
-            Codec::ALL.map(|codec| error(&codec.within(&image, 800).unwrap().unwrap()));
-        assert!(webp < jpeg, "{webp} {jpeg}");
     }
 }

@@ -3,10 +3,11 @@
 //! All of them see the same images in the same batches, with the same seeds. What a batch gave is kept by [`Finished`], so
 //! that interrupted work goes on.
 
+pub mod ablation;
 mod baseline;
 mod codec;
-mod pairs;
 pub mod frechet;
+mod pairs;
 pub mod probe;
 pub mod reconstruction;
 pub mod spectrum;

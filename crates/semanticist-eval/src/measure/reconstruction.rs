@@ -18,7 +18,7 @@ const BYTES_PER_NUMBER: usize = 2;
 
 /// Sums over images.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-struct Sum {
+pub(super) struct Sum {
     images: usize,
     psnr: f64,
     ssim: f64,
@@ -27,7 +27,7 @@ struct Sum {
 }
 
 impl Sum {
-    fn of(originals: &Pixels, others: &Pixels) -> Self {
+    pub fn of(originals: &Pixels, others: &Pixels) -> Self {
         let mut sum = Self::default();
         for found in compare(originals, others) {
             sum.images += 1;
@@ -39,18 +39,22 @@ impl Sum {
         sum
     }
 
-    fn add(&mut self, other: Self) {
+    pub fn add(&mut self, other: Self) {
         self.images += other.images;
         self.psnr += other.psnr;
         self.ssim += other.ssim;
         self.without_ssim += other.without_ssim;
     }
 
-    fn psnr(&self) -> Option<f64> {
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    pub fn psnr(&self) -> Option<f64> {
         (self.images > 0).then(|| self.psnr / self.images as f64)
     }
 
-    fn ssim(&self) -> Option<f64> {
+    pub fn ssim(&self) -> Option<f64> {
         (self.images > 0 && self.without_ssim == 0).then(|| self.ssim / self.images as f64)
     }
 }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use semanticist::Error;
 use semanticist_data::{Source, Split};
+use serde_json::{Value, json};
 
 use super::super::choice::validation_source;
+use crate::output::note;
 
 /// Opened images.
 pub struct Data {
@@ -27,6 +29,17 @@ impl Data {
         let source = validation_source(paths)?;
         let whole = source.len() == Source::open(paths, Split::All)?.len();
         Self::of(source, paths, if whole { Split::All } else { Split::Validation })
+    }
+
+    /// What is given, or the training part of the data, or for want of one all of it.
+    pub fn training(given: &[PathBuf], data: &[PathBuf]) -> Result<Self> {
+        if !given.is_empty() {
+            return Self::open(given, Split::All);
+        }
+        Self::open(data, Split::Train).or_else(|_| {
+            note("the data has no training part: all of it stands for what was learnt from");
+            Self::open(data, Split::All)
+        })
     }
 
     fn of(source: Source, paths: &[PathBuf], split: Split) -> Result<Self> {
@@ -50,5 +63,27 @@ impl Data {
             self.fingerprint
         ))
         .into())
+    }
+}
+
+/// Pictures by name.
+pub struct NamedData(pub Vec<(String, Data)>);
+
+impl NamedData {
+    pub fn open(series: &[(String, PathBuf)]) -> Result<Self> {
+        let open = |(name, path): &(String, PathBuf)| {
+            Ok((name.clone(), Data::open(std::slice::from_ref(path), Split::All)?))
+        };
+        series.iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    pub fn sources(&self) -> Vec<(String, &Source)> {
+        self.0.iter().map(|(name, data)| (name.clone(), &data.source)).collect()
+    }
+
+    /// What of them decides what is found.
+    pub fn options(&self) -> Value {
+        let one = |(name, data): &(String, Data)| json!({ "name": name, "data": data.fingerprint });
+        self.0.iter().map(one).collect()
     }
 }

@@ -1,0 +1,137 @@
+//! `evaluate ablation`: what steps, samplers and guidance do to the same weights, and what they cost.
+
+use std::time::Instant;
+
+use semanticist::Result;
+use semanticist::diffusion::DecodeOptions;
+use semanticist::image::to_pixels;
+use serde::{Deserialize, Serialize};
+
+use super::reconstruction::Sum;
+use super::{Finished, Measured, Observer, Subject, tokens_text};
+use crate::findings::Table;
+use crate::plot::Figure;
+
+/// How much less quality is as good, in dB.
+const NEARLY: f64 = 0.1;
+
+/// A way to decode.
+#[derive(Debug, Clone)]
+pub struct Decoding {
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub options: DecodeOptions,
+}
+
+/// What images gave that were decoded in one way from one number of tokens.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Found {
+    sum: Sum,
+    seconds: f64,
+}
+
+impl Found {
+    fn psnr(&self) -> f64 {
+        self.sum.psnr().unwrap_or(f64::NAN)
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds / self.sum.images() as f64
+    }
+}
+
+/// Decodes the same images from the same noise in every way from every count of tokens.
+///
+/// # Errors
+/// If images cannot be read or decoded.
+pub fn measure(
+    subject: &Subject,
+    decodings: &[Decoding],
+    finished: &mut Finished,
+    observe: Observer,
+) -> Result<Measured> {
+    let tokenizer = subject.tokenizer;
+    let parts = subject.batches(finished, "images", |batch| {
+        let pixels = to_pixels(&batch.images, subject.device);
+        let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens)?;
+        let mut found = Vec::new();
+        for Decoding { options, .. } in decodings {
+            let decoded = Subject {
+                counts: subject.counts.clone(),
+                sampling: options.clone(),
+                series: Vec::new(),
+                ..*subject
+            };
+            for &count in &subject.counts {
+                let begun = Instant::now();
+                let pictures = decoded.sample(batch, &tokens, count, observe)?;
+                // The pictures are read here, so that the time is that of all the work.
+                let sum = Sum::of(&pixels, &pictures);
+                found.push(Found { sum, seconds: begun.elapsed().as_secs_f64() });
+            }
+        }
+        Ok(found)
+    })?;
+    let mut all = vec![Found::default(); decodings.len() * subject.counts.len()];
+    for part in parts {
+        for (all, part) in all.iter_mut().zip(part) {
+            all.sum.add(part.sum);
+            all.seconds += part.seconds;
+        }
+    }
+    Ok(report(subject, decodings, &all))
+}
+
+fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured {
+    let counts = &subject.counts;
+    let mut table =
+        Table::new("Ways to decode", &["decoding", "tokens", "PSNR dB", "SSIM", "seconds per image"]);
+    for (Decoding { name, .. }, found) in decodings.iter().zip(all.chunks(counts.len())) {
+        for (&count, found) in counts.iter().zip(found) {
+            let (psnr, ssim) = (found.sum.psnr().into(), found.sum.ssim().into());
+            table.row([name.as_str().into(), count.into(), psnr, ssim, found.seconds().into()]);
+        }
+    }
+    let names = || decodings.iter().map(|decoding| decoding.name.clone()).collect::<Vec<_>>();
+    let grid = |title: &str, value: fn(&Found) -> f64| Figure::Grid {
+        title: title.into(),
+        columns: ("tokens".into(), counts.iter().map(ToString::to_string).collect()),
+        rows: ("steps, sampler, guidance".into(), names()),
+        values: all
+            .chunks(counts.len())
+            .map(|row| row.iter().map(|found| Some(value(found))).collect())
+            .collect(),
+    };
+    let last: Vec<&Found> = all.chunks(counts.len()).filter_map(<[Found]>::last).collect();
+    let ways = || 0..decodings.len();
+    let best = ways().max_by(|&a, &b| last[a].psnr().total_cmp(&last[b].psnr()));
+    let sentence = best.map(|best| {
+        let good = |way: &usize| last[*way].psnr() >= last[best].psnr() - NEARLY;
+        let quickest = ways().filter(good).min_by(|&a, &b| last[a].seconds().total_cmp(&last[b].seconds()));
+        let quickest = quickest.unwrap_or(best);
+        format!(
+            "From {} {} comes closest with {:.2} dB at {:.3} seconds per image; within {NEARLY} dB of it, {} is quickest with \
+             {:.2} dB at {:.3} seconds.",
+            tokens_text(counts.last().copied().unwrap_or(0)),
+            decodings[best].name,
+            last[best].psnr(),
+            last[best].seconds(),
+            decodings[quickest].name,
+            last[quickest].psnr(),
+            last[quickest].seconds(),
+        )
+    });
+    let protocol = vec![
+        "All decode the same tokens from the same noise; PSNR and SSIM are means over images.".into(),
+        "Seconds are those of this machine with all else that ran on it, of batches of up to 64 images."
+            .into(),
+    ];
+    Measured {
+        images: all[0].sum.images(),
+        protocol,
+        sentences: sentence.into_iter().collect(),
+        tables: vec![table],
+        figures: vec![grid("PSNR, dB", Found::psnr), grid("Seconds per image", Found::seconds)],
+    }
+}
