@@ -140,8 +140,9 @@ impl<'a> Evaluation<'a> {
             }
             (paths, _) => Source::open(paths, Split::All)?,
         };
-        let open =
-            |(name, path): &(String, PathBuf)| Ok((name.clone(), Source::open(&[path.clone()], Split::All)?));
+        let open = |(name, path): &(String, PathBuf)| {
+            Ok((name.clone(), Source::open(std::slice::from_ref(path), Split::All)?))
+        };
         let series = series.iter().map(open).collect::<Result<Vec<_>>>()?;
         Ok(Self {
             measuring,

@@ -181,7 +181,7 @@ fn report(subject: &Subject, model: &ClassifierModel, rows: &[(String, Found)]) 
         });
         Series::line(kind, points)
     };
-    let figure = Figure::Lines {
+    let figure = Figure {
         title: "Fréchet distance in the classifier's features".into(),
         x: Axis::linear("tokens"),
         y: Axis::linear("squared distance"),

@@ -225,7 +225,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         Series::line("autoencoder alone", floor),
     ];
     series.retain(|series| !series.points.is_empty());
-    let figure = Figure::Lines {
+    let figure = Figure {
         title: "How close images come back".into(),
         x: Axis::linear("tokens"),
         y: Axis::linear("PSNR, dB"),
