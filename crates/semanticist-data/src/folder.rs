@@ -1,4 +1,4 @@
-//! What lies in a folder: images by class folder, or Parquet shards.
+//! What lies in a folder: images by class folder, or shards, in Parquet or tar files.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -106,7 +106,12 @@ fn has_extension(path: &Path, accepted: &[&str]) -> bool {
 }
 
 pub(super) fn is_shard(path: &Path) -> bool {
-    has_extension(path, &["parquet"])
+    has_extension(path, &["parquet"]) || is_archive(path)
+}
+
+/// A WebDataset shard.
+pub(super) fn is_archive(path: &Path) -> bool {
+    has_extension(path, &["tar"])
 }
 
 fn is_image(path: &Path) -> bool {

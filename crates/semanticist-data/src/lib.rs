@@ -8,12 +8,14 @@ mod batches;
 mod broken;
 mod fingerprint;
 mod folder;
+mod list;
 mod order;
 mod parquet;
 mod source;
 pub mod tokens;
 pub mod transform;
 mod views;
+mod webdataset;
 
 #[cfg(test)]
 mod testing;

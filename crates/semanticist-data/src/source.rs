@@ -1,4 +1,4 @@
-//! Where images lie: class folders, flat folders, Parquet shards, single files.
+//! Where images lie: class folders, flat folders, Parquet and WebDataset shards, lists, single files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -10,7 +10,9 @@ use semanticist::{Error, Result};
 
 use super::fingerprint::{Fingerprint, SAMPLED, spread};
 use super::folder::{self, Contents};
+use super::list;
 use super::parquet::Shard;
+use super::webdataset::Archive;
 
 /// Rows of a pool when they are small enough.
 const POOL_ROWS: usize = 4096;
@@ -32,7 +34,7 @@ pub enum Split {
 /// One image as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The path, or `shard.parquet#row`, followed by ` (inner path)` if the shard gives one.
+    /// The path, or `shard.parquet#row` or `shard.tar#name`, followed by ` (inner path)` if the shard gives one.
     pub name: String,
     /// The class, if known.
     pub label: Option<i64>,
@@ -61,6 +63,13 @@ pub enum Chunk {
         /// The number of the row group.
         group: usize,
     },
+    /// Neighbouring samples of a WebDataset tar file.
+    Samples {
+        /// The file.
+        archive: Arc<Archive>,
+        /// The number of the chunk of samples.
+        chunk: usize,
+    },
 }
 
 /// All images of a data set, in a fixed order.
@@ -81,6 +90,9 @@ impl Source {
     /// - a folder with Parquet files at any depth, of which `split` chooses,
     /// - a Parquet file: columns `image` (binary, or a struct with binary `bytes`) and, optionally,
     ///   `label` (integer),
+    /// - a folder with WebDataset tar files, chosen likewise, or such a file: samples of an image and, optionally, `cls`
+    ///   (a whole number),
+    /// - a list (`.jsonl`): lines such as `{"image": "a/b.jpg", "label": 3}` or with `"class": "cat"`,
     /// - an image file, whatever its extension.
     pub fn open(paths: &[PathBuf], split: Split) -> Result<Self> {
         let mut found = Found::default();
@@ -91,7 +103,7 @@ impl Source {
         if source.is_empty() {
             let places: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
             return Err(Error::Data(format!(
-                "no images in {}; expected image files ({}) or Parquet shards",
+                "no images in {}; expected image files ({}) Parquet or WebDataset shards",
                 if places.is_empty() { "an empty list of paths".into() } else { places.join(", ") },
                 semanticist::image::EXTENSIONS.join(", ")
             )));
@@ -119,11 +131,11 @@ impl Source {
         self.classes.as_deref()
     }
 
-    /// The names of the image files in order, without their folders; none if some images are in shards.
+    /// The names of the image files in order, without their folders; none if some images are in shards or archives.
     pub fn file_names(&self) -> Option<Vec<&OsStr>> {
         let names = self.chunks.iter().map(|chunk| match chunk {
             Chunk::File { path, .. } => path.file_name(),
-            Chunk::RowGroup { .. } => None,
+            Chunk::RowGroup { .. } | Chunk::Samples { .. } => None,
         });
         names.collect()
     }
@@ -138,9 +150,16 @@ impl Source {
     pub fn pool_rows(&self) -> usize {
         let (mut rows, mut bytes) = (0, 0);
         for chunk in &self.chunks {
-            if let Chunk::RowGroup { shard, group } = chunk {
-                rows += shard.rows(*group);
-                bytes += shard.bytes(*group);
+            match chunk {
+                Chunk::File { .. } => {}
+                Chunk::RowGroup { shard, group } => {
+                    rows += shard.rows(*group);
+                    bytes += shard.bytes(*group);
+                }
+                Chunk::Samples { archive, chunk } => {
+                    rows += archive.rows(*chunk);
+                    bytes += archive.bytes(*chunk);
+                }
             }
         }
         pool_rows(rows, bytes)
@@ -183,6 +202,9 @@ impl Source {
                 Chunk::RowGroup { shard, group } => {
                     fingerprint.add(format!("{} {}", shard.rows(*group), shard.bytes(*group)));
                 }
+                Chunk::Samples { archive, chunk } => {
+                    fingerprint.add(format!("{} {}", archive.rows(*chunk), archive.bytes(*chunk)));
+                }
             }
         }
         for record in self.spread_records(SAMPLED) {
@@ -213,6 +235,7 @@ impl Chunk {
         match self {
             Self::File { .. } => 1,
             Self::RowGroup { shard, group } => shard.rows(*group),
+            Self::Samples { archive, chunk } => archive.rows(*chunk),
         }
     }
 
@@ -222,6 +245,7 @@ impl Chunk {
         match self {
             Self::File { path, label } => Box::new(std::iter::once_with(|| read_file(path, *label))),
             Self::RowGroup { shard, group } => shard.records(*group),
+            Self::Samples { archive, chunk } => archive.records(*chunk),
         }
     }
 }
@@ -275,6 +299,15 @@ impl Found {
         if folder::is_shard(path) {
             return self.add_shard(path);
         }
+        if list::is_list(path) {
+            for list::Line { image, label, class } in list::read(path)? {
+                // A number that is given stays; a name gets its place among all.
+                let class = class.filter(|_| label.is_none());
+                self.classes.extend(class.clone());
+                self.chunks.push((Chunk::File { path: image, label }, class));
+            }
+            return Ok(());
+        }
         self.chunks.push((Chunk::File { path: path.to_path_buf(), label: None }, None));
         Ok(())
     }
@@ -307,6 +340,13 @@ impl Found {
     }
 
     fn add_shard(&mut self, path: &Path) -> Result<()> {
+        if folder::is_archive(path) {
+            let archive = Arc::new(Archive::open(path)?);
+            self.shard_classes.push(None);
+            let chunk = |chunk| (Chunk::Samples { archive: archive.clone(), chunk }, None);
+            self.chunks.extend((0..archive.chunks()).map(chunk));
+            return Ok(());
+        }
         let shard = Arc::new(Shard::open(path)?);
         self.shard_classes.push(shard.classes());
         let groups = (0..shard.groups()).filter(|&group| shard.rows(group) > 0);

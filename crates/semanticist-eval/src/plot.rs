@@ -1,4 +1,4 @@
-//! Figures: lines over one axis, or a grid of numbers as colours, with every point. They are drawn as SVG, whose text
+//! Figures: lines over one axis, with every point. They are drawn as SVG, whose text
 //! the viewer's fonts show, or as PNG with the letters of the contact sheets; neither needs a font of this machine.
 
 use std::path::Path;
@@ -87,51 +87,18 @@ impl Series {
     }
 }
 
-/// What is drawn.
+/// Lines over one axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "shape", rename_all = "lowercase")]
-pub enum Figure {
-    /// Lines over one axis.
-    Lines {
-        /// What it shows.
-        title: String,
-        /// To the right.
-        x: Axis,
-        /// Upwards.
-        y: Axis,
-        /// The lines.
-        series: Vec<Series>,
-    },
-    /// Numbers as colours.
-    Grid {
-        /// What it shows.
-        title: String,
-        /// What the columns are, and the name of each.
-        columns: (String, Vec<String>),
-        /// What the rows are, and the name of each.
-        rows: (String, Vec<String>),
-        /// The numbers row by row; none where nothing was measured.
-        values: Vec<Vec<Option<f64>>>,
-    },
-}
-
-impl Figure {
+#[serde(deny_unknown_fields)]
+pub struct Figure {
     /// What it shows.
-    pub fn title(&self) -> &str {
-        match self {
-            Self::Lines { title, .. } | Self::Grid { title, .. } => title,
-        }
-    }
-
-    /// The figure as an SVG document.
-    ///
-    /// # Errors
-    /// If there is nothing to draw.
-    pub fn svg(&self) -> Result<String> {
-        let mut text = String::new();
-        self.draw(SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
-        Ok(text)
-    }
+    pub title: String,
+    /// To the right.
+    pub x: Axis,
+    /// Upwards.
+    pub y: Axis,
+    /// The lines.
+    pub series: Vec<Series>,
 }
 
 /// Writes figures one below the other, as the extension says: `.svg` or `.png`.
@@ -199,17 +166,9 @@ impl Figure {
         let text = |text: &str, size: i32, at: (i32, i32)| {
             area.draw(&Text::new(text.to_string(), at, ("sans-serif", size).into_font())).map_err(undrawn)
         };
-        text(self.title(), 19, (14, 10))?;
-        match self {
-            Self::Lines { x, y, series, .. } => {
-                text(&y.label, 15, (14, 34))?;
-                lines(&area, x, y, series)?;
-            }
-            Self::Grid { columns, rows, values, .. } => {
-                text(&format!("down: {}; across: {}", rows.0, columns.0), 15, (14, 34))?;
-                grid(&area, &columns.1, &rows.1, values)?;
-            }
-        }
+        text(&self.title, 19, (14, 10))?;
+        text(&self.y.label, 15, (14, 34))?;
+        lines(&area, &self.x, &self.y, &self.series)?;
         area.present().map_err(undrawn)
     }
 }
@@ -320,60 +279,6 @@ fn rising(series: &[Series]) -> bool {
     2 * series.iter().filter(rises).count() > series.len()
 }
 
-fn grid<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    columns: &[String],
-    rows: &[String],
-    values: &[Vec<Option<f64>>],
-) -> Result<()> {
-    let numbers = || values.iter().flatten().filter_map(|value| *value).filter(|value| value.is_finite());
-    let least = numbers().fold(f64::INFINITY, f64::min);
-    let most = numbers().fold(f64::NEG_INFINITY, f64::max);
-    if columns.is_empty() || rows.is_empty() || least > most {
-        return Err(undrawn("there is no number in it"));
-    }
-    let (top, left, right, bottom) = (62, 130, 18, 34);
-    let (width, height) = area.dim_in_pixel();
-    let (width, height) = (width as i32 - left - right, height as i32 - top - bottom);
-    let edge = |at: usize, of: usize, length: i32| (at as i64 * i64::from(length) / of as i64) as i32;
-    let labelled = |count: usize| count.div_ceil(16);
-    let font = |size: i32| ("sans-serif", size).into_font();
-    let shown = columns.len() * rows.len() <= 120;
-    for (row, name) in rows.iter().enumerate() {
-        let (y0, y1) = (top + edge(row, rows.len(), height), top + edge(row + 1, rows.len(), height));
-        if row % labelled(rows.len()) == 0 {
-            let at = (14, (y0 + y1) / 2 - 7);
-            area.draw(&Text::new(name.clone(), at, font(14))).map_err(undrawn)?;
-        }
-        for (column, value) in values[row].iter().enumerate() {
-            let Some(value) = value.filter(|value| value.is_finite()) else { continue };
-            let share = if most > least { (value - least) / (most - least) } else { 0.5 };
-            let (x0, x1) =
-                (left + edge(column, columns.len(), width), left + edge(column + 1, columns.len(), width));
-            area.draw(&Rectangle::new([(x0, y0), (x1, y1)], shade(share).filled())).map_err(undrawn)?;
-            if shown {
-                let colour = if share > 0.55 { WHITE } else { BLACK };
-                let style = font(13).color(&colour);
-                let text = crate::findings::Cell::from(value).shown();
-                let at = ((x0 + x1) / 2 - 4 * text.len() as i32, (y0 + y1) / 2 - 7);
-                area.draw(&Text::new(text, at, style)).map_err(undrawn)?;
-            }
-        }
-    }
-    for (column, name) in columns.iter().enumerate().filter(|(at, _)| at % labelled(columns.len()) == 0) {
-        let x = left + (edge(column, columns.len(), width) + edge(column + 1, columns.len(), width)) / 2;
-        let at = (x - 4 * name.len() as i32, top + height + 8);
-        area.draw(&Text::new(name.clone(), at, font(14))).map_err(undrawn)?;
-    }
-    Ok(())
-}
-
-/// From white to dark blue.
-fn shade(share: f64) -> RGBColor {
-    let between = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
-    RGBColor(between(247.0, 8.0), between(251.0, 48.0), between(255.0, 107.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,19 +291,13 @@ mod tests {
                 (0..6).map(|x| (factor * f64::from(x) - 0.1, factor * f64::from(x) + 0.1)).collect(),
             ),
         };
-        let lines = Figure::Lines {
-            title: "A & B".into(),
+        let figure = |title: &str| Figure {
+            title: title.into(),
             x: Axis::linear("tokens"),
             y: Axis::linear("share"),
             series: vec![series("first", 1.0), series("second", 2.0)],
         };
-        let grid = Figure::Grid {
-            title: "grid".into(),
-            columns: ("steps".into(), vec!["1".into(), "2".into()]),
-            rows: ("tokens".into(), vec!["a".into()]),
-            values: vec![vec![Some(1.0), None]],
-        };
-        [lines, grid]
+        [figure("A & B"), figure("C")]
     }
 
     #[test]
@@ -411,7 +310,7 @@ mod tests {
         assert_eq!(picture.dimensions(), (SIZE.0, 2 * SIZE.1));
         let dark = |top: u32| (0..SIZE.0).any(|x| (top..top + 30).any(|y| picture.get_pixel(x, y).0[0] < 90));
         assert!(dark(0) && dark(SIZE.1), "both titles are written");
-        let svg = figures()[0].svg().unwrap();
+        let svg = std::fs::read_to_string(folder.path().join("plot.svg")).unwrap();
         assert!(svg.contains("A &amp; B") && svg.contains("second"), "{svg}");
         let text = serde_json::to_string(&figures()).unwrap();
         assert_eq!(serde_json::from_str::<[Figure; 2]>(&text).unwrap(), figures());
@@ -420,8 +319,10 @@ mod tests {
     #[test]
     fn what_cannot_be_drawn_is_said() {
         let axis = || Axis::logarithmic("power");
-        let empty = Figure::Lines { title: "none".into(), x: axis(), y: axis(), series: Vec::new() };
-        assert!(empty.svg().unwrap_err().to_string().contains("no point"));
+        let empty = Figure { title: "none".into(), x: axis(), y: axis(), series: Vec::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let error = save(&[empty], &folder.path().join("plot.svg")).unwrap_err().to_string();
+        assert!(error.contains("no point"), "{error}");
         assert!(check_name("plot.pdf".as_ref()).unwrap_err().to_string().contains(".svg or .png"));
     }
 }

@@ -38,7 +38,9 @@ fn every_tokenizer_can_be_read() {
 fn the_run_of_gaussian_diffusion_differs_in_its_process_alone() {
     let (flow, gaussian) = (read("tokenizer-tiny.toml"), read("tokenizer-tiny-gaussian.toml"));
     assert!(matches!(gaussian.model.diffusion, DiffusionConfig::Gaussian(_)));
-    let model = TokenizerConfig { diffusion: flow.model.diffusion.clone(), ..gaussian.model.clone() };
+    // And in the sampler of one step, which is another's.
+    let (diffusion, decoding) = (flow.model.diffusion.clone(), flow.model.decoding.clone());
+    let model = TokenizerConfig { diffusion, decoding, ..gaussian.model.clone() };
     assert_eq!(RunConfig { model, ..gaussian }, flow);
 }
 

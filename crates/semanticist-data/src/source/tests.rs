@@ -3,6 +3,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray};
 
 use super::super::testing::{png, put, shard, write, write_described};
+use super::super::webdataset::tests::archive;
 use super::*;
 
 fn open(paths: &[&Path]) -> Result<Source> {
@@ -43,6 +44,31 @@ fn labels_agree_across_folders() {
     let source =
         open(&[&root.path().join("a"), &root.path().join("b"), &root.path().join("3.anything")]).unwrap();
     assert_eq!(found(&source), [(Some(0), 0), (Some(1), 1), (Some(1), 2), (None, 3)]);
+}
+
+#[test]
+fn tar_files_are_shards_of_a_split_and_lists_say_where_images_are() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, number, label) in [("train-0.tar", 0, "4"), ("train-1.tar", 1, "5"), ("val-0.tar", 2, "4")] {
+        archive(&root.path().join(name), &[("a.png", &png(number)), ("a.cls", label.as_bytes())]);
+    }
+    let folder = [root.path().to_path_buf()];
+    let [training, validation] =
+        [Split::Train, Split::Validation].map(|it| Source::open(&folder, it).unwrap());
+    assert_eq!(found(&training), [(Some(4), 0), (Some(5), 1)]);
+    assert_eq!((found(&validation), validation.classes()), (vec![(Some(4), 2)], None));
+    assert_ne!(training.fingerprint().unwrap(), open(&[root.path()]).unwrap().fingerprint().unwrap());
+
+    put(root.path(), "images/3.png", &png(3));
+    put(root.path(), "images/4.png", &png(4));
+    let (named, numbered) = (root.path().join("named.jsonl"), root.path().join("numbered.jsonl"));
+    let line = |number: usize, more: &str| format!("{{\"image\": \"images/{number}.png\"{more}}}\n");
+    std::fs::write(&named, line(4, ", \"class\": \"dog\"") + &line(3, ", \"class\": \"cat\"")).unwrap();
+    std::fs::write(&numbered, line(3, ", \"label\": 9") + &line(4, "")).unwrap();
+    let source = open(&[&named]).unwrap();
+    assert_eq!(source.classes().unwrap(), ["cat", "dog"]);
+    assert_eq!(found(&source), [(Some(1), 4), (Some(0), 3)]);
+    assert_eq!(found(&open(&[&numbered]).unwrap()), [(Some(9), 3), (None, 4)]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::reconstruction::Sum;
 use super::{Finished, Measured, Observer, Subject, tokens_text};
 use crate::findings::Table;
-use crate::plot::Figure;
+use crate::plot::{Axis, Figure, Series};
 
 /// How much less quality is as good, in dB.
 const NEARLY: f64 = 0.1;
@@ -85,30 +85,34 @@ pub fn measure(
 
 fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured {
     let counts = &subject.counts;
+    let ways = || decodings.iter().zip(all.chunks(counts.len()));
     let mut table =
         Table::new("Ways to decode", &["decoding", "tokens", "PSNR dB", "SSIM", "seconds per image"]);
-    for (Decoding { name, .. }, found) in decodings.iter().zip(all.chunks(counts.len())) {
+    for (Decoding { name, .. }, found) in ways() {
         for (&count, found) in counts.iter().zip(found) {
             let (psnr, ssim) = (found.sum.psnr().into(), found.sum.ssim().into());
             table.row([name.as_str().into(), count.into(), psnr, ssim, found.seconds().into()]);
         }
     }
-    let names = || decodings.iter().map(|decoding| decoding.name.clone()).collect::<Vec<_>>();
-    let grid = |title: &str, value: fn(&Found) -> f64| Figure::Grid {
+    let figure = |title: &str, value: fn(&Found) -> f64| Figure {
         title: title.into(),
-        columns: ("tokens".into(), counts.iter().map(ToString::to_string).collect()),
-        rows: ("steps, sampler, guidance".into(), names()),
-        values: all
-            .chunks(counts.len())
-            .map(|row| row.iter().map(|found| Some(value(found))).collect())
+        x: Axis::linear("tokens"),
+        y: Axis::linear(title),
+        series: ways()
+            .map(|(Decoding { name, .. }, found)| {
+                Series::line(
+                    name.as_str(),
+                    counts.iter().map(|&count| count as f64).zip(found.iter().map(value)),
+                )
+            })
             .collect(),
     };
     let last: Vec<&Found> = all.chunks(counts.len()).filter_map(<[Found]>::last).collect();
-    let ways = || 0..decodings.len();
-    let best = ways().max_by(|&a, &b| last[a].psnr().total_cmp(&last[b].psnr()));
+    let numbers = || 0..decodings.len();
+    let best = numbers().max_by(|&a, &b| last[a].psnr().total_cmp(&last[b].psnr()));
     let sentence = best.map(|best| {
         let good = |way: &usize| last[*way].psnr() >= last[best].psnr() - NEARLY;
-        let quickest = ways().filter(good).min_by(|&a, &b| last[a].seconds().total_cmp(&last[b].seconds()));
+        let quickest = numbers().filter(good).min_by(|&a, &b| last[a].seconds().total_cmp(&last[b].seconds()));
         let quickest = quickest.unwrap_or(best);
         format!(
             "From {} {} comes closest with {:.2} dB at {:.3} seconds per image; within {NEARLY} dB of it, {} is quickest with \
@@ -132,6 +136,6 @@ fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured 
         protocol,
         sentences: sentence.into_iter().collect(),
         tables: vec![table],
-        figures: vec![grid("PSNR, dB", Found::psnr), grid("Seconds per image", Found::seconds)],
+        figures: vec![figure("PSNR, dB", Found::psnr), figure("Seconds per image", Found::seconds)],
     }
 }

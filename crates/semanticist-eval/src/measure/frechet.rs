@@ -334,7 +334,7 @@ fn report(pictures: &Pictures, tokenizer: Option<&Subject>, rows: &[(String, Fou
             });
             Series::line(kind, points)
         };
-        Figure::Lines {
+        Figure {
             title: "Fréchet distance in the classifier's features".into(),
             x: Axis::linear("tokens"),
             y: Axis::linear("squared distance"),

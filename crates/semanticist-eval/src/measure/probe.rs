@@ -97,7 +97,7 @@ pub fn measure(
         let points = counts.iter().zip(found).map(|(&count, found)| (count as f64, 100.0 * found.top1));
         Series::line(name, points)
     };
-    let figure = Figure::Lines {
+    let figure = Figure {
         title: "Classes told by a linear probe".into(),
         x: Axis::linear("tokens"),
         y: Axis::linear("top-1, %"),

@@ -190,7 +190,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         series.push(line(&format!("{}, as many bytes", codec.name()), &complete(sums)));
     }
     series.retain(|series| !series.points.is_empty());
-    let figure = Figure::Lines {
+    let figure = Figure {
         title: "How close images come back".into(),
         x: Axis::linear("tokens"),
         y: Axis::linear("PSNR, dB"),

@@ -112,7 +112,7 @@ fn report(subject: &Subject, components: &Components, all: Part) -> Measured {
         series.extend(
             subject.counts.iter().zip(of_counts).map(|(&count, sums)| line(tokens_text(count), sums)),
         );
-        Figure::Lines {
+        Figure {
             title: title.into(),
             x: Axis::logarithmic("cycles per image"),
             y: Axis::logarithmic("mean power"),
@@ -128,7 +128,7 @@ fn report(subject: &Subject, components: &Components, all: Part) -> Measured {
         let mut series = vec![line("originals".into(), &all.original)];
         series
             .extend(subject.series.iter().zip(&all.series).map(|((name, _), sums)| line(name.clone(), sums)));
-        figures.push(Figure::Lines {
+        figures.push(Figure {
             title: "Spectrum of other pictures".into(),
             x: Axis::logarithmic("cycles per image"),
             y: Axis::logarithmic("mean power"),

@@ -151,7 +151,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         Series::line(name, counts.iter().map(|&count| count as f64).zip(values))
     };
     let interval = share.iter().map(|share| (share.low, share.high)).collect();
-    let figure = Figure::Lines {
+    let figure = Figure {
         title: "Share explained".into(),
         x: Axis::linear("tokens"),
         y: Axis::linear("share of the way from the first count to the last"),
