@@ -213,6 +213,12 @@ fn what_cannot_be_measured_is_said() {
     fails_later(&folder, &format!("evaluate probe {ON}"), "images to fit principal components to");
     folder.photo("photos/2.png", 2);
     fails_later(&folder, &format!("evaluate probe {ON}"), "has no class");
+    let mut damaged = folder.bytes("model.safetensors");
+    let end = damaged.len() - 4;
+    damaged[end..].copy_from_slice(&f32::NAN.to_le_bytes());
+    folder.file("damaged.safetensors", &damaged);
+    let evaluate = "evaluate reconstruction --data photos --model damaged.safetensors --steps 2";
+    fails_later(&folder, evaluate, "not finite");
     std::fs::create_dir(folder.path("empty")).unwrap();
     folder.fails("evaluate spectrum --data empty --model model.safetensors", 1, "no images in empty");
 }

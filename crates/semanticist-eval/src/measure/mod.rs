@@ -202,7 +202,7 @@ impl Subject<'_> {
         };
         let keep = vec![count; images];
         let mut noise = self.latent_noise(batch);
-        self.tokenizer.decode_observed(tokens, &keep, &self.sampling, &mut noise, &mut after_step)
+        finite(self.tokenizer.decode_observed(tokens, &keep, &self.sampling, &mut noise, &mut after_step)?)
     }
 
     /// What the decoder takes images to be before it has seen anything of them but their first `count` tokens: the mean of
@@ -224,8 +224,19 @@ impl Subject<'_> {
         let output = decoder.step(start.clone(), time, 0.0, &decoder.condition(tokens, &keep));
         let prediction = process.prediction(output, shape.channels);
         let clean: Tensor<4> = process.denoised(start, prediction, &vec![time; images]).clean;
-        Ok(self.tokenizer.autoencoder.decode(&Latents(clean)))
+        finite(self.tokenizer.autoencoder.decode(&Latents(clean)))
     }
+}
+
+/// Pictures that are numbers, of which alone something can be said.
+fn finite(pictures: Pixels) -> Result<Pixels> {
+    let sum: f32 = pictures.0.clone().sum().into_scalar();
+    if sum.is_finite() {
+        return Ok(pictures);
+    }
+    Err(Error::Data(
+        "the decoder gave pictures that are not finite numbers; its weights are damaged, or guidance is too strong".into(),
+    ))
 }
 
 /// The time at which there is nothing but noise.

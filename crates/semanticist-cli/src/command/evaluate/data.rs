@@ -87,3 +87,27 @@ impl NamedData {
         self.0.iter().map(one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use semanticist::image::{RgbImage, save_png};
+
+    use super::*;
+
+    #[test]
+    fn images_that_change_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["a.png", "b.png"] {
+            save_png(&RgbImage::new(4, 4), &path(name)).unwrap();
+        }
+        let data = Data::open(&[folder.path().to_path_buf()], Split::All).unwrap();
+        data.check_unchanged().unwrap();
+        save_png(&RgbImage::new(5, 4), &path("b.png")).unwrap();
+        assert!(data.check_unchanged().unwrap_err().to_string().contains("changed while"));
+        save_png(&RgbImage::new(4, 4), &path("b.png")).unwrap();
+        data.check_unchanged().unwrap();
+        std::fs::remove_file(path("a.png")).unwrap();
+        assert!(data.check_unchanged().is_err());
+    }
+}
