@@ -33,7 +33,7 @@ function settings() {
   const { seed, steps, guidance, fit } = models.defaults.reconstruct;
   const samplers = models.tokenizer.samplers.map((name) => [name, name]);
   read = fields(get("settings"), [
-    { name: "steps", label: "Steps", value: steps, min: 2, max: models.limits.steps, step: 1, hint: "More is slower and sharper" },
+    { name: "steps", label: "Steps", value: steps, min: Math.min(2, steps), max: models.limits.steps, step: 1, hint: "More is slower and sharper" },
     { name: "guidance", label: "Emphasis on the tokens", value: guidance, min: 0, max: 20, step: "any", hint: "1 is none" },
     { name: "seed", label: "Seed", value: seed, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, hint: "Another number, other details" },
     { name: "sampler", label: "Method", value: samplers[0][0], choices: samplers },

@@ -24,6 +24,7 @@ pub struct ModelNotes {
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     let tokenizer = &studio.tokenizer;
     let config = &tokenizer.tokenizer.config;
+    let usual = config.decode_options();
     let generator = studio.generator.as_ref().map(|(model, notes)| {
         let config = &model.generator.config;
         json!({
@@ -56,8 +57,8 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
         },
         "generator": generator,
         "defaults": {
-            "reconstruct": ReconstructSettings::default(),
-            "generate": GenerateRequest::default(),
+            "reconstruct": ReconstructSettings::usual(&usual),
+            "generate": GenerateRequest::usual(&usual),
         },
         "limits": {
             "body_bytes": limits.body,

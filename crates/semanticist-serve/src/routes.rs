@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-
+use semanticist::diffusion::DecodeOptions;
 use tokio::sync::Semaphore;
 
 use crate::api;
@@ -32,6 +32,8 @@ pub struct Desk {
     pub models: String,
     /// Side of the model's images, in pixels.
     pub image_size: usize,
+    /// How the model is decoded unless something else is asked for.
+    pub usual: DecodeOptions,
     /// Places for images that are decoded: each may take twice what the limits allow it.
     pub decoding: Semaphore,
 }

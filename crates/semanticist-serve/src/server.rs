@@ -63,7 +63,8 @@ impl Server {
         let models = about::describe(&studio, &limits).to_string();
         let metrics = Arc::new(Metrics::default());
         let Studio { device, tokenizer, generator, sample, .. } = studio;
-        let image_size = tokenizer.tokenizer.config.image_size;
+        let config = &tokenizer.tokenizer.config;
+        let (image_size, usual) = (config.image_size, config.decode_options());
         let generator = generator.map(|(model, _)| model);
         let models_of_worker = Models { device, tokenizer, generator };
         let counted = Arc::clone(&metrics);
@@ -76,6 +77,7 @@ impl Server {
             sample,
             models,
             image_size,
+            usual,
             decoding: Semaphore::new(IMAGES),
         };
         Ok(Self { listener, address, desk: Arc::new(desk), thread })

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use safetensors::{Dtype, SafeTensors};
-use semanticist::diffusion::{DecodeOptions, Sampler};
+use semanticist::diffusion::Sampler;
 use semanticist::image::{from_pixels, png};
 use semanticist::{Noise, Purpose, Seed};
 use serde::{Deserialize, Serialize};
@@ -23,16 +23,15 @@ use crate::routes::{self, Desk};
 #[serde(deny_unknown_fields, default)]
 struct DecodeSettings {
     seed: u64,
-    steps: usize,
+    steps: Option<usize>,
     sampler: Option<Sampler>,
-    guidance: f64,
+    guidance: Option<f64>,
     format: Format,
 }
 
 impl Default for DecodeSettings {
     fn default() -> Self {
-        let DecodeOptions { steps, sampler, guidance } = DecodeOptions::default();
-        Self { seed: 0, steps, sampler, guidance: guidance.scale, format: Format::Png }
+        Self { seed: 0, steps: None, sampler: None, guidance: None, format: Format::Png }
     }
 }
 
@@ -59,7 +58,7 @@ pub async fn decode(
 ) -> Result<Response> {
     let settings: DecodeSettings = body::query(&uri)?;
     let DecodeSettings { seed, steps, sampler, guidance, format } = settings;
-    let options = decode_options(steps, sampler, guidance, &desk.limits)?;
+    let options = decode_options(steps, sampler, guidance, &desk)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
     let images =
         if bytes.first() == Some(&b'{') { body::json::<Given>(&bytes)?.tokens } else { read(&bytes)? };

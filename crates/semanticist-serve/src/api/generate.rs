@@ -47,18 +47,31 @@ pub struct GenerateRequest {
     sampler: Option<Sampler>,
     /// What the first picture is drawn from; the next ones follow.
     seed: u64,
-    decode_steps: usize,
+    /// As the tokenizer is made for if not given; likewise the sampler and the guidance.
+    decode_steps: Option<usize>,
     decode_sampler: Option<Sampler>,
-    decode_guidance: f64,
+    decode_guidance: Option<f64>,
     /// The first tokens of all pictures, which are kept.
     given: Vec<Vec<f32>>,
     /// Whether pictures of the first 1, 2, 4 … tokens are sent.
     previews: bool,
 }
 
+impl GenerateRequest {
+    /// What is used with a tokenizer that usually decodes so.
+    pub fn usual(decoding: &DecodeOptions) -> Self {
+        let DecodeOptions { steps, sampler, guidance } = decoding;
+        Self {
+            decode_steps: Some(*steps),
+            decode_sampler: *sampler,
+            decode_guidance: Some(guidance.scale),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for GenerateRequest {
     fn default() -> Self {
-        let decoding = DecodeOptions::default();
         Self {
             class: "0".into(),
             count: 4,
@@ -69,9 +82,9 @@ impl Default for GenerateRequest {
             steps: DRAWING.steps,
             sampler: DRAWING.sampler,
             seed: 0,
-            decode_steps: decoding.steps,
-            decode_sampler: decoding.sampler,
-            decode_guidance: decoding.guidance.scale,
+            decode_steps: None,
+            decode_sampler: None,
+            decode_guidance: None,
             given: Vec::new(),
             previews: false,
         }
@@ -90,7 +103,7 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     }
     check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
-    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &desk.limits)?;
+    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &desk)?;
     desk.worker.stream("generate", move |models, ticket, events| {
         let Some(generator) = &models.generator else {
             let message = "no generator is loaded; start the server with --generator";

@@ -14,23 +14,26 @@ use semanticist::image::{RgbImage, png};
 
 use crate::limits::Limits;
 use crate::problem::{Problem, Result};
+use crate::routes::Desk;
 
 pub use decode::decode;
 pub use encode::encode;
 pub use generate::{GenerateRequest, generate};
 pub use reconstruct::{ReconstructSettings, reconstruct};
 
-/// How images are decoded, checked for this model and these limits.
+/// How images are decoded, checked for these limits: what is not asked for is as the model is made for.
 fn decode_options(
-    steps: usize,
+    steps: Option<usize>,
     sampler: Option<Sampler>,
-    guidance: f64,
-    limits: &Limits,
+    guidance: Option<f64>,
+    desk: &Desk,
 ) -> Result<DecodeOptions> {
-    check_steps(steps, limits)?;
-    let guidance = Guidance::constant(guidance);
+    let usual = &desk.usual;
+    let steps = steps.unwrap_or(usual.steps);
+    check_steps(steps, &desk.limits)?;
+    let guidance = guidance.map_or(usual.guidance.clone(), Guidance::constant);
     guidance.validate()?;
-    Ok(DecodeOptions { steps, sampler, guidance })
+    Ok(DecodeOptions { steps, sampler: sampler.or(usual.sampler), guidance })
 }
 
 fn check_steps(steps: usize, limits: &Limits) -> Result<()> {

@@ -31,19 +31,34 @@ pub struct ReconstructSettings {
     /// Numbers of tokens with commas between them, 0 for none; 1, 2, 4 … all if not given.
     tokens: Option<String>,
     seed: u64,
-    steps: usize,
+    /// As the model is made for if not given; likewise the sampler and the guidance.
+    steps: Option<usize>,
     sampler: Option<Sampler>,
-    guidance: f64,
+    guidance: Option<f64>,
     fit: Fit,
     /// How often unfinished pictures are sent.
     previews: usize,
 }
 
+impl ReconstructSettings {
+    /// What is used for a model that is usually decoded so.
+    pub fn usual(decoding: &DecodeOptions) -> Self {
+        let DecodeOptions { steps, sampler, guidance } = decoding;
+        Self { steps: Some(*steps), sampler: *sampler, guidance: Some(guidance.scale), ..Self::default() }
+    }
+}
+
 impl Default for ReconstructSettings {
     fn default() -> Self {
-        let DecodeOptions { steps, sampler, guidance } = DecodeOptions::default();
-        let guidance = guidance.scale;
-        Self { tokens: None, seed: 0, steps, sampler, guidance, fit: Fit::Crop, previews: 0 }
+        Self {
+            tokens: None,
+            seed: 0,
+            steps: None,
+            sampler: None,
+            guidance: None,
+            fit: Fit::Crop,
+            previews: 0,
+        }
     }
 }
 
@@ -54,7 +69,7 @@ pub async fn reconstruct(
     body: Body,
 ) -> Result<Response> {
     let settings: ReconstructSettings = body::query(&uri)?;
-    let options = decode_options(settings.steps, settings.sampler, settings.guidance, &desk.limits)?;
+    let options = decode_options(settings.steps, settings.sampler, settings.guidance, &desk)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
     let subject = body::subject(bytes, settings.fit, &desk).await?;
