@@ -359,8 +359,8 @@ fn report(pictures: &Pictures, tokenizer: Option<&Subject>, rows: &[(String, Fou
              its last layer): not FID, which is of Inception-v3, and to be compared within this table alone.",
             pictures.model.classifier.config.blocks.width
         ),
-        "The kernel distance is KID's, in the same features: the mean over 50 pairs of subsets of up to 1000 pictures, and its \
-         deviation over them."
+        "The kernel distance is KID's, in the same features: the mean over 50 pairs of subsets of up to 1000 pictures or half of \
+         them, and its deviation. It takes sets for independent: those made of the images themselves lie a little below."
             .into(),
         "Precision and recall: the share of pictures that are as near to an image as its third neighbour, and the reverse.".into(),
         format!(
