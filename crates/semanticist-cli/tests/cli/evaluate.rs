@@ -62,6 +62,8 @@ fn other_pictures_are_measured_against_the_same_images() {
     std::fs::remove_file(folder.path("same/1.png")).unwrap();
     fails_later(&folder, &format!("{evaluate} --series Other=same"), "2 images, but the data has 3");
     folder.fails(&format!("{evaluate} --series same"), 2, "NAME=PATH");
+    let twice = folder.run(&format!("{evaluate} --series a=same --series a=photos"));
+    assert!(twice.code == Some(2) && twice.stderr.contains("--series a: is there twice"), "{}", twice.stderr);
     // The names of the images in another order are other pairs; of pictures too small nothing can be said.
     std::fs::create_dir_all(folder.path("turned/z")).unwrap();
     std::fs::copy(folder.path("photos/a/1.png"), folder.path("turned/z/1.png")).unwrap();

@@ -227,16 +227,15 @@ pub fn measure(
     if let Some(subject) = tokenizer {
         decoded(model, subject, known.as_ref(), &reference, finished, observe, &mut rows)?;
     }
-    let is_training = [("training images".to_string(), pictures.training)].into_iter().map(|set| (set, true));
-    for ((name, source), is_training) in
-        is_training.chain(pictures.series.iter().cloned().map(|set| (set, false)))
-    {
+    let others = [(TRAINING.to_string(), pictures.training)].into_iter().chain(pictures.series.clone());
+    for (number, (name, source)) in others.enumerate() {
         let labels = pictures.labels(source)?;
         let found = finished.part(&name, || {
             let set = pictures.set(source, labels.as_ref(), pictures.images, observe)?;
-            set.finish(Some(&reference), is_training)
+            set.finish(Some(&reference), number == 0)
         });
-        rows.push((name.clone(), found.map_err(|error| of_series(&name, error))?));
+        let found = found.map_err(|error| of_series(&name, error))?;
+        rows.push((name, found));
     }
     Ok(report(pictures, tokenizer, &rows))
 }
@@ -290,6 +289,8 @@ fn decoded(
     Ok(())
 }
 
+/// What rows are called that the report looks for.
+const TRAINING: &str = "training images";
 const SAMPLED: &str = "sampled";
 const MEAN: &str = "one-step mean";
 
@@ -342,7 +343,7 @@ fn report(pictures: &Pictures, tokenizer: Option<&Subject>, rows: &[(String, Fou
         }
     });
     let distance_of = |name: &str| rows.iter().find(|(row, _)| row == name).and_then(|(_, it)| it.distances);
-    let training = distance_of("training images").map_or(f64::NAN, |it| it.frechet);
+    let training = distance_of(TRAINING).map_or(f64::NAN, |it| it.frechet);
     let sentence = |(name, _): &(String, &Source)| {
         let found = rows.iter().find(|(row, _)| row == name)?.1;
         let (Distances { frechet, precision, recall, .. }, copied) = (found.distances?, found.copied?);

@@ -73,7 +73,7 @@ struct Part {
     series: Vec<Sum>,
 }
 
-/// How many passes `measure` makes per image when a decoding takes `steps`.
+/// How many passes this `measure` and that of spectra make per image when a decoding takes `steps`.
 pub fn passes(subject: &Subject, steps: usize) -> usize {
     subject.counts.len() * (steps + 1)
 }

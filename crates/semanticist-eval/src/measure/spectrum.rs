@@ -21,11 +21,6 @@ struct Part {
     series: Vec<Vec<f64>>,
 }
 
-/// How many passes `measure` makes per image when a decoding takes `steps`.
-pub fn passes(subject: &Subject, steps: usize) -> usize {
-    subject.counts.len() * (steps + 1)
-}
-
 /// Measures the mean spectrum of originals and of pictures from every count of tokens.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use semanticist_data::{Source, Split};
 use serde_json::{Value, json};
 
 use super::super::choice::validation_source;
+use crate::failure;
 use crate::output::note;
 
 /// Opened images.
@@ -71,6 +72,13 @@ pub struct NamedData(pub Vec<(String, Data)>);
 
 impl NamedData {
     pub fn open(series: &[(String, PathBuf)]) -> Result<Self> {
+        for (number, (name, _)) in series.iter().enumerate() {
+            if series[..number].iter().any(|(other, _)| other == name) {
+                return Err(failure::usage(format!(
+                    "--series {name}: is there twice; give each a name of its own"
+                )));
+            }
+        }
         let open = |(name, path): &(String, PathBuf)| {
             Ok((name.clone(), Data::open(std::slice::from_ref(path), Split::All)?))
         };
