@@ -31,7 +31,7 @@ fn decode_options(
     let usual = &desk.usual;
     let steps = steps.unwrap_or(usual.steps);
     check_steps(steps, &desk.limits)?;
-    let guidance = guidance.map_or(usual.guidance.clone(), Guidance::constant);
+    let guidance = guidance.map_or(usual.guidance, Guidance::constant);
     guidance.validate()?;
     Ok(DecodeOptions { steps, sampler: sampler.or(usual.sampler), guidance })
 }
