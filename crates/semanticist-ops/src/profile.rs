@@ -37,6 +37,10 @@ pub(crate) fn timed<R>(operator: &'static str, run: impl FnOnce() -> R) -> R {
     let begun = Instant::now();
     let result = run();
     let mut timings = timings();
+    // What ends after the counting did belongs to nobody.
+    if !RUNNING.load(Ordering::Relaxed) {
+        return result;
+    }
     let timing = timings.entry(operator).or_default();
     timing.calls += 1;
     timing.time += begun.elapsed();
