@@ -22,22 +22,22 @@ Examples:
   semanticist evaluate reconstruction --data photos --series TiTok=titok-pictures --tokens 8,32")]
     Reconstruction {
         #[command(flatten)]
+        series: OtherTokenizers,
+        #[command(flatten)]
         measuring: Measuring,
         #[command(flatten)]
         sampling: Sampling,
-        #[command(flatten)]
-        series: OtherTokenizers,
     },
     /// How much of the diffusion loss each token explains, and whether tokens are orthogonal
     #[command(after_help = "\
 Examples:
   semanticist evaluate variance --data tiny-imagenet-100 --plot variance.svg")]
     Variance {
-        #[command(flatten)]
-        measuring: Measuring,
         /// Of timesteps, noise and resamples
         #[arg(long, value_name = "N", default_value = "0")]
         seed: u64,
+        #[command(flatten)]
+        measuring: Measuring,
     },
     /// How well a linear map tells classes from the first tokens
     #[command(after_help = "\
@@ -45,9 +45,9 @@ Examples:
   semanticist evaluate probe --data tiny-imagenet-100 --images 5000 --plot probe.svg")]
     Probe {
         #[command(flatten)]
-        measuring: Measuring,
-        #[command(flatten)]
         probing: Probing,
+        #[command(flatten)]
+        measuring: Measuring,
     },
     /// Whether fewer tokens mean other frequencies: mean power spectra
     #[command(after_help = "\
@@ -55,11 +55,11 @@ Examples:
   semanticist evaluate spectrum --data tiny-imagenet-100 --images 500 --tokens 1,8,32 --plot spectrum.svg")]
     Spectrum {
         #[command(flatten)]
+        series: OtherTokenizers,
+        #[command(flatten)]
         measuring: Measuring,
         #[command(flatten)]
         sampling: Sampling,
-        #[command(flatten)]
-        series: OtherTokenizers,
     },
     /// Whether pictures look alike to a classifier: Fréchet distances, and how often it knows their class
     ///
@@ -71,13 +71,13 @@ Examples:
   semanticist evaluate frechet --data tiny-imagenet-100 --classifier classifier.safetensors --series drawn=generated")]
     Frechet {
         #[command(flatten)]
-        measuring: Measuring,
-        #[command(flatten)]
         comparing: Comparing,
         #[command(flatten)]
-        sampling: Sampling,
-        #[command(flatten)]
         series: OtherTokenizers,
+        #[command(flatten)]
+        measuring: Measuring,
+        #[command(flatten)]
+        sampling: Sampling,
     },
     /// Whether generated pictures look like images and are not copies of them, to a classifier; no tokenizer takes part
     ///
@@ -85,29 +85,27 @@ Examples:
     /// folders), and how many pictures are nearer to a training image than unseen images are.
     #[command(after_help = "\
 Examples:
-  semanticist generate --classes 0-9 --count 10 --out-dir drawn
+  semanticist generate --class 0 --class 1 -n 250 --out-dir drawn
   semanticist evaluate generation --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors \\
     --series drawn=drawn")]
     Generation {
-        #[command(flatten)]
-        on: Images,
-        #[command(flatten)]
-        comparing: Comparing,
         /// Pictures to measure, such as drawn=generated
         #[arg(long, value_name = "NAME=PATH", value_parser = named, required = true)]
         series: Vec<(String, PathBuf)>,
         /// Of the subsets of kernel distances
         #[arg(long, value_name = "N", default_value = "0")]
         seed: u64,
+        #[command(flatten)]
+        comparing: Comparing,
+        #[command(flatten)]
+        on: Images,
     },
     /// What steps, samplers and guidance do to quality from the same tokens, and what they cost
     #[command(after_help = "\
 Examples:
   semanticist evaluate ablation --data tiny-imagenet-100 --images 100 --tokens 8,32 --steps 4,10,25 --guidance 1,1.5
-  semanticist evaluate ablation --data photos --steps 1,2,4 --sampler ddim-trailing,dpm++ --plot ablation.svg")]
+  semanticist evaluate ablation --data photos --steps 1,2,4 --sampler euler,heun --plot ablation.svg")]
     Ablation {
-        #[command(flatten)]
-        measuring: Measuring,
         /// Numbers of sampling steps
         #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4,10,25", value_parser = steps)]
         steps: Vec<usize>,
@@ -120,6 +118,8 @@ Examples:
         /// The noise that images start from
         #[arg(long, value_name = "N", default_value = "0")]
         seed: u64,
+        #[command(flatten)]
+        measuring: Measuring,
     },
     /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
     ///
@@ -131,17 +131,17 @@ Examples:
         /// The folder; it is created
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
+        /// A classifier; with it the report has Fréchet distances in its features
+        #[arg(long, value_name = "FILE")]
+        classifier: Option<PathBuf>,
+        #[command(flatten)]
+        series: OtherTokenizers,
+        #[command(flatten)]
+        probing: Probing,
         #[command(flatten)]
         measuring: Measuring,
         #[command(flatten)]
         sampling: Sampling,
-        #[command(flatten)]
-        probing: Probing,
-        #[command(flatten)]
-        series: OtherTokenizers,
-        /// A classifier; with it the report has Fréchet distances in its features
-        #[arg(long, value_name = "FILE")]
-        classifier: Option<PathBuf>,
     },
 }
 
@@ -164,11 +164,11 @@ impl EvaluateCommand {
 /// On what a tokenizer is measured.
 #[derive(Debug, Args)]
 pub struct Measuring {
-    #[command(flatten)]
-    pub on: Images,
     /// Numbers of tokens, 0 included [default: 0, 1, 2, 4 … all; of variance all of them up to 64]
     #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept)]
     pub tokens: Vec<usize>,
+    #[command(flatten)]
+    pub on: Images,
     #[command(flatten)]
     pub model: ModelChoice,
 }
