@@ -151,10 +151,10 @@ pub fn to_bfloat16<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Operators>::fused_to_bfloat16(x.into_dispatch()))
 }
 
-/// Whether this processor has instructions for products in bfloat16; without them they are computed by
-/// others, with the same answers but slower than in float32.
-pub fn has_bfloat16() -> bool {
-    flex::has_bfloat16()
+/// What this processor's instructions for products in bfloat16 are called: AMX or AVX512-BF16. Without them
+/// they are computed by others, with the answers of AVX512-BF16 but slower than in float32.
+pub fn bfloat16_instructions() -> Option<&'static str> {
+    flex::bfloat16_instructions()
 }
 
 /// One step of AdamW: the new parameter, first and second moment. Not differentiable.

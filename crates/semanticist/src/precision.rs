@@ -17,8 +17,8 @@ pub enum Precision {
     /// The published numbers to rounding.
     #[default]
     Float32,
-    /// Factors of 8 significant bits, summed in float32: twice as fast on processors with AVX512-BF16,
-    /// half the memory for weights, answers within about 1 %.
+    /// Factors of 8 significant bits, summed in float32: twice as fast on processors with AVX512-BF16 (AMX
+    /// was never timed), half the memory for weights, answers within about 1 %.
     Bfloat16,
 }
 
@@ -53,7 +53,12 @@ impl Precision {
     /// Whether this processor has instructions for these products. If not, they are emulated: the answers
     /// are the same, but take longer than in float32.
     pub fn is_native(self) -> bool {
-        self == Self::Float32 || ops::has_bfloat16()
+        self == Self::Float32 || Self::bfloat16_instructions().is_some()
+    }
+
+    /// What this processor's instructions for products in bfloat16 are called, if it has any.
+    pub fn bfloat16_instructions() -> Option<&'static str> {
+        ops::bfloat16_instructions()
     }
 
     /// `networks` that keep their weights in float32 and round them each time they are used, so that an

@@ -9,6 +9,9 @@ use crate::args::Devices;
 use crate::memory::available;
 use crate::output;
 
+/// Said where no instructions multiply in bfloat16.
+const EMULATED: &str = "emulated";
+
 #[derive(Serialize)]
 struct Report {
     devices: Vec<Found>,
@@ -24,8 +27,8 @@ struct Found {
     threads: Option<usize>,
     /// Bytes that can still be taken; graphics cards do not say.
     memory_free: Option<u64>,
-    /// Whether products in bfloat16 have instructions; graphics cards do not say.
-    bfloat16: Option<bool>,
+    /// What multiplies in bfloat16; graphics cards do not say.
+    bfloat16: Option<&'static str>,
 }
 
 pub fn run(request: &Devices) -> Result<()> {
@@ -35,7 +38,7 @@ pub fn run(request: &Devices) -> Result<()> {
             device: device.to_string(),
             threads: cpu.then(rayon::current_num_threads),
             memory_free: available().filter(|_| cpu),
-            bfloat16: cpu.then(|| Precision::Bfloat16.is_native()),
+            bfloat16: cpu.then(|| Precision::bfloat16_instructions().unwrap_or(EMULATED)),
         }
     });
     let built_for = GpuInterface::ALL.into_iter().filter(|it| it.built()).map(GpuInterface::name).collect();
@@ -58,9 +61,9 @@ fn text(report: &Report) -> String {
 fn line(Found { device, threads, memory_free, bfloat16 }: &Found) -> String {
     let threads = threads.map(|threads| format!("{threads} threads"));
     let memory = memory_free.map(|bytes| format!("{:.1} GB free", bytes as f64 / 1e9));
-    let bfloat16 = bfloat16.map(|native| match native {
-        true => "bfloat16 by AVX512-BF16".to_string(),
-        false => "bfloat16 emulated, slower than float32".to_string(),
+    let bfloat16 = bfloat16.map(|by| match by {
+        EMULATED => "bfloat16 emulated, slower than float32".to_string(),
+        instructions => format!("bfloat16 by {instructions}"),
     });
     let known: Vec<String> = [threads, memory, bfloat16].into_iter().flatten().collect();
     format!("{device:<10} {}", known.join(", ")).trim_end().to_string()

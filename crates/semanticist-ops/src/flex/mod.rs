@@ -19,9 +19,13 @@ use self::bfloat16::Stored;
 use crate::backend::{Activation, AdamWStep, Answer, Norm, Operators};
 use crate::profile::timed;
 
-/// See [`crate::has_bfloat16`].
-pub fn has_bfloat16() -> bool {
-    bfloat16::hardware()
+/// See [`crate::bfloat16_instructions`].
+pub fn bfloat16_instructions() -> Option<&'static str> {
+    match (bfloat16::has_tiles(), bfloat16::hardware()) {
+        (true, _) => Some("AMX"),
+        (false, true) => Some("AVX512-BF16"),
+        (false, false) => None,
+    }
 }
 
 impl Operators for Flex {

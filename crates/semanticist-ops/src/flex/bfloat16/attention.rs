@@ -5,7 +5,7 @@ use burn::tensor::bf16;
 use rayon::prelude::*;
 
 use super::Stored;
-use super::product::{COLUMNS, Left, ROWS, Right, by_panel, transposed};
+use super::product::{COLUMNS, Left, ROWS, Right, transposed};
 use super::sums::{LANES, PairSums, Task, dispatch};
 use crate::flex::attention::{Sizes, Tile};
 use crate::flex::{Shared, numeric};
@@ -54,8 +54,7 @@ impl Panels {
             }
             let (width, count) = (panel.len() / self.pairs, COLUMNS.min(columns - first));
             let panel = &panel[..depth.div_ceil(2) * width];
-            by_panel(
-                k,
+            k.by_panel(
                 left,
                 0..rows,
                 panel,
@@ -323,8 +322,8 @@ impl Task for Backward<'_> {
                 rows[i].pack(Right::Plain { values: right[i].0, stride: right[i].1 }, tile.rows);
                 let pairs = tile.rows.div_ceil(2);
                 let turned = &mut turned[..tile.keys.next_multiple_of(ROWS) * 2 * pairs];
-                transposed(&narrow[1 - i], even, [tile.keys, tile.rows], turned);
-                let left = Left::transposed(turned, pairs);
+                transposed(&narrow[1 - i], even, [tile.keys, tile.rows], K::ORDER, turned);
+                let left = Left::transposed(turned, pairs, K::ORDER);
                 let sums = &mut sums[i];
                 rows[i].multiply(
                     k,

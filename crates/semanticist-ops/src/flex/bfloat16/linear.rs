@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Stored;
 use super::product::{COLUMNS, Left, ROWS, Right, Sums, par_transposed, product};
-use super::sums::{LANES, PairSums, Task, dispatch};
+use super::sums::{LANES, PairSums, Task, dispatch, order};
 use crate::backend::Activation;
 use crate::flex::linear::FEW;
 use crate::flex::{Shared, numeric};
@@ -303,9 +303,10 @@ fn sloped(
 pub fn backward_weight(x: &[bf16], grad: &[bf16], inputs: usize, outputs: usize) -> Vec<f32> {
     let rows = x.len() / inputs;
     assert_eq!(grad.len(), rows * outputs, "a row of gradients for each row of x");
-    let packed = par_transposed(grad, outputs, [outputs, rows]);
+    let order = order();
+    let packed = par_transposed(grad, outputs, [outputs, rows], order);
     let right = Right::Plain { values: x, stride: inputs };
-    plain([outputs, inputs, rows], Left::transposed(&packed, rows.div_ceil(2)), right)
+    plain([outputs, inputs, rows], Left::transposed(&packed, rows.div_ceil(2), order), right)
 }
 
 /// The product and nothing else.

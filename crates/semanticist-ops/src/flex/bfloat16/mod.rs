@@ -4,12 +4,15 @@
 //! depth of a product lie in one 32-bit number, on both sides. Where a processor lacks it, the same
 //! sums are made in float32 (see [`sums`]), so that results are the same everywhere.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub mod attention;
 pub mod linear;
 mod product;
 mod sums;
+mod tiles;
 
-pub use sums::hardware;
+pub use sums::{hardware, has_tiles};
 
 use burn::tensor::{Element, bf16};
 use rayon::prelude::*;

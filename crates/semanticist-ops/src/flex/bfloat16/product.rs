@@ -7,7 +7,7 @@ use std::ops::Range;
 use burn::tensor::bf16;
 use rayon::prelude::*;
 
-use super::sums::{LANES, PairSums, Task, dispatch};
+use super::sums::{LANES, PairSums, Task, dispatch, rows_together};
 use crate::flex::numeric::vectorised;
 
 /// Rows of a tile; with [`VECTORS`] vectors each, what 32 registers hold beside the operands.
@@ -21,6 +21,16 @@ pub const COLUMNS: usize = VECTORS * LANES;
 
 /// Pairs that a packed panel is deep at most: it then takes half of a second-level cache of 1 MiB.
 const DEPTH: usize = 2048;
+
+/// How a transposed matrix lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Tiles of [`ROWS`] rows, in each the pairs of all rows one after another: for vectors, which meet one
+    /// pair at a time.
+    Interleaved,
+    /// Row after row, for the tiles of AMX.
+    Rows,
+}
 
 /// The left matrix, `[rows, depth]`.
 #[derive(Clone, Copy)]
@@ -39,8 +49,24 @@ impl<'a> Left<'a> {
     }
 
     /// What [`transposed`] made of a matrix of so many pairs of rows.
-    pub fn transposed(values: &'a [bf16], pairs: usize) -> Self {
-        Self { values, tile: 2 * ROWS * pairs, row: 2, pair: 2 * ROWS }
+    pub fn transposed(values: &'a [bf16], pairs: usize, order: Order) -> Self {
+        match order {
+            Order::Interleaved => Self { values, tile: 2 * ROWS * pairs, row: 2, pair: 2 * ROWS },
+            Order::Rows => Self::rows(values, 2 * pairs),
+        }
+    }
+
+    /// The values from row `first` on, and how far apart rows begin, of a matrix whose pairs lie one beside
+    /// the other.
+    ///
+    /// # Panics
+    /// If they do not, or there are no `pairs` pairs in each of `count` rows.
+    #[inline(always)]
+    pub fn row_major(&self, first: usize, count: usize, pairs: usize) -> (&'a [bf16], usize) {
+        assert_eq!(self.pair, 2, "pairs one beside the other");
+        let values = &self.values[first * self.row..];
+        assert!((count - 1) * self.row + 2 * pairs <= values.len(), "rows of the left matrix");
+        (values, self.row)
     }
 }
 
@@ -131,13 +157,50 @@ fn interleave(line: &mut [u32], low: &[bf16], high: &[bf16]) {
     }
 }
 
-/// The transpose of `x` `[depth, rows]`, `stride` values from row to row, as a left matrix: tiles of
-/// [`ROWS`] rows, in each the pairs one after another.
+/// The transpose of `x` `[depth, rows]`, `stride` values from row to row, as a left matrix of a multiple of
+/// [`ROWS`] rows and an even depth.
 #[inline(always)]
-pub fn transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2], packed: &mut [bf16]) {
+pub fn transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2], order: Order, packed: &mut [bf16]) {
     let pairs = depth.div_ceil(2);
-    for (tile, packed) in packed.chunks_exact_mut(2 * ROWS * pairs).enumerate() {
-        transpose_tile(x, stride, [tile * ROWS, rows, depth], packed);
+    match order {
+        Order::Interleaved => {
+            for (tile, packed) in packed.chunks_exact_mut(2 * ROWS * pairs).enumerate() {
+                transpose_tile(x, stride, [tile * ROWS, rows, depth], packed);
+            }
+        }
+        Order::Rows => {
+            for (block, packed) in packed.chunks_mut(2 * LANES * pairs).enumerate() {
+                transpose_rows(x, stride, [block * LANES, rows, depth], packed);
+            }
+        }
+    }
+}
+
+/// Rows from `first` on, as many as there is room for, at most [`LANES`].
+#[inline(always)]
+fn transpose_rows(x: &[bf16], stride: usize, [first, rows, depth]: [usize; 3], packed: &mut [bf16]) {
+    let width = depth.next_multiple_of(2);
+    let count = LANES.min(rows.saturating_sub(first));
+    for from in (0..depth).step_by(LANES) {
+        if count == LANES && from + LANES <= depth {
+            // A square at a time, which the compiler keeps in registers.
+            let mut square = [[bf16::ZERO; LANES]; LANES];
+            for (i, line) in square.iter_mut().enumerate() {
+                line.copy_from_slice(&x[(from + i) * stride + first..][..LANES]);
+            }
+            for (row, packed) in packed.chunks_exact_mut(width).enumerate() {
+                for (i, value) in packed[from..from + LANES].iter_mut().enumerate() {
+                    *value = square[i][row];
+                }
+            }
+            continue;
+        }
+        for (row, packed) in packed.chunks_exact_mut(width).enumerate() {
+            for (i, value) in packed[from..width.min(from + LANES)].iter_mut().enumerate() {
+                let there = row < count && from + i < depth;
+                *value = if there { x[(from + i) * stride + first + row] } else { bf16::ZERO };
+            }
+        }
     }
 }
 
@@ -169,13 +232,21 @@ fn transpose_tile(x: &[bf16], stride: usize, [first, rows, depth]: [usize; 3], p
 }
 
 /// What [`transposed`] makes, by all threads.
-pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2]) -> Vec<bf16> {
-    let size = 2 * ROWS * depth.div_ceil(2);
-    let mut packed = vec![bf16::default(); rows.div_ceil(ROWS) * size];
-    packed.par_chunks_mut(size).enumerate().for_each(|(tile, packed)| {
+pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2], order: Order) -> Vec<bf16> {
+    let width = depth.next_multiple_of(2);
+    let mut packed = vec![bf16::default(); rows.next_multiple_of(ROWS) * width];
+    let together = match order {
+        Order::Interleaved => ROWS,
+        Order::Rows => LANES,
+    };
+    packed.par_chunks_mut(together * width).enumerate().for_each(|(part, packed)| {
+        let sizes = [part * together, rows, depth];
         vectorised(
             #[inline(always)]
-            || transpose_tile(x, stride, [tile * ROWS, rows, depth], packed),
+            || match order {
+                Order::Interleaved => transpose_tile(x, stride, sizes, packed),
+                Order::Rows => transpose_rows(x, stride, sizes, packed),
+            },
         )
     });
     packed
@@ -184,8 +255,8 @@ pub fn par_transposed(x: &[bf16], stride: usize, [rows, depth]: [usize; 2]) -> V
 /// The sums of some rows with the columns of a panel; of a narrower panel, the first of each row.
 pub type Sums = [[f32; COLUMNS]];
 
-/// Rows `rows` of the left matrix times a packed panel: `finish` gets the number of a tile's first row,
-/// and the sums of its rows.
+/// Rows `rows` of the left matrix times a packed panel, by vectors: `finish` gets the number of the first of
+/// some rows, no more than [`ROWS`], and their sums.
 ///
 /// # Panics
 /// If the left matrix ends before the last row.
@@ -292,7 +363,7 @@ where
     let [rows, columns, depth] = sizes;
     let panels = columns.div_ceil(COLUMNS);
     let parts = row_parts(rows, panels, depth);
-    let part = rows.div_ceil(parts).next_multiple_of(ROWS);
+    let part = rows.div_ceil(parts).next_multiple_of(rows_together());
     let task = |scratch: &mut Scratch, index: usize| {
         let (panel, first) = (index / parts * COLUMNS, index % parts * part);
         if first < rows {
@@ -356,8 +427,7 @@ impl<F: Fn(usize, Range<usize>, &mut Sums)> Task for Panel<'_, F> {
             right.pack(panel, columns.clone(), [from, depth], width);
             let left = Left { values: &left.values[from / 2 * left.pair..], ..left };
             if whole {
-                return by_panel(
-                    k,
+                return k.by_panel(
                     left,
                     rows,
                     panel,
@@ -366,8 +436,7 @@ impl<F: Fn(usize, Range<usize>, &mut Sums)> Task for Panel<'_, F> {
                     |row, sums| finish(row, columns.clone(), sums),
                 );
             }
-            by_panel(
-                k,
+            k.by_panel(
                 left,
                 rows.clone(),
                 panel,

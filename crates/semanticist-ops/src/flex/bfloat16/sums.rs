@@ -3,6 +3,13 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::amx::AmxTiles;
+use super::product::{self, Left, Order, ROWS, Sums};
+use super::tiles::{self, BLOCK, Tiles};
 use crate::flex::numeric::vectorised;
 
 /// Sums per vector.
@@ -31,6 +38,22 @@ pub trait PairSums: Copy + Send + Sync {
     /// # Safety
     /// [`LANES`] sums can be written at `to`.
     unsafe fn store(self, to: *mut f32, sums: Self::Sums);
+
+    /// How transposed left matrices lie for [`Self::by_panel`].
+    const ORDER: Order = Order::Interleaved;
+
+    /// See [`product::by_panel`].
+    #[inline(always)]
+    fn by_panel(
+        self,
+        left: Left,
+        rows: Range<usize>,
+        panel: &[u32],
+        width: usize,
+        finish: impl FnMut(usize, &mut Sums),
+    ) {
+        product::by_panel(self, left, rows, panel, width, finish);
+    }
 }
 
 /// Work that multiplies pairs.
@@ -43,10 +66,19 @@ pub trait Task {
 /// Runs `task` with the widest instructions there are.
 #[inline]
 pub fn dispatch<T: Task>(task: T) -> T::Output {
+    #[cfg(test)]
+    if EMULATES_TILES.get() {
+        return with_emulated_tiles(task);
+    }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if has_tiles() {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { with_hardware(task, Tiled::<_, AmxTiles>::new(Hardware)) };
+    }
     #[cfg(target_arch = "x86_64")]
     if hardware() {
         // SAFETY: the processor has what the function is compiled for.
-        return unsafe { with_hardware(task) };
+        return unsafe { with_hardware(task, Hardware) };
     }
     emulated(task)
 }
@@ -56,6 +88,54 @@ pub fn emulated<T: Task>(task: T) -> T::Output {
     vectorised(
         #[inline(always)]
         || task.run(Emulated),
+    )
+}
+
+/// Runs `task` with the instruction for vectors, whatever else the processor has.
+#[cfg(test)]
+pub fn with_vectors<T: Task>(task: T) -> Option<T::Output> {
+    #[cfg(target_arch = "x86_64")]
+    if hardware() {
+        // SAFETY: the processor has what the function is compiled for.
+        return Some(unsafe { with_hardware(task, Hardware) });
+    }
+    None
+}
+
+/// Whether the processor multiplies tiles, and may be asked to.
+pub fn has_tiles() -> bool {
+    #[cfg(test)]
+    if EMULATES_TILES.get() {
+        return true;
+    }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return super::amx::available();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    return false;
+}
+
+/// How transposed left matrices lie for what [`dispatch`] runs.
+pub fn order() -> Order {
+    if has_tiles() { Order::Rows } else { Order::Interleaved }
+}
+
+/// Tasks have a multiple of so many rows, but for the last.
+pub fn rows_together() -> usize {
+    if has_tiles() { BLOCK } else { ROWS }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether this thread does as one of a processor with tiles.
+    pub static EMULATES_TILES: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs `task` as a processor with tiles would.
+#[cfg(test)]
+pub fn with_emulated_tiles<T: Task>(task: T) -> T::Output {
+    vectorised(
+        #[inline(always)]
+        || task.run(Tiled::<_, tiles::EmulatedTiles>::new(Emulated)),
     )
 }
 
@@ -74,10 +154,11 @@ pub fn hardware() -> bool {
     false
 }
 
+/// Runs `task` with what the processor has: `pairs` and the vectors around it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma,avx2")]
-fn with_hardware<T: Task>(task: T) -> T::Output {
-    task.run(Hardware)
+fn with_hardware<T: Task>(task: T, pairs: impl PairSums) -> T::Output {
+    task.run(pairs)
 }
 
 /// `vdpbf16ps`. Made only where the processor has it.
@@ -164,5 +245,69 @@ impl PairSums for Emulated {
     unsafe fn store(self, to: *mut f32, sums: [f32; LANES]) {
         // SAFETY: the caller vouches for what is written.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(sums) }
+    }
+}
+
+/// Vectors as `V` multiplies them, panels as `T` does.
+pub struct Tiled<V, T>(V, PhantomData<fn() -> T>);
+
+impl<V, T> Tiled<V, T> {
+    /// Both must be there.
+    pub fn new(vectors: V) -> Self {
+        Self(vectors, PhantomData)
+    }
+}
+
+impl<V: Copy, T> Clone for Tiled<V, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V: Copy, T> Copy for Tiled<V, T> {}
+
+impl<V: PairSums, T: Tiles + Default> PairSums for Tiled<V, T> {
+    type Sums = V::Sums;
+    type Pairs = V::Pairs;
+
+    #[inline(always)]
+    fn zero(self) -> V::Sums {
+        self.0.zero()
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const u32) -> V::Pairs {
+        // SAFETY: passed on.
+        unsafe { self.0.load(from) }
+    }
+
+    #[inline(always)]
+    fn splat(self, pair: u32) -> V::Pairs {
+        self.0.splat(pair)
+    }
+
+    #[inline(always)]
+    fn add(self, sums: V::Sums, a: V::Pairs, b: V::Pairs) -> V::Sums {
+        self.0.add(sums, a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, sums: V::Sums) {
+        // SAFETY: passed on.
+        unsafe { self.0.store(to, sums) }
+    }
+
+    const ORDER: Order = Order::Rows;
+
+    #[inline(always)]
+    fn by_panel(
+        self,
+        left: Left,
+        rows: Range<usize>,
+        panel: &[u32],
+        width: usize,
+        finish: impl FnMut(usize, &mut Sums),
+    ) {
+        tiles::by_panel(T::default(), left, rows, panel, width, finish);
     }
 }

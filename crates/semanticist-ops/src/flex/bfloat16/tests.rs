@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
-use super::product::{Left, Right, by_panel, transposed};
-use super::sums::{LANES, PairSums, Task, emulated};
+use super::product::{Left, Order, ROWS, Right, transposed};
+use super::sums::{EMULATES_TILES, LANES, PairSums, Task, emulated, with_emulated_tiles};
 use super::{Stored, rounded, widened};
 use crate::backend::{Activation, Answer, Operators};
 use crate::composed;
@@ -179,7 +179,7 @@ impl Task for Product<'_> {
 
     fn run<K: PairSums>(self, k: K) -> Vec<u32> {
         let mut bits = Vec::new();
-        by_panel(k, self.left, 0..self.rows, self.panel, self.width, |_, sums| {
+        k.by_panel(self.left, 0..self.rows, self.panel, self.width, |_, sums| {
             for sums in sums {
                 bits.extend(sums[..self.width].iter().map(|sum| sum.to_bits()));
             }
@@ -188,53 +188,96 @@ impl Task for Product<'_> {
     }
 }
 
+/// Magnitudes from 2⁻⁴⁰ to 2⁴⁰: sums are rounded at every step, none is subnormal.
+fn spread(count: usize, seed: u32) -> Vec<bf16> {
+    let exponent = |i: usize| ((i as u32 * 2_654_435_761) >> 25) as i32 % 41;
+    noise(count, seed).iter().enumerate().map(|(i, v)| bf16::write(v * 2f32.powi(exponent(i)))).collect()
+}
+
 #[test]
-fn the_emulation_gives_the_bits_of_the_instruction() {
-    const ROWS: usize = 17;
-    const DEPTH: usize = 514;
-    #[cfg(target_arch = "x86_64")]
-    if super::sums::hardware() {
-        for width in [1, 2, 3, 4].map(|vectors| vectors * LANES) {
-            // Magnitudes from 2⁻⁴⁰ to 2⁴⁰: sums are rounded at every step, none is subnormal.
-            let spread = |count: usize, seed: u32| -> Vec<bf16> {
-                let exponent = |i: usize| ((i as u32 * 2_654_435_761) >> 25) as i32 % 41;
-                noise(count, seed)
-                    .iter()
-                    .enumerate()
-                    .map(|(i, v)| bf16::write(v * 2f32.powi(exponent(i))))
-                    .collect()
-            };
-            let (x, y) = (spread(ROWS * DEPTH, 1), spread(DEPTH * width, 2));
-            let mut panel = vec![0; DEPTH / 2 * width];
-            Right::Plain { values: &y, stride: width }.pack(&mut panel, 0..width, [0, DEPTH], width);
-            let product = || Product { left: Left::rows(&x, DEPTH), rows: ROWS, panel: &panel, width };
-            assert_eq!(super::sums::dispatch(product()), emulated(product()), "{width} columns");
+fn the_emulation_gives_the_bits_of_the_instructions() {
+    println!("instructions: {:?}", crate::bfloat16_instructions());
+    // With tiles, all numbers of rows and columns of tiles, whole and not, and depths.
+    for rows in [1, 16, 17, 33, 70] {
+        for depth in [2, 32, 34, 514] {
+            for width in [1, 2, 3, 4].map(|vectors| vectors * LANES) {
+                let (x, y) = (spread(rows * depth, 1), spread(depth * width, 2));
+                let mut panel = vec![0; depth / 2 * width];
+                Right::Plain { values: &y, stride: width }.pack(&mut panel, 0..width, [0, depth], width);
+                let product = || Product { left: Left::rows(&x, depth), rows, panel: &panel, width };
+                let same = |found: Vec<u32>, expected: Vec<u32>| {
+                    assert!(found == expected, "[{rows}, {depth}] × [{depth}, {width}]");
+                };
+                if super::sums::has_tiles() {
+                    same(super::sums::dispatch(product()), with_emulated_tiles(product()));
+                }
+                if let Some(found) = super::sums::with_vectors(product()) {
+                    same(found, emulated(product()));
+                }
+            }
         }
     }
 }
 
 #[test]
+fn a_tile_sums_low_and_high_halves_apart() {
+    // Large numbers that cancel one another, each beside a 1: apart, both 1 are left.
+    let values = |numbers: [f32; 4]| numbers.map(bf16::from_f32);
+    let left = values([16_777_216.0, 1.0, -16_777_216.0, 1.0]);
+    let right = rounded(&[1.0; 4 * LANES]);
+    let mut panel = vec![0; 2 * LANES];
+    Right::Plain { values: &right, stride: LANES }.pack(&mut panel, 0..LANES, [0, 4], LANES);
+    let product = || Product { left: Left::rows(&left, 4), rows: 1, panel: &panel, width: LANES };
+    let first = |bits: Vec<u32>| f32::from_bits(bits[0]);
+    assert_eq!((first(with_emulated_tiles(product())), first(emulated(product()))), (2.0, 0.0));
+}
+
+#[test]
 fn a_transposed_matrix_gives_the_same_product() {
-    const SIZES: [usize; 3] = [13, 20, 33];
-    let [rows, columns, depth] = SIZES;
-    let (x, y) = (rounded(&noise(rows * depth, 1)), rounded(&noise(depth * columns, 2)));
-    let turned: Vec<bf16> = (0..depth * rows).map(|i| x[i % rows * depth + i / rows]).collect();
-    let pairs = depth.div_ceil(2);
-    let width = columns.next_multiple_of(LANES);
-    let mut panel = vec![0; pairs * width];
-    Right::Plain { values: &y, stride: columns }.pack(&mut panel, 0..columns, [0, depth], width);
-    let mut packed = vec![bf16::default(); rows.next_multiple_of(super::product::ROWS) * 2 * pairs];
-    transposed(&turned, rows, [rows, depth], &mut packed);
-    let found = emulated(Product { left: Left::transposed(&packed, pairs), rows, panel: &panel, width });
-    for row in 0..rows {
-        for column in 0..columns {
-            let exact: f64 = (0..depth)
-                .map(|i| f64::from(x[row * depth + i].read()) * f64::from(y[i * columns + column].read()))
-                .sum();
-            let found = f64::from(f32::from_bits(found[row * width + column]));
-            assert!((found - exact).abs() < 1e-4, "row {row}, column {column}: {found} instead of {exact}");
+    for sizes @ [rows, columns, depth] in [[13, 20, 33], [40, 64, 96], [1, 1, 1]] {
+        let (x, y) = (rounded(&noise(rows * depth, 1)), rounded(&noise(depth * columns, 2)));
+        let turned: Vec<bf16> = (0..depth * rows).map(|i| x[i % rows * depth + i / rows]).collect();
+        let pairs = depth.div_ceil(2);
+        let width = columns.next_multiple_of(LANES);
+        let mut panel = vec![0; pairs * width];
+        Right::Plain { values: &y, stride: columns }.pack(&mut panel, 0..columns, [0, depth], width);
+        for order in [Order::Interleaved, Order::Rows] {
+            let mut packed = vec![bf16::NAN; rows.next_multiple_of(ROWS) * 2 * pairs];
+            transposed(&turned, rows, [rows, depth], order, &mut packed);
+            assert_eq!(packed, super::product::par_transposed(&turned, rows, [rows, depth], order));
+            let product =
+                Product { left: Left::transposed(&packed, pairs, order), rows, panel: &panel, width };
+            let found = match order {
+                Order::Interleaved => emulated(product),
+                Order::Rows => with_emulated_tiles(product),
+            };
+            for row in 0..rows {
+                for column in 0..columns {
+                    let exact: f64 = (0..depth)
+                        .map(|i| {
+                            f64::from(x[row * depth + i].read()) * f64::from(y[i * columns + column].read())
+                        })
+                        .sum();
+                    let found = f64::from(f32::from_bits(found[row * width + column]));
+                    let place = format!("{sizes:?}, {order:?}, row {row}, column {column}");
+                    assert!((found - exact).abs() < 1e-4, "{place}: {found} instead of {exact}");
+                }
+            }
         }
     }
+}
+
+#[test]
+fn operators_are_the_same_with_tiles() {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(2);
+    let pool = threads.start_handler(|_| EMULATES_TILES.set(true)).build().unwrap();
+    pool.install(|| {
+        assert!(super::sums::has_tiles());
+        linear_layers_are_the_products_of_rounded_numbers();
+        two_layers_and_their_gradients_are_those_of_the_rounded_numbers();
+        attention_is_that_of_the_rounded_numbers();
+        what_is_no_number_stays_in_its_row_and_infinity_infinite();
+    });
 }
 
 #[test]
