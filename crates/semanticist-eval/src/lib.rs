@@ -4,6 +4,7 @@ pub mod classification;
 pub mod dinov2;
 pub mod findings;
 pub mod frechet;
+pub mod inception;
 pub mod logistic;
 pub mod lpips;
 pub mod measure;
@@ -23,6 +24,7 @@ pub mod sheet;
 pub mod sweep;
 
 pub use dinov2::DinoV2;
+pub use inception::Inception;
 pub use lpips::PerceptualLoss;
 pub use principal::PrincipalComponents;
 pub use teacher::Teacher;
