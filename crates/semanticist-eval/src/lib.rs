@@ -2,6 +2,7 @@
 
 pub mod classification;
 pub mod dinov2;
+pub mod features;
 pub mod findings;
 pub mod frechet;
 pub mod inception;
@@ -9,6 +10,7 @@ pub mod logistic;
 pub mod lpips;
 pub mod measure;
 pub mod neighbours;
+mod npz;
 pub mod plot;
 pub mod principal;
 pub mod quality;
@@ -16,6 +18,7 @@ pub mod reconstruction;
 pub mod report;
 pub mod resume;
 pub mod spectrum;
+pub mod statistics;
 pub mod teacher;
 pub mod variance;
 
@@ -24,7 +27,9 @@ pub mod sheet;
 pub mod sweep;
 
 pub use dinov2::DinoV2;
+pub use features::{FeatureKind, FeatureNetwork};
 pub use inception::Inception;
 pub use lpips::PerceptualLoss;
 pub use principal::PrincipalComponents;
+pub use statistics::Statistics;
 pub use teacher::Teacher;

@@ -5,6 +5,7 @@
 //! (with statistics from training) is multiplied into its weights when they are read.
 
 mod layers;
+mod score;
 
 use std::path::Path;
 
@@ -15,12 +16,16 @@ use semanticist::weights::{self, HostTensor, Metadata, Weights};
 use semanticist::{Error, Pixels, Result};
 
 use layers::{BLOCKS, Padding, Part, SPATIAL, Step};
+pub use score::{InceptionScore, inception_score};
 
 /// Side of the images that the network sees, in pixels.
 pub const SIDE: usize = 299;
 
 /// Of the features with places, how many channels sFID takes.
 pub const SPATIAL_CHANNELS: usize = 7;
+
+/// Places along a side of the features that sFID takes.
+pub const SPATIAL_SIDE: usize = 17;
 
 /// What a norm adds to the variance.
 const EPSILON: f64 = 1e-3;
@@ -401,4 +406,4 @@ fn interpolation(from: usize, resize: InputResize) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
