@@ -151,7 +151,7 @@ impl Header {
 pub(crate) fn write(path: &Path, arrays: &[(&str, Vec<usize>, &[f64])], comment: &str) -> Result<()> {
     write_atomically(path, |file| {
         let mut zip = ZipWriter::new(file);
-        zip.set_comment(comment);
+        zip.set_comment(comment)?;
         // Not compressed, as numpy.savez has it: digits of measurements do not shrink.
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
         for (name, shape, values) in arrays {
