@@ -126,3 +126,38 @@ fn resizing_takes_the_places_of_either_program() {
     let same = interpolation(SIDE, InputResize::PytorchFid);
     assert!(same.chunks(SIDE).enumerate().all(|(at, row)| row[at] == 1.0));
 }
+
+#[test]
+#[ignore = "measures the network at its published size: half a minute"]
+fn published_size() {
+    let mut noise = semanticist::Noise::seeded(1);
+    let mut weights = Weights::new();
+    for (name, tensor) in recording().split_prefix("weights.").iter() {
+        let wider = |(axis, side): (usize, &usize)| if axis < 2 && *side != 3 { 16 * side } else { *side };
+        // 3 inputs of the first layer stay; 3 outputs are some elsewhere.
+        let mut shape: Vec<usize> = tensor.shape().iter().enumerate().map(wider).collect();
+        if shape.first() == Some(&3) {
+            shape[0] = 48;
+        }
+        if shape.get(1) == Some(&3) && !name.starts_with("Conv2d_1a") {
+            shape[1] = 48;
+        }
+        let (count, inputs) = (shape.iter().product::<usize>(), shape.iter().skip(1).product::<usize>());
+        let values = noise.uniform(count).into_iter();
+        let values: Vec<f32> = match name.ends_with("conv.weight") {
+            true => values.map(|value| (value - 0.5) * (6.0 / inputs as f32).sqrt()).collect(),
+            false => values.collect(),
+        };
+        weights.insert(name, HostTensor::from_f32(&shape, &values));
+    }
+    let network = Inception::from_weights(weights, Path::new("random"), &Device::flex()).unwrap();
+    assert_eq!(network.widths(), [64, 192, 768, 2048]);
+    for batch in [1, 16] {
+        let images = Pixels(Tensor::ones([batch, 3, 64, 64], &Device::flex()));
+        let begun = std::time::Instant::now();
+        let found = network.forward(&images, InputResize::PytorchFid);
+        let sum: f32 = found.features[3].clone().sum().into_scalar();
+        assert!(sum.is_finite());
+        println!("{batch} at once: {:.3} s an image", begun.elapsed().as_secs_f64() / batch as f64);
+    }
+}

@@ -104,7 +104,8 @@ impl Compared {
             source: &data.source,
             images,
             training: &training.source,
-            training_fingerprint: &training.fingerprint,
+            training_fingerprint: Some(training.fingerprint.as_str())
+                .filter(|fingerprint| *fingerprint != data.fingerprint),
             training_images: self.training_images,
             series,
             reference: self.reference.as_ref(),

@@ -32,8 +32,8 @@ pub struct Pictures<'a> {
     pub images: usize,
     /// Images that models learnt from.
     pub training: &'a Source,
-    /// Their fingerprint.
-    pub training_fingerprint: &'a str,
+    /// Their fingerprint, if they are others than the measured ones.
+    pub training_fingerprint: Option<&'a str>,
     /// Among how many of them the nearest of each picture is looked for.
     pub training_images: usize,
     /// Sets of pictures by name, of any number and of any images.
