@@ -5,6 +5,8 @@
 //! eigenvalue, so both roots are exact through eigenvalues, where pytorch-fid takes the root of the product Σ₁ Σ₂, which
 //! is not symmetric, and adds 1e-6 to the diagonals when that fails.
 
+use std::sync::OnceLock;
+
 use burn::tensor::Tensor;
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
@@ -109,6 +111,8 @@ pub struct Gaussian {
     mean: DVector<f64>,
     /// `[D, D]`
     covariance: DMatrix<f64>,
+    /// Of the covariance, once a distance was asked for: at 2048 dimensions it takes most of the time of one.
+    root: OnceLock<DMatrix<f64>>,
 }
 
 impl Gaussian {
@@ -134,7 +138,22 @@ impl Gaussian {
         if !covariance.iter().all(|value| value.is_finite()) {
             return Err(FrechetError::NotFinite("covariance"));
         }
-        Ok(Self { mean, covariance })
+        Ok(Self { mean, covariance, root: OnceLock::new() })
+    }
+
+    /// Numbers of the space.
+    pub fn dimensions(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// D numbers.
+    pub fn mean(&self) -> &[f64] {
+        self.mean.as_slice()
+    }
+
+    /// `[D, D]`: by rows or by columns is the same.
+    pub fn covariance(&self) -> &[f64] {
+        self.covariance.as_slice()
     }
 
     /// The squared Fréchet distance, which is what FID reports; 0 for equal distributions, to rounding.
@@ -146,8 +165,8 @@ impl Gaussian {
         if dimensions != others {
             return Err(FrechetError::OtherDimensions(dimensions, others));
         }
-        let root = root(self.covariance.clone());
-        let product = &root * &other.covariance * &root;
+        let root = self.root.get_or_init(|| root(self.covariance.clone()));
+        let product = root * &other.covariance * root;
         // Rounding makes it a little unsymmetric, and its least eigenvalues negative.
         let symmetric = (&product + product.transpose()) * 0.5;
         let overlap: f64 = symmetric.symmetric_eigenvalues().iter().map(|value| value.max(0.0).sqrt()).sum();

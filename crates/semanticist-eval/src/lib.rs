@@ -2,12 +2,15 @@
 
 pub mod classification;
 pub mod dinov2;
+pub mod features;
 pub mod findings;
 pub mod frechet;
+pub mod inception;
 pub mod logistic;
 pub mod lpips;
 pub mod measure;
 pub mod neighbours;
+mod npz;
 pub mod plot;
 pub mod principal;
 pub mod quality;
@@ -15,6 +18,7 @@ pub mod reconstruction;
 pub mod report;
 pub mod resume;
 pub mod spectrum;
+pub mod statistics;
 pub mod teacher;
 pub mod variance;
 
@@ -23,6 +27,9 @@ pub mod sheet;
 pub mod sweep;
 
 pub use dinov2::DinoV2;
+pub use features::{FeatureKind, FeatureNetwork};
+pub use inception::Inception;
 pub use lpips::PerceptualLoss;
 pub use principal::PrincipalComponents;
+pub use statistics::Statistics;
 pub use teacher::Teacher;

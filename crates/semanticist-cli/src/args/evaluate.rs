@@ -1,9 +1,10 @@
 //! Arguments of `evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use semanticist::diffusion::Sampler;
+use semanticist_eval::FeatureKind;
 
 use super::{ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
@@ -61,14 +62,17 @@ Examples:
         #[command(flatten)]
         sampling: Sampling,
     },
-    /// Whether pictures look alike to a classifier: Fréchet distances, and how often it knows their class
+    /// Whether pictures look alike to a network: rFID, FD-DINOv2, Fréchet distances to a classifier trained here
     ///
     /// Of samples and one-step means from every number of tokens, the autoencoder alone, training images, and any other
-    /// pictures: those of --series may be of other images here, in folders of class folders.
+    /// pictures: those of --series may be of other images here, in folders of class folders. With Inception-v3 there are sFID and
+    /// the Inception score too, with a classifier how often it knows the class.
     #[command(after_help = "\
 Examples:
   semanticist evaluate frechet --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors
-  semanticist evaluate frechet --data tiny-imagenet-100 --classifier classifier.safetensors --series drawn=generated")]
+  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --tokens 16,64,256 \\
+    --features inception=pt_inception-2015-12-05-6726825d.pth
+  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --features dinov2=dinov2_vitl14_pretrain.pth")]
     Frechet {
         #[command(flatten)]
         comparing: Comparing,
@@ -79,20 +83,29 @@ Examples:
         #[command(flatten)]
         sampling: Sampling,
     },
-    /// Whether generated pictures look like images and are not copies of them, to a classifier; no tokenizer takes part
+    /// Whether generated pictures look like images and are not copies of them, to a network; no tokenizer takes part
     ///
-    /// Fréchet and kernel distances, precision and recall, how often the classifier knows the class (of folders of class
-    /// folders), and how many pictures are nearer to a training image than unseen images are.
+    /// gFID, FD-DINOv2 or Fréchet distances to a classifier, kernel distances, precision and recall, and how many pictures are
+    /// nearer to a training image than unseen images are. With Inception-v3 there are sFID and the Inception score too, with a
+    /// classifier how often it knows the class (of folders of class folders).
     #[command(after_help = "\
 Examples:
   semanticist generate --class 0 --class 1 -n 250 --out-dir drawn
   semanticist evaluate generation --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors \\
-    --series drawn=drawn")]
+    --series drawn=drawn
+  semanticist evaluate generation --data imagenet --images 50000 --series drawn=drawn --reference VIRTUAL_imagenet256_labeled.npz \\
+    --features inception-tf=pt_inception-2015-12-05-6726825d.pth
+  semanticist evaluate generation --data imagenet/train --images 1281167 --size 256 --save-statistics train256.npz \\
+    --features inception=pt_inception-2015-12-05-6726825d.pth")]
     Generation {
         /// Pictures to measure, such as drawn=generated
-        #[arg(long, value_name = "NAME=PATH", value_parser = named, required = true)]
+        #[arg(long, value_name = "NAME=PATH", value_parser = named, required_unless_present = "save_statistics")]
         series: Vec<(String, PathBuf)>,
-        /// Of the subsets of kernel distances
+        /// Side of the squares that are compared, in pixels [default: that of the classifier, else the shorter side of the first
+        /// picture of the first series]
+        #[arg(long, value_name = "PIXELS", value_parser = count)]
+        size: Option<usize>,
+        /// Of the subsets of kernel distances and the parts of Inception scores
         #[arg(long, value_name = "N", default_value = "0")]
         seed: u64,
         #[command(flatten)]
@@ -123,17 +136,17 @@ Examples:
     },
     /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
     ///
-    /// What an earlier, interrupted call finished is not measured again. With a classifier there are Fréchet distances too.
+    /// What an earlier, interrupted call finished is not measured again. With a feature network there are Fréchet distances too.
     #[command(after_help = "\
 Examples:
-  semanticist evaluate report --data tiny-imagenet-100 -o report")]
+  semanticist evaluate report --data tiny-imagenet-100 -o report
+  semanticist evaluate report --data tiny-imagenet-100 --images 3000 -o report --features inception=inception.pth")]
     Report {
         /// The folder; it is created
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
-        /// A classifier; with it the report has Fréchet distances in its features
-        #[arg(long, value_name = "FILE")]
-        classifier: Option<PathBuf>,
+        #[command(flatten)]
+        features: FeatureChoice,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -200,12 +213,49 @@ pub struct Images {
 /// In whose features pictures are compared.
 #[derive(Debug, Args)]
 pub struct Comparing {
-    /// The classifier in whose features pictures are compared: a file of `train classifier`
-    #[arg(long, value_name = "FILE")]
-    pub classifier: PathBuf,
+    #[command(flatten)]
+    pub features: FeatureChoice,
     /// Training images among which the nearest of each picture is looked for
     #[arg(long, value_name = "N", default_value = "10000", value_parser = count)]
     pub training_images: usize,
+    /// Measure Fréchet distances from statistics in a file, not from the images of --data: of pytorch-fid (mu, sigma), of ADM
+    /// (mu, sigma, mu_s, sigma_s), or of --save-statistics
+    #[arg(long, value_name = "FILE.npz")]
+    pub reference: Option<PathBuf>,
+    /// Write mean and covariance of the features of the images of --data, for --reference and for other programs
+    #[arg(long, value_name = "FILE.npz")]
+    pub save_statistics: Option<PathBuf>,
+    /// Call it rFID or gFID with fewer than 50,000 images too, and take a --reference of training images, of other weights, sizes
+    /// or crops
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A network whose features pictures are compared in.
+#[derive(Debug, Args)]
+pub struct FeatureChoice {
+    /// The network in whose features pictures are compared, and its file: inception (FID; resized as pytorch-fid), inception-tf
+    /// (the same, resized as ADM's evaluator and torch-fidelity), dinov2 (FD-DINOv2), classifier
+    #[arg(long, value_name = "NAME=FILE", value_parser = features)]
+    pub features: Option<(FeatureKind, PathBuf)>,
+    /// Short for --features classifier=FILE: a file of `train classifier`
+    #[arg(long, value_name = "FILE", conflicts_with = "features")]
+    pub classifier: Option<PathBuf>,
+}
+
+impl FeatureChoice {
+    /// Which network, and its file, if one was asked for.
+    pub fn file(&self) -> Option<(FeatureKind, &Path)> {
+        let classifier = || self.classifier.as_deref().map(|path| (FeatureKind::Classifier, path));
+        self.features.as_ref().map(|(kind, path)| (*kind, path.as_path())).or_else(classifier)
+    }
+}
+
+fn features(text: &str) -> Result<(FeatureKind, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !path.is_empty() => Ok((name.parse()?, path.into())),
+        _ => Err("expected NAME=FILE, such as inception=pt_inception-2015-12-05-6726825d.pth".into()),
+    }
 }
 
 /// How probes are trained.

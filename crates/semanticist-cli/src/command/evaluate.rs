@@ -1,6 +1,7 @@
 //! `semanticist evaluate`: how good a tokenizer is on images that it was not trained on, and whether its tokens are what the
 //! paper says.
 
+mod compared;
 mod data;
 mod generation;
 mod keep;
@@ -21,8 +22,8 @@ use semanticist_eval::measure::{self, Components, Subject};
 use semanticist_eval::{plot, report};
 use serde_json::{Value, json};
 
+use self::compared::{Asked, Compared};
 use self::data::{Data, NamedData};
-use self::generation::Classifier;
 use self::keep::Work;
 use super::choice::{AskedDecoding, BUILTIN};
 use crate::args::{EvaluateCommand, Measuring, Sampling};
@@ -70,7 +71,7 @@ struct Evaluation<'a> {
     /// Fitted when the first measurement needs them.
     components: Option<Components>,
     /// In whose features pictures are compared.
-    classifier: Option<Classifier>,
+    compared: Option<Compared>,
     /// Ways to decode, and how many evaluations of the network each takes.
     decodings: Vec<(Decoding, usize)>,
 }
@@ -98,13 +99,14 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
         }
         EvaluateCommand::Frechet { measuring, comparing, sampling, series } => {
+            Compared::check(comparing)?;
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
-            evaluation.classifier =
-                Some(Classifier::open(&comparing.classifier, comparing.training_images, &evaluation.device)?);
+            evaluation.compared = Some(Compared::open(comparing, &evaluation.device)?);
             evaluation.show(Kind::Frechet)
         }
-        EvaluateCommand::Generation { on, comparing, series, seed } => {
-            generation::run(on, comparing, series, *seed)
+        EvaluateCommand::Generation { on, comparing, series, size, seed } => {
+            Compared::check(comparing)?;
+            generation::run(on, comparing, (series, *size), *seed)
         }
         EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed } => {
             let mut evaluation = Evaluation::open(measuring, None, *seed, none)?;
@@ -117,16 +119,16 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             }
             evaluation.show(Kind::Ablation)
         }
-        EvaluateCommand::Report { output, measuring, sampling, probing, series, classifier } => {
+        EvaluateCommand::Report { output, measuring, sampling, probing, series, features } => {
             if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
                 ));
             }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
-            if let Some(path) = classifier {
-                evaluation.classifier =
-                    Some(Classifier::open(path, probing.training_images, &evaluation.device)?);
+            if let Some(chosen) = features.file() {
+                let network = Compared::network(chosen, probing.training_images, &evaluation.device)?;
+                evaluation.compared = Some(network);
             }
             evaluation.report(output, Kind::Probe { training_images: probing.training_images })
         }
@@ -166,7 +168,7 @@ impl<'a> Evaluation<'a> {
             steps,
             seed,
             components: None,
-            classifier: None,
+            compared: None,
             decodings: Vec::new(),
         })
     }
@@ -215,8 +217,8 @@ impl<'a> Evaluation<'a> {
             Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
             Kind::Probe { training_images } => json!({ "training_images": training_images }),
             Kind::Frechet => {
-                let classifier = self.classifier.as_ref().map(Classifier::options);
-                json!({ "sampling": self.sampling, "series": series, "classifier": classifier })
+                let compared = self.compared.as_ref().map(Compared::options);
+                json!({ "sampling": self.sampling, "series": series, "features": compared })
             }
             Kind::Ablation => {
                 let decodings: Vec<_> =
@@ -255,6 +257,7 @@ impl<'a> Evaluation<'a> {
                 .chain(self.series.0.iter().map(|it| &it.1))
                 .collect(),
             pieces,
+            takes_earlier: pictures.as_ref().is_none_or(|pictures| pictures.save.is_none()),
         };
         let findings = work.findings(kept, |finished, observe| {
             if fits && components.is_none() {
@@ -285,15 +288,13 @@ impl<'a> Evaluation<'a> {
     }
 
     fn pictures(&self) -> Option<Pictures<'_>> {
-        let classifier = self.classifier.as_ref()?;
-        let series = self.series.sources();
-        Some(classifier.pictures(
-            (&self.data, &self.training),
-            self.measuring.on.images,
-            series,
-            self.seed,
-            &self.device,
-        ))
+        let asked = Asked {
+            size: self.model.tokenizer.config.image_size,
+            images: self.measuring.on.images,
+            series: self.series.sources(),
+            seed: self.seed,
+        };
+        Some(self.compared.as_ref()?.pictures(&self.data, &self.training, asked, &self.device))
     }
 
     fn subject(&self, counts: Vec<usize>) -> Subject<'_> {
@@ -323,7 +324,7 @@ impl<'a> Evaluation<'a> {
             training: self.training.fingerprint.clone(),
             images: self.measuring.on.images,
             image_size: self.model.tokenizer.config.image_size,
-            crop: keep::CROP.into(),
+            crop: measure::CROP.into(),
             precision: self.measuring.on.machine.precision().to_string(),
             options: self.options(kind)?,
             seconds: 0.0,
@@ -350,7 +351,7 @@ impl<'a> Evaluation<'a> {
         } else {
             note("the data has no classes: there is no probe in the report");
         }
-        if self.classifier.is_some() {
+        if self.compared.is_some() {
             kinds.push(Kind::Frechet);
         }
         let mut all = Vec::new();

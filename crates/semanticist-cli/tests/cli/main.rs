@@ -9,6 +9,7 @@ mod classify;
 mod decode;
 mod encode;
 mod evaluate;
+mod features;
 mod generate;
 mod hub;
 mod models;
@@ -197,6 +198,8 @@ fn help_has_examples_and_nonsense_is_usage() {
         "train generator --help",
         "models info --help",
         "verify --help",
+        "evaluate frechet --help",
+        "evaluate generation --help",
     ] {
         let run = folder.run(arguments).ok();
         assert!(run.stdout.contains("Examples:\n  semanticist "), "{arguments}: {}", run.stdout);

@@ -25,6 +25,9 @@ pub use crate::reconstruction::BATCH;
 pub use crate::resume::Finished;
 pub use baseline::Components;
 
+/// How images become squares, in words.
+pub const CROP: &str = "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)";
+
 /// What is measured, on what.
 pub struct Subject<'a> {
     /// The model.

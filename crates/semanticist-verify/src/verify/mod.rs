@@ -17,6 +17,7 @@ mod decoder;
 mod diffusion_tables;
 mod encoder;
 mod generator;
+mod inception;
 mod preprocess;
 mod sampling;
 mod training_run;
@@ -41,7 +42,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -60,6 +61,7 @@ const CASES: [Case; 14] = [
     Case { name: "generator_si_adaln", file: generator::SI_ADALN, run: generator::run_si_adaln },
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
     Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
+    Case { name: "inception", file: inception::FILE, run: inception::run },
 ];
 
 /// The names of all cases, in the order in which they run.

@@ -95,11 +95,16 @@ impl Recording {
 
     /// Takes the parameters, which are under their published names with `weights.` before them.
     pub fn parameters(&mut self) -> Result<PublishedWeights> {
+        published::translate(self.raw_parameters()?, &self.path)
+    }
+
+    /// The same without our names for them.
+    pub fn raw_parameters(&mut self) -> Result<Weights> {
         let parameters = self.tensors.split_prefix("weights.");
         if parameters.is_empty() {
             return Err(self.error("holds no tensors whose names begin with \"weights.\""));
         }
-        published::translate(parameters, &self.path)
+        Ok(parameters)
     }
 
     /// [`Recording::parameters`] of an autoencoder with `levels` levels.

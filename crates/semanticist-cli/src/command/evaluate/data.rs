@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use semanticist::Error;
 use semanticist_data::{Source, Split};
+use semanticist_eval::statistics::Part;
 use serde_json::{Value, json};
 
 use super::super::choice::validation_source;
@@ -45,6 +46,15 @@ impl Data {
 
     fn of(source: Source, paths: &[PathBuf], split: Split) -> Result<Self> {
         Ok(Self { fingerprint: source.fingerprint()?, source, paths: paths.to_vec(), split })
+    }
+
+    /// Which part of the data it is.
+    pub fn part(&self) -> Part {
+        match self.split {
+            Split::All => Part::All,
+            Split::Train => Part::Training,
+            Split::Validation => Part::Validation,
+        }
     }
 
     /// Images that come, go or change while they are measured would be measured by some numbers and not by others.

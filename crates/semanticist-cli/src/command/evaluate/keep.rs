@@ -15,9 +15,6 @@ use crate::args::Images;
 use crate::output::{self, note};
 use crate::progress::Progress;
 
-/// How images become squares.
-pub const CROP: &str = "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)";
-
 /// A measurement before it is made.
 pub struct Work<'a> {
     pub kind: &'static str,
@@ -26,6 +23,8 @@ pub struct Work<'a> {
     pub data: Vec<&'a Data>,
     /// How many images the observer will be told of.
     pub pieces: usize,
+    /// Whether findings that are there already are enough: not where measuring writes another file too.
+    pub takes_earlier: bool,
 }
 
 impl Work<'_> {
@@ -35,9 +34,11 @@ impl Work<'_> {
         kept: Option<&Path>,
         measure: impl FnOnce(&mut Finished, Observer) -> semanticist::Result<Measured>,
     ) -> Result<Findings> {
-        let Self { kind, made, data, pieces } = self;
+        let Self { kind, made, data, pieces, takes_earlier } = self;
         let begun = Instant::now();
-        if let Some(found) = kept.and_then(|path| finished_before(path, kind, &made)) {
+        if let Some(found) =
+            kept.filter(|_| takes_earlier).and_then(|path| finished_before(path, kind, &made))
+        {
             return Ok(found);
         }
         let mut finished = match kept {

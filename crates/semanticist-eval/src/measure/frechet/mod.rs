@@ -1,0 +1,307 @@
+//! `evaluate frechet` and `evaluate generation`: whether sets of pictures look alike in the features of a network, whether it
+//! knows what they show, and whether they are copies of what was learnt.
+
+mod report;
+mod set;
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use semanticist::diffusion::Process;
+use semanticist::image::{from_pixels, to_pixels};
+use semanticist::{Error, Pixels, Result};
+use semanticist_data::{Record, Source, transform};
+
+use super::{BATCH, Batch, Finished, Measured, Observer, Subject, tokens_text};
+use crate::classification::Labels;
+use crate::features::FeatureNetwork;
+use crate::frechet::FrechetError;
+use crate::neighbours::nearest;
+use crate::statistics::{Origin, Statistics, of_training};
+use set::{Found, Reference, Role, Set};
+
+/// What is compared, in whose features.
+pub struct Pictures<'a> {
+    /// Whose features they are.
+    pub network: &'a FeatureNetwork,
+    /// Side of the squares that are compared, in pixels: that of the network or the tokenizer, if they have one.
+    pub size: usize,
+    /// Images that sets are compared with.
+    pub source: &'a Source,
+    /// How many of them, and of each series, spread evenly.
+    pub images: usize,
+    /// Images that models learnt from.
+    pub training: &'a Source,
+    /// Their fingerprint, if they are others than the measured ones.
+    pub training_fingerprint: Option<&'a str>,
+    /// Among how many of them the nearest of each picture is looked for.
+    pub training_images: usize,
+    /// Sets of pictures by name, of any number and of any images.
+    pub series: Vec<(String, &'a Source)>,
+    /// Statistics from a file that Fréchet distances are measured from, instead of those of the images.
+    pub reference: Option<&'a FileReference>,
+    /// Where statistics of the images go, and what they are of; the number of images is that of those that could be read.
+    pub save: Option<(&'a Path, Origin)>,
+    /// What is called rFID and gFID, and compared with what.
+    pub customs: Customs,
+    /// Of the subsets of kernel distances and the parts of Inception scores.
+    pub seed: u64,
+    /// Where it is computed.
+    pub device: &'a Device,
+}
+
+/// Statistics from a file.
+pub struct FileReference {
+    /// The file.
+    pub path: PathBuf,
+    /// What it holds.
+    pub statistics: Statistics,
+    /// SHA-256 of the file, in hexadecimal.
+    pub hash: String,
+}
+
+/// Whether the customs of papers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Customs {
+    /// What has fewer than 50,000 images is called FID of so many; reconstructions are not compared with training images, nor
+    /// anything with statistics of other weights, sizes or crops.
+    Kept,
+    /// The user says that all this is meant.
+    Overruled,
+}
+
+/// Measures training images and the pictures of every series, and of a tokenizer, if there is one, samples and one-step means
+/// from every count of tokens and its autoencoder alone.
+///
+/// # Errors
+/// If the network takes images of another size than the tokenizer or does not know the classes, there are no more images than
+/// features, the reference is of another network, or [`Customs`] are broken.
+pub fn measure(
+    pictures: &Pictures,
+    tokenizer: Option<&Subject>,
+    finished: &mut Finished,
+    observe: Observer,
+) -> Result<Measured> {
+    pictures.check(tokenizer)?;
+    let known = pictures.labels(pictures.source)?;
+    let originals = pictures.set(pictures.source, known.as_ref(), pictures.images, observe)?;
+    let (gaussian, spatial, features) = (originals.gaussian()?, originals.spatial()?, originals.features());
+    let count = originals.count();
+    let gaussian = match &pictures.save {
+        Some((path, origin)) => {
+            let origin = Origin { images: count, ..origin.clone() };
+            let statistics = Statistics { gaussian, spatial: spatial.clone(), origin: Some(origin) };
+            statistics.write(path)?;
+            statistics.gaussian
+        }
+        None => gaussian,
+    };
+    let training = pictures.set(pictures.training, None, pictures.training_images, observe)?;
+    if training.count() == 0 {
+        return Err(Error::Data("no training image could be decoded".into()));
+    }
+    let training = training.features();
+    let held_out = nearest(&features, &training);
+    let (gaussian, spatial) = match pictures.reference {
+        Some(FileReference { statistics, .. }) => (statistics.gaussian.clone(), statistics.spatial.clone()),
+        None => (gaussian, spatial),
+    };
+    let from_file = pictures.reference.is_some();
+    let reference =
+        Reference { gaussian, spatial, from_file, features, training, held_out, seed: pictures.seed };
+    let mut rows: Vec<(String, Found)> = vec![(IMAGES.into(), originals.finish(&reference, Role::Measured)?)];
+    if let Some(subject) = tokenizer {
+        decoded(pictures, subject, known.as_ref(), &reference, finished, observe, &mut rows)?;
+    }
+    let others = [(TRAINING.to_string(), pictures.training)].into_iter().chain(pictures.series.clone());
+    for (number, (name, source)) in others.enumerate() {
+        let labels = pictures.labels(source)?;
+        let role = if number == 0 { Role::Training } else { Role::Pictures };
+        let found = finished.part(&name, || {
+            let set = pictures.set(source, labels.as_ref(), pictures.images, observe)?;
+            set.finish(&reference, role)
+        });
+        let found = found.map_err(|error| of_series(&name, error))?;
+        rows.push((name, found));
+    }
+    Ok(report::report(pictures, tokenizer, &rows))
+}
+
+impl Pictures<'_> {
+    /// How many pictures the observer is told of, with those that a tokenizer decodes in so many steps.
+    pub fn pieces(&self, tokenizer: Option<(&Subject, usize)>) -> usize {
+        let decoded = tokenizer.map_or(0, |(subject, steps)| subject.counts.len() * (steps + 1) + 1);
+        let of = |source: &Source, count: usize| count.min(source.len());
+        let series: usize = self.series.iter().map(|(_, source)| of(source, self.images)).sum();
+        of(self.source, self.images) * (1 + decoded)
+            + of(self.training, self.images)
+            + of(self.training, self.training_images)
+            + series
+    }
+
+    /// Asked before anything is measured.
+    fn check(&self, tokenizer: Option<&Subject>) -> Result<()> {
+        let wanted = tokenizer.map_or(self.size, Subject::size);
+        if let Some(found) = self.network.image_size().filter(|size| *size != wanted) {
+            return Err(Error::Input(format!(
+                "the classifier sees {found}×{found} pixels, but the tokenizer makes {wanted}×{wanted}; give a classifier of that \
+                 size, or decode with --size {found}"
+            )));
+        }
+        let available = self.images.min(self.source.len());
+        let dimensions = self.network.width();
+        if available <= dimensions {
+            return Err(failed(FrechetError::TooFewImages { images: available, dimensions }));
+        }
+        self.reference.map_or(Ok(()), |reference| self.check_reference(reference, tokenizer.is_some()))
+    }
+
+    fn check_reference(&self, reference: &FileReference, reconstructs: bool) -> Result<()> {
+        let FileReference { path, statistics, .. } = reference;
+        let refuse = |problem: String| Err(Error::file(path, problem));
+        let (found, expected) = (statistics.gaussian.dimensions(), self.network.width());
+        let kind = self.network.kind();
+        if found != expected {
+            return refuse(format!(
+                "has statistics of {found} features, but {kind} gives {expected}; they are of another network"
+            ));
+        }
+        if let (Some(spatial), Some(expected)) = (&statistics.spatial, self.network.spatial_width()) {
+            let found = spatial.dimensions();
+            if found != expected {
+                return refuse(format!("has {found} features of sFID (mu_s), expected {expected}"));
+            }
+        }
+        if self.customs == Customs::Overruled {
+            return Ok(());
+        }
+        let origin = statistics.origin.as_ref();
+        if reconstructs && of_training(origin, path, self.training_fingerprint) {
+            return refuse(
+                "has statistics of training images, but rFID compares reconstructions with the images that were reconstructed; \
+                 leave it out, or give statistics of the validation images"
+                    .into(),
+            );
+        }
+        let Some(Origin { features, weights, image_size, crop, .. }) = origin else { return Ok(()) };
+        if *features != kind.name() || weights != self.network.hash() {
+            return refuse(format!(
+                "was made by {features} with weights {weights}, but this is {kind} with weights {}; make it again with \
+                 --save-statistics",
+                self.network.hash()
+            ));
+        }
+        if *image_size != self.size || crop != super::CROP {
+            return refuse(format!(
+                "is of images of {image_size} pixels ({crop}), but {} pixels are compared ({}); make it again with \
+                 --save-statistics",
+                self.size,
+                super::CROP
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which classes of the classifier the labels of a source mean, if both have classes.
+    fn labels(&self, source: &Source) -> Result<Option<Labels>> {
+        let Some(model) = self.network.classifier() else { return Ok(None) };
+        let of_names = |names| Labels::new(model.classifier.config.classes, &model.classes, Some(names));
+        source.classes().map(of_names).transpose()
+    }
+
+    /// Up to `count` pictures of a source as a set.
+    fn set<'a>(
+        &'a self,
+        source: &Source,
+        labels: Option<&'a Labels>,
+        count: usize,
+        observe: &mut dyn FnMut(usize),
+    ) -> Result<Set<'a>> {
+        let mut set = Set::new(self.network, labels, self.device);
+        let mut records = source.spread_records(count);
+        loop {
+            let records: Vec<_> = records.by_ref().take(BATCH).collect();
+            if records.is_empty() {
+                return Ok(set);
+            }
+            let (mut pictures, mut classes) = (Vec::new(), Vec::new());
+            for record in records {
+                let decoded = record.and_then(|Record { name, label, bytes }| {
+                    Ok((semanticist::image::decode(&name, &bytes)?, label))
+                });
+                match decoded {
+                    Ok((picture, label)) => {
+                        pictures.push(transform::evaluation(&picture, self.size));
+                        classes.push(label);
+                    }
+                    Err(Error::Image { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !pictures.is_empty() {
+                observe(pictures.len());
+                set.add(&pictures, &classes)?;
+            }
+        }
+    }
+}
+
+fn failed(error: FrechetError) -> Error {
+    Error::Data(format!("Fréchet distance: {error}"))
+}
+
+/// Says of which pictures an error is.
+fn of_series(name: &str, error: Error) -> Error {
+    match error {
+        Error::Data(problem) => Error::Data(format!("{name}: {problem}")),
+        other => other,
+    }
+}
+
+/// What a tokenizer makes of the images.
+fn decoded(
+    pictures: &Pictures,
+    subject: &Subject,
+    labels: Option<&Labels>,
+    reference: &Reference,
+    finished: &mut Finished,
+    observe: Observer,
+    rows: &mut Vec<(String, Found)>,
+) -> Result<()> {
+    let process = Process::new(&subject.tokenizer.config.diffusion)?;
+    let mut add = |name: String, of: &mut dyn FnMut(&Batch) -> Result<Pixels>| {
+        let found = finished.part(&name, || {
+            let mut set = Set::new(pictures.network, labels, pictures.device);
+            // In 8 bits, as if they had been written to files and read.
+            subject.each(|batch| set.add(&from_pixels(&of(batch)?), &batch.labels))?;
+            set.finish(reference, Role::Pictures)
+        })?;
+        rows.push((name, found));
+        Ok::<(), Error>(())
+    };
+    add("the autoencoder alone".into(), &mut |batch| {
+        observe(batch.images.len());
+        let latents = subject.tokenizer.autoencoder.encode(&to_pixels(&batch.images, subject.device));
+        Ok(subject.tokenizer.autoencoder.decode(&latents))
+    })?;
+    let tokens = |batch: &Batch| {
+        let tokenizer = subject.tokenizer;
+        tokenizer.encode(&to_pixels(&batch.images, subject.device), tokenizer.config.tokens)
+    };
+    for &count in &subject.counts {
+        add(format!("{}, {SAMPLED}", tokens_text(count)), &mut |batch| {
+            subject.sample(batch, &tokens(batch)?, count, observe)
+        })?;
+        add(format!("{}, {MEAN}", tokens_text(count)), &mut |batch| {
+            observe(batch.images.len());
+            subject.one_step_mean(&process, batch, &tokens(batch)?, count)
+        })?;
+    }
+    Ok(())
+}
+
+/// What rows are called that the report looks for.
+const IMAGES: &str = "the images";
+const TRAINING: &str = "training images";
+const SAMPLED: &str = "sampled";
+const MEAN: &str = "one-step mean";
