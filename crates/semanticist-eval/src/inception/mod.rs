@@ -62,20 +62,20 @@ struct Block {
 
 #[derive(Debug, Clone)]
 enum Layer {
-    Convolution {
-        /// `[O, I, h, w]`
-        weight: Tensor<4>,
-        /// `[O]`
-        bias: Tensor<1>,
-        stride: usize,
-        padding: [usize; 2],
-    },
+    Convolution(Box<Convolution>),
     AveragePool,
-    MaxPool {
-        stride: usize,
-        padding: usize,
-    },
+    MaxPool { stride: usize, padding: usize },
     Fork(Vec<Layer>),
+}
+
+#[derive(Debug, Clone)]
+struct Convolution {
+    /// `[O, I, h, w]`
+    weight: Tensor<4>,
+    /// `[O]`
+    bias: Tensor<1>,
+    stride: usize,
+    padding: [usize; 2],
 }
 
 /// What the network makes of images.
@@ -265,7 +265,8 @@ impl Reader<'_> {
                 let name = prefix.map_or_else(|| name.to_string(), |prefix| format!("{prefix}.{name}"));
                 let (weight, bias) = self.normalised(&name, inputs, kernel)?;
                 let outputs = bias.dims()[0];
-                (Layer::Convolution { weight, bias, stride, padding: zeros(padding, kernel) }, outputs)
+                let convolution = Convolution { weight, bias, stride, padding: zeros(padding, kernel) };
+                (Layer::Convolution(Box::new(convolution)), outputs)
             }
         })
     }
@@ -343,7 +344,8 @@ impl Layer {
     /// `[B, I, H, W]` -> `[B, O, H', W']`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
-            Self::Convolution { weight, bias, stride, padding } => {
+            Self::Convolution(convolution) => {
+                let Convolution { weight, bias, stride, padding } = &**convolution;
                 let options = ConvOptions::new([*stride; 2], *padding, [1, 1], 1);
                 activation::relu(conv2d(x, weight.clone(), Some(bias.clone()), options))
             }
