@@ -1,5 +1,5 @@
-// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, at the size of a desktop and of a
-// phone; nothing may be complained about, by the browser or by axe-core.
+// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken, at the size of a
+// desktop and of a phone; nothing may be complained about, by the browser or by axe-core.
 //
 //     node check.mjs http://127.0.0.1:7860/ PHOTO [FOLDER FOR SCREENSHOTS]
 
@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { launch, open, sleep } from "./browser.mjs";
+import { takePart } from "./study.mjs";
 
 const [url, photo, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -137,6 +138,7 @@ try {
     })`);
     assert(wide.every((width) => width <= look.width), `the page is ${wide} pixels wide`);
     step("nothing is wider than the screen");
+    await takePart(page, { url, step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) });
     assert.deepEqual(page.complaints, []);
     step("the browser has no complaints");
   }

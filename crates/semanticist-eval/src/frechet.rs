@@ -171,7 +171,8 @@ impl Gaussian {
         let symmetric = (&product + product.transpose()) * 0.5;
         let overlap: f64 = symmetric.symmetric_eigenvalues().iter().map(|value| value.max(0.0).sqrt()).sum();
         let apart = (&self.mean - &other.mean).norm_squared();
-        Ok(apart + self.covariance.trace() + other.covariance.trace() - 2.0 * overlap)
+        // Of the same images rounding leaves a little more or less than nothing.
+        Ok((apart + self.covariance.trace() + other.covariance.trace() - 2.0 * overlap).max(0.0))
     }
 }
 

@@ -65,3 +65,15 @@ export async function events(path, { body, headers, signal }, on) {
   }
   if (!ended) throw new Refused("The answer broke off before its end. Try again.");
 }
+
+const STUDY = "api/study";
+const json = async (response) => (await response).json();
+
+export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
+export const study = () => json(ask(STUDY));
+export const studyJoin = () => json(ask(`${STUDY}/participants`, { method: "POST" }));
+export const studyParticipant = (id) => json(ask(`${STUDY}/participants/${id}`));
+export const studyPicture = async (id, trial, which) =>
+  (await ask(`${STUDY}/participants/${id}/trials/${trial}/${which}`)).blob();
+export const studyAnswer = (id, answer) =>
+  json(ask(`${STUDY}/participants/${id}/answers`, { method: "POST", body: JSON.stringify(answer) }));

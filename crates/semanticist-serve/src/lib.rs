@@ -1,7 +1,8 @@
 //! Semanticist in a browser: the page of `semanticist serve`, and an HTTP interface for programs.
 //!
 //! A [`Studio`] is the models and what is known of them; [`Server::bind`] takes an address, [`Server::run`] answers
-//! until it is told to stop. Nothing is written to disk, and nothing leaves the machine but answers.
+//! until it is told to stop. Nothing is written to disk but what participants of a perception test answer, and nothing leaves
+//! the machine but answers.
 //!
 //! Two threads share the work. One talks: it reads requests, refuses what is too large, too much or not allowed, and
 //! sends what there is to send. The other (`worker`) owns the models, takes one job after the other from a queue of
@@ -26,6 +27,7 @@ mod server;
 mod worker;
 
 pub use about::ModelNotes;
+pub use api::study::OpenStudy;
 pub use limits::Limits;
 pub use routes::ROUTES;
 pub use server::{Server, Settings, interrupted};
@@ -46,4 +48,6 @@ pub struct Studio {
     pub generator: Option<(GeneratorModel, ModelNotes)>,
     /// The photo to begin with, a PNG file.
     pub sample: &'static [u8],
+    /// A perception test that people can take part in at `/study`.
+    pub study: Option<OpenStudy>,
 }

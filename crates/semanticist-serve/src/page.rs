@@ -28,6 +28,9 @@ pub static ASSETS: &[Asset] = assets![
     "/reconstruct.js" "text/javascript; charset=utf-8" "reconstruct.js",
     "/generate.js" "text/javascript; charset=utf-8" "generate.js",
     "/about.js" "text/javascript; charset=utf-8" "about.js",
+    "/study" "text/html; charset=utf-8" "study.html",
+    "/study.js" "text/javascript; charset=utf-8" "study.js",
+    "/study.css" "text/css; charset=utf-8" "study.css",
     "/icon.svg" "image/svg+xml" "icon.svg",
 ];
 

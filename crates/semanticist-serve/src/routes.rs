@@ -12,7 +12,8 @@ use axum::routing::{get, post};
 use semanticist::diffusion::DecodeOptions;
 use tokio::sync::Semaphore;
 
-use crate::api;
+use crate::api::study::OpenStudy;
+use crate::api::{self, study};
 use crate::auth;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub struct Desk {
     pub usual: DecodeOptions,
     /// Places for images that are decoded: each may take twice what the limits allow it.
     pub decoding: Semaphore,
+    /// The perception test, if one is open.
+    pub study: Option<Arc<OpenStudy>>,
 }
 
 /// The interface for programs: method and path.
@@ -46,6 +49,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/generate"),
     ("GET", "/api/models"),
     ("GET", "/api/sample"),
+    ("GET", "/api/study"),
+    ("POST", "/api/study/participants"),
+    ("GET", "/api/study/participants/{id}"),
+    ("POST", "/api/study/participants/{id}/answers"),
+    ("GET", "/api/study/participants/{id}/trials/{trial}/{picture}"),
     ("GET", "/api/openapi.json"),
     ("GET", "/health"),
     ("GET", "/metrics"),
@@ -65,6 +73,11 @@ pub fn router(desk: Arc<Desk>) -> Router {
                 "/api/generate" => post(api::generate),
                 "/api/models" => get(models),
                 "/api/sample" => get(sample),
+                "/api/study" => get(study::describe),
+                "/api/study/participants" => post(study::join),
+                "/api/study/participants/{id}" => get(study::participant),
+                "/api/study/participants/{id}/answers" => post(study::answer),
+                "/api/study/participants/{id}/trials/{trial}/{picture}" => get(study::picture),
                 "/api/openapi.json" => get(async || json(OPENAPI.to_string())),
                 "/health" => get(async || json(r#"{"status":"ok"}"#.into())),
                 "/metrics" => get(metrics),

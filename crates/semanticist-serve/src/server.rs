@@ -62,7 +62,7 @@ impl Server {
         let address = listener.local_addr()?;
         let models = about::describe(&studio, &limits).to_string();
         let metrics = Arc::new(Metrics::default());
-        let Studio { device, tokenizer, generator, sample, .. } = studio;
+        let Studio { device, tokenizer, generator, sample, study, .. } = studio;
         let config = &tokenizer.tokenizer.config;
         let (image_size, usual) = (config.image_size, config.decode_options());
         let generator = generator.map(|(model, _)| model);
@@ -79,6 +79,7 @@ impl Server {
             image_size,
             usual,
             decoding: Semaphore::new(IMAGES),
+            study: study.map(Arc::new),
         };
         Ok(Self { listener, address, desk: Arc::new(desk), thread })
     }

@@ -274,7 +274,7 @@ pub struct OtherTokenizers {
     pub series: Vec<(String, PathBuf)>,
 }
 
-fn named(text: &str) -> Result<(String, PathBuf), String> {
+pub(super) fn named(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.into(), path.into())),
         _ => Err("expected NAME=PATH, such as TiTok=titok-pictures".into()),

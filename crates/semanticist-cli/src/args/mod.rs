@@ -9,6 +9,7 @@ mod generator;
 mod models;
 mod runs;
 mod serve;
+mod study;
 
 use std::path::PathBuf;
 
@@ -31,6 +32,7 @@ pub use models::{
 };
 pub use runs::Runs;
 pub use serve::Serve;
+pub use study::{StudyCommand, StudyNew, StudyResults};
 
 /// Images as short, ordered sequences of tokens, and back.
 #[derive(Debug, Parser)]
@@ -78,6 +80,11 @@ pub enum Command {
         #[command(subcommand)]
         command: EvaluateCommand,
     },
+    /// The perception test with people: make one, and see what came out
+    Study {
+        #[command(subcommand)]
+        command: StudyCommand,
+    },
     Verify(Verify),
     Bench(Bench),
 }
@@ -100,6 +107,8 @@ impl Command {
             Self::Classify(request) => &request.machine,
             Self::Serve(request) => &request.machine,
             Self::Evaluate { command } => &command.on().machine,
+            Self::Study { command: StudyCommand::New(request) } => &request.machine,
+            Self::Study { command: StudyCommand::Results(_) } => return None,
             Self::Verify(request) => &request.machine,
             Self::Bench(request) => &request.machine,
         })

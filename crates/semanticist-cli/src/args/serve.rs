@@ -11,12 +11,13 @@ use crate::device::Machine;
 /// See it in a browser: a page to try the models on, and an HTTP interface for programs
 ///
 /// Only this machine can reach it unless --host says otherwise, which needs a --token. Nothing is
-/// written, and no picture leaves the machine but to whoever asked. Ctrl-C ends it.
+/// written but the answers to a --study, and no picture leaves the machine but to whoever asked. Ctrl-C ends it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   semanticist serve --open
   semanticist serve --model tokenizer.safetensors --generator generator.safetensors
+  semanticist serve --study perception --open
   semanticist serve --host 0.0.0.0 --token \"$(openssl rand -hex 16)\"")]
 pub struct Serve {
     /// The port; 0 takes a free one
@@ -41,6 +42,9 @@ pub struct Serve {
     /// What a published generator's checkpoint holds, by name, such as gpt-l
     #[arg(long, value_name = "NAME", requires = "generator")]
     pub generator_preset: Option<String>,
+    /// A perception test, made by `study new`: people take part at /study, and their answers are kept in its folder
+    #[arg(long, value_name = "DIR")]
+    pub study: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]

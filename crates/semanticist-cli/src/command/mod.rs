@@ -14,6 +14,7 @@ pub mod pull;
 pub mod reconstruct;
 pub mod runs;
 pub mod serve;
+pub mod study;
 pub mod train;
 pub mod verify;
 
@@ -57,6 +58,7 @@ fn compute(command: Command) -> Result<()> {
         Command::Generate(request) => generate::run(&request),
         Command::Classify(request) => classify::run(&request),
         Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
+        Command::Study { command } => study::run(&command),
         Command::CacheTokens(request) => cache_tokens::run(&request),
         Command::Devices(request) => devices::run(&request),
         Command::Evaluate { command } => evaluate::run(&command),

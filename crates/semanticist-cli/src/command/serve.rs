@@ -8,7 +8,8 @@ use burn::tensor::Device;
 use semanticist::model::{GeneratorModel, Work};
 use semanticist_eval::sweep::TOGETHER;
 use semanticist_hub::builtin;
-use semanticist_serve::{Limits, ModelNotes, Server, Settings, Studio, interrupted};
+use semanticist_serve::{Limits, ModelNotes, OpenStudy, Server, Settings, Studio, interrupted};
+use semanticist_study::Study;
 
 use super::choice::BUILTIN;
 use super::generate::{check_tokens, load_generator};
@@ -28,6 +29,7 @@ pub fn run(request: &Serve) -> Result<()> {
     let server = Server::bind(studio, settings)
         .with_context(|| format!("cannot listen on {address}; --port and --host choose another address"))?;
     let page = page(server.address());
+    let page = if request.study.is_some() { format!("{page}study") } else { page };
     output::print(&format!("{page}\nCtrl-C ends it"))?;
     if request.open {
         open(&page);
@@ -48,7 +50,9 @@ fn studio(request: &Serve, device: &Device) -> Result<Studio> {
     if let Some((model, _)) = &generator {
         check_tokens(model, &tokenizer)?;
     }
-    Ok(Studio { device: device.clone(), tokenizer, tokenizer_notes, generator, sample: builtin::IMAGE })
+    let study = request.study.as_deref().map(|folder| OpenStudy::new(Study::open(folder)?)).transpose()?;
+    let device = device.clone();
+    Ok(Studio { device, tokenizer, tokenizer_notes, generator, sample: builtin::IMAGE, study })
 }
 
 /// The generator that was asked for, or the built-in one beside the built-in tokenizer.

@@ -270,7 +270,7 @@ pub struct Batch {
     pub series: Vec<Vec<RgbImage>>,
 }
 
-/// `1 token`, `8 tokens`.
-fn tokens_text(count: usize) -> String {
+/// `1 token`, `8 tokens`: what rows and series are called.
+pub fn tokens_text(count: usize) -> String {
     if count == 1 { "1 token".into() } else { format!("{count} tokens") }
 }

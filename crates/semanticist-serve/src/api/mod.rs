@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod generate;
 mod reconstruct;
+pub mod study;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use semanticist_serve::{Limits, ROUTES};
 use serde_json::{Value, json};
 
-use super::{Running, photo, start};
+use super::study::{answer, study};
+use super::{Running, photo, start, start_with};
 
 fn document(server: &Running) -> Value {
     server.get("/api/openapi.json").ok().json()
@@ -137,6 +138,15 @@ fn answers_hold_what_is_documented() {
     is("Health", &server.get("/health").ok().json());
     is("Tokens", &server.post("/api/encode", photo()).ok().json());
     is("Pictures", &server.post("/api/decode?steps=2&format=json", TOKENS).ok().json());
+    let folder = tempfile::tempdir().unwrap();
+    let with_study = start_with(Limits::default(), None, Some(study(folder.path())));
+    is("Study", &with_study.get("/api/study").ok().json());
+    let joined = with_study.post("/api/study/participants", "").ok().json();
+    is("Participant", &joined);
+    let answer = answer(1, "same");
+    is("StudyAnswer", &answer);
+    let path = format!("/api/study/participants/{}/answers", joined["participant"].as_str().unwrap());
+    is("Progress", &with_study.post(&path, answer.to_string()).ok().json());
     is("Problem", &server.post("/api/encode", "").json());
     let all = |path: &str, body: Vec<u8>, name: &str| {
         let events = server.post(path, body).ok().events();

@@ -3,6 +3,7 @@
 mod document;
 mod faults;
 mod results;
+mod study;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,7 +17,7 @@ use semanticist::model::GeneratorModel;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::Precision;
 use semanticist::{Device, ModelFile, Noise, Tokenizer, TokenizerConfig};
-use semanticist_serve::{Limits, ModelNotes, Server, Settings, Studio};
+use semanticist_serve::{Limits, ModelNotes, OpenStudy, Server, Settings, Studio};
 use serde_json::Value;
 
 const TOKENIZER: &str = r#"{
@@ -65,16 +66,20 @@ fn studio() -> Studio {
     };
     let notes = || ModelNotes { name: "small".into(), argument: None, card: None };
     let generator = Some((generator, notes()));
-    Studio { device, tokenizer, tokenizer_notes: notes(), generator, sample: b"not looked at" }
+    Studio { device, tokenizer, tokenizer_notes: notes(), generator, sample: b"not looked at", study: None }
 }
 
 fn start(limits: Limits, token: Option<&str>) -> Running {
+    start_with(limits, token, None)
+}
+
+fn start_with(limits: Limits, token: Option<&str>, study: Option<OpenStudy>) -> Running {
     let settings = Settings {
         address: "127.0.0.1:0".parse().unwrap(),
         token: token.map(String::from),
         limits: Limits { stop_time: Duration::from_millis(200), ..limits },
     };
-    let server = Server::bind(studio(), settings).unwrap();
+    let server = Server::bind(Studio { study, ..studio() }, settings).unwrap();
     let address = server.address();
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let thread = std::thread::spawn(move || server.run(async { drop(stopped.await) }).unwrap());
