@@ -153,10 +153,11 @@ function introduce(study) {
   document.title = `${study.title} · Semanticist`;
   get("title").textContent = study.title;
   get("order").textContent = study.original === "before"
-    ? `A photo for ${study.original_ms / 1000} seconds, a cross to look at, and then two other pictures for a moment.`
-    : "A cross to look at, two pictures for a moment, and then a photo.";
-  const practice = study.practice ? `${study.practice} times for practice, then ` : "";
-  get("length").textContent = `${practice}${study.trials} times that count. You can stop at any time; what you answered is kept.`;
+    ? `A photo for a moment, a cross to look at, and then two other pictures, very briefly.`
+    : "A cross to look at, two pictures, very briefly, and then a photo.";
+  const times = (count) => (count === 1 ? "once" : `${count} times`);
+  const practice = study.practice ? `${times(study.practice)} for practice, then ` : "";
+  get("length").textContent = `This comes ${practice}${times(study.trials)} in earnest. You can stop at any time; what you answered is kept.`;
   get("consent").append(...study.consent.split(/\n\s*\n/).map((text) => make("p", {}, text.trim())));
   get("intro").hidden = false;
 }

@@ -16,6 +16,7 @@ mod models;
 mod reconstruct;
 mod serve;
 mod sizes;
+mod study;
 
 use std::collections::BTreeMap;
 use std::fs;
