@@ -6,26 +6,28 @@ use clap::{Args, ValueEnum};
 use semanticist::diffusion::Sampler;
 use semanticist::generator::{GenerateOptions, GuidanceSchedule};
 
-use super::{ModelChoice, Place, count, guidance, steps};
+use super::{ModelChoice, Place, count, guidance, kept, steps};
 use crate::device::Machine;
 
 /// Draw new images of a class, token by token
 ///
 /// The generator draws the first tokens, the tokenizer decodes them; tokens that are not drawn are its null
-/// tokens. Equal seeds give equal images, alone or with others.
+/// tokens. Equal seeds give equal images, alone or with others. With --from the first tokens are those of a photo, and only the
+/// rest is drawn: the fewer are kept, the freer the variations.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   semanticist generate --class goldfish
   semanticist generate --class 3 --class \"German shepherd\" -n 8 -o dogs.png
   semanticist generate --class goldfish -n 4 --progressive
+  semanticist generate --from photo.jpg --keep 1,4,16
   semanticist generate --class 0 -n 100 --out-dir goldfish/ --steps 250 --guidance 6 \\
       --schedule linear")]
 pub struct Generate {
-    /// Names or numbers of classes [default: eight of them]
+    /// Names or numbers of classes [default: eight of them; with --from any]
     #[arg(long, value_name = "NAME|INDEX", num_args = 1..)]
     pub class: Vec<String>,
-    /// Images of each class [default: as many as make sixteen in all, at least one]
+    /// Images of each class [default: as many as make sixteen in all, at least one; with --from four for each number of tokens]
     #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     pub number: Option<usize>,
     /// How many tokens are drawn [default: all]
@@ -34,6 +36,12 @@ pub struct Generate {
     /// A strip per image instead of one image: decoded after token 1, 2, 4 … of the same draw
     #[arg(long)]
     pub progressive: bool,
+    /// Begin with the first tokens of this photo, and draw the rest
+    #[arg(long, value_name = "IMAGE", conflicts_with = "progressive")]
+    pub from: Option<PathBuf>,
+    /// How many of its tokens are kept, a row each, 0 for none [default: 1, 4, 16, as far as there are more]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = kept, requires = "from")]
+    pub keep: Vec<usize>,
     /// The sheet of images
     #[arg(short, long, value_name = "FILE", default_value = "generated.png")]
     pub output: PathBuf,

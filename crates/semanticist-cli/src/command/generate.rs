@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
+use semanticist::diffusion::DecodeOptions;
 use semanticist::generator::{GenerateOptions, TokenGuidance};
-use semanticist::image::{RgbImage, save_png};
+use semanticist::image::{Fit, RgbImage, save_png, to_pixels};
 use semanticist::model::{GeneratorModel, TokenizerModel, Work};
 use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
 use semanticist_eval::generation::{ImageDecoding, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
+use semanticist_eval::sweep::Subject;
 use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Location};
 
@@ -25,6 +27,12 @@ const TOGETHER: usize = 32;
 /// Images in all, unless it is said how many of each class.
 const IMAGES: usize = 16;
 
+/// Tokens of a photo that are kept, unless it is said how many.
+const KEPT: [usize; 3] = [1, 4, 16];
+
+/// Variations of a photo for each number of kept tokens, unless it is said how many.
+const VARIATIONS: usize = 4;
+
 /// Classes shown if none is named.
 const SHOWN: usize = 8;
 
@@ -36,7 +44,6 @@ pub fn run(request: &Generate) -> Result<()> {
     model.generator = model.generator.with_precision(precision);
     let tokenizer = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     check_tokens(&model, &tokenizer)?;
-    let labels = labels(request, &model)?;
     let options = options(request, &model)?;
     let asked = &request.decoding;
     let asked = AskedDecoding {
@@ -50,21 +57,102 @@ pub fn run(request: &Generate) -> Result<()> {
         None => output::check_file(&request.output)?,
     }
 
-    let seeds: Vec<u64> = (0..labels.len() as u64).map(|i| request.drawing.seed.wrapping_add(i)).collect();
-    let tokens = draw(&model, &labels, &seeds, &options)?;
-    let decoding = ImageDecoding { options: sampling, seeds };
-    let names: Vec<String> = labels.iter().map(|&label| class_name(&model, label)).collect();
-    let images = if request.progressive { powers(options.tokens).len() } else { 1 };
-    let progress = Progress::new(labels.len() * images * evaluations, "decoding");
-    let step = |images| progress.advance(images);
-    let rows = if request.progressive {
-        decoding.progressive(&tokenizer.tokenizer, &tokens, &names, step)?
-    } else {
-        let images = decoding.decode(&tokenizer.tokenizer, &tokens, options.tokens, step)?;
-        images.into_iter().zip(&names).map(|(picture, name)| vec![Cell::captioned(picture, name)]).collect()
+    let make = Maker {
+        request,
+        model: &model,
+        tokenizer: &tokenizer,
+        device: &device,
+        options,
+        sampling,
+        evaluations,
     };
-    drop(progress);
+    let rows = match &request.from {
+        Some(photo) => make.variations(photo)?,
+        None => make.images()?,
+    };
     write(request, rows)
+}
+
+/// What images are made with.
+struct Maker<'a> {
+    request: &'a Generate,
+    model: &'a GeneratorModel,
+    tokenizer: &'a TokenizerModel,
+    device: &'a Device,
+    options: GenerateOptions,
+    sampling: DecodeOptions,
+    /// Of the decoder's network for an image.
+    evaluations: usize,
+}
+
+impl Maker<'_> {
+    /// New images, or strips of them: a row each.
+    fn images(&self) -> Result<Vec<Vec<Cell>>> {
+        let Self { request, model, tokenizer, .. } = self;
+        let labels = labels(request, model)?;
+        let seeds = self.seeds(labels.len());
+        let tokens = draw(model, &labels, &seeds, None, &self.options)?;
+        let decoding = ImageDecoding { options: self.sampling.clone(), seeds };
+        let names: Vec<String> = labels.iter().map(|&label| class_name(model, label)).collect();
+        let images = if request.progressive { powers(self.options.tokens).len() } else { 1 };
+        let progress = Progress::new(labels.len() * images * self.evaluations, "decoding");
+        let step = |images| progress.advance(images);
+        if request.progressive {
+            return Ok(decoding.progressive(&tokenizer.tokenizer, &tokens, &names, step)?);
+        }
+        let images = decoding.decode(&tokenizer.tokenizer, &tokens, self.options.tokens, step)?;
+        Ok(images
+            .into_iter()
+            .zip(&names)
+            .map(|(picture, name)| vec![Cell::captioned(picture, name)])
+            .collect())
+    }
+
+    /// For each number of kept tokens and each class a row: the photo, and images that begin with these tokens of it.
+    fn variations(&self, photo: &Path) -> Result<Vec<Vec<Cell>>> {
+        let Self { request, model, tokenizer, device, options, .. } = self;
+        let kept: Vec<usize> = match request.keep.as_slice() {
+            [] => KEPT.into_iter().filter(|keep| *keep < options.tokens).collect(),
+            asked => asked.to_vec(),
+        };
+        if let Some(keep) = kept.iter().find(|keep| **keep >= options.tokens) {
+            let tokens = options.tokens;
+            return Err(failure::usage(format!(
+                "--keep {keep}: of {tokens} tokens none would be left to draw; keep fewer than {tokens}"
+            )));
+        }
+        let labels = match request.class.as_slice() {
+            [] => vec![model.generator.config.no_class()],
+            names => classes(names, model)?,
+        };
+        let size = tokenizer.tokenizer.config.image_size;
+        let square = Subject::of(&semanticist::image::open(photo)?, size, Fit::Crop).square;
+        let tokens =
+            tokenizer.tokenizer.encode(&to_pixels(std::slice::from_ref(&square), device), options.tokens)?;
+        let each = request.number.unwrap_or(VARIATIONS);
+        let seeds = self.seeds(each);
+        let decoding = ImageDecoding { options: self.sampling.clone(), seeds: seeds.clone() };
+        let mut rows = Vec::new();
+        for &keep in &kept {
+            for &label in &labels {
+                let given = (keep > 0).then(|| Tokens(tokens.0.clone().narrow(1, 0, keep)));
+                let drawn = draw(model, &vec![label; each], &seeds, given.as_ref(), options)?;
+                let pictures = decoding.decode(&tokenizer.tokenizer, &drawn, options.tokens, |_| ())?;
+                let caption = format!("{keep} kept");
+                let of_class = label != model.generator.config.no_class();
+                let detail = if of_class { class_name(model, label) } else { String::new() };
+                let varied = pictures
+                    .into_iter()
+                    .map(|picture| Cell::captioned(picture, &caption).with_detail(detail.clone()));
+                rows.push(std::iter::once(Cell::original(square.clone())).chain(varied).collect());
+            }
+        }
+        Ok(rows)
+    }
+
+    fn seeds(&self, count: usize) -> Vec<u64> {
+        (0..count as u64).map(|i| self.request.drawing.seed.wrapping_add(i)).collect()
+    }
 }
 
 fn builtin_generator(builtin: &'static Builtin, device: &Device) -> Result<GeneratorModel> {
@@ -122,10 +210,14 @@ fn labels(request: &Generate, model: &GeneratorModel) -> Result<Vec<usize>> {
             let shown = SHOWN.min(count);
             (0..shown).map(|i| i * count / shown).collect()
         }
-        names => names.iter().map(|name| model.class(name).map_err(failure::usage)).collect::<Result<_>>()?,
+        names => classes(names, model)?,
     };
     let each = request.number.unwrap_or((IMAGES / classes.len()).max(1));
     Ok(classes.into_iter().flat_map(|class| std::iter::repeat_n(class, each)).collect())
+}
+
+fn classes(names: &[String], model: &GeneratorModel) -> Result<Vec<usize>> {
+    names.iter().map(|name| model.class(name).map_err(failure::usage)).collect()
 }
 
 fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions> {
@@ -144,11 +236,12 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
     Ok(options)
 }
 
-/// The tokens of every image, each drawn from its own seed.
+/// The tokens of every image, each drawn from its own seed behind those that are given, `[1, k, D]`.
 fn draw(
     model: &GeneratorModel,
     labels: &[usize],
     seeds: &[u64],
+    given: Option<&Tokens>,
     options: &GenerateOptions,
 ) -> Result<Tokens> {
     let progress = Progress::new(labels.len() * options.tokens, "drawing");
@@ -157,7 +250,11 @@ fn draw(
         let seeds = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
         let mut noise = Noise::per_sample(seeds);
         let mut observe = progress.observer(labels.len());
-        parts.push(model.generator.generate_observed(labels, options, &mut noise, &mut observe)?.0);
+        let mut watch = |progress, _: &dyn Fn() -> Tokens| observe(progress);
+        let given = given.map(|given| Tokens(given.0.clone().repeat_dim(0, labels.len())));
+        let drawn =
+            model.generator.continue_watched(labels, given.as_ref(), options, &mut noise, &mut watch)?;
+        parts.push(drawn.0);
     }
     Ok(Tokens(Tensor::cat(parts, 0)))
 }
@@ -165,9 +262,15 @@ fn draw(
 /// One sheet, or a file per image or strip.
 fn write(request: &Generate, rows: Vec<Vec<Cell>>) -> Result<()> {
     let Some(folder) = &request.out_dir else {
-        let rows = if request.progressive { rows } else { vec![rows.concat()] };
+        let in_rows = request.progressive || request.from.is_some();
+        let rows = if in_rows { rows } else { vec![rows.concat()] };
         save_png(&sheet::draw(&rows), &request.output)?;
         return output::print(&format!("done: {}", request.output.display()));
+    };
+    // Of variations every image is a file, without the photo.
+    let rows: Vec<Vec<Cell>> = match request.from {
+        Some(_) => rows.into_iter().flat_map(|row| row.into_iter().skip(1).map(|cell| vec![cell])).collect(),
+        None => rows,
     };
     let count = rows.len();
     let mut taken: Vec<PathBuf> = Vec::new();

@@ -159,3 +159,22 @@ fn a_generator_goes_to_pytorch_and_back() {
     assert!(published.get("diffloss.net.res_blocks.0.adaLN_modulation.1.weight").is_some());
     folder.fails("models import torch.safetensors --preset gpt-l -o x.safetensors", 1, "of another shape");
 }
+
+#[test]
+fn the_first_tokens_of_a_photo_are_kept_and_the_rest_is_drawn() {
+    let folder = folder();
+    folder.photo("photo.png", 7);
+    folder.run(&format!("{GENERATE} --from photo.png --keep 0,3 -n 2 --class 2 --out-dir varied")).ok();
+    folder.run(&format!("{GENERATE} --class 2 -n 2 --out-dir drawn")).ok();
+    // Nothing kept is drawn as without a photo.
+    assert_eq!(folder.bytes("varied/0-kept.png"), folder.bytes("drawn/wok.png"));
+    assert_eq!(folder.bytes("varied/0-kept-2.png"), folder.bytes("drawn/wok-2.png"));
+    let kept = [folder.bytes("varied/3-kept.png"), folder.bytes("varied/3-kept-2.png")];
+    assert!(kept[0] != kept[1] && kept[0] != folder.bytes("drawn/wok.png"));
+    // Two rows of the photo and four images of any class.
+    folder.run(&format!("{GENERATE} --from photo.png --keep 1,2")).ok();
+    assert_eq!(size(&folder.path("generated.png")).0, 5 * (192 + 12) + 12);
+    folder.fails(&format!("{GENERATE} --from photo.png --keep 4"), 2, "of 4 tokens none would be left");
+    folder.fails(&format!("{GENERATE} --from none.png"), 1, "none.png");
+    folder.fails(&format!("{GENERATE} --from photo.png --progressive"), 2, "--progressive");
+}
