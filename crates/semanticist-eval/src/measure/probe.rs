@@ -12,7 +12,7 @@ use crate::logistic::{Examples, Logistic, Standard};
 use crate::plot::{Axis, Figure, Series};
 
 /// Weight decays to choose from, the strongest first: each begins where the one before ended.
-const DECAYS: [f64; 4] = [0.1, 0.03, 0.01, 0.001];
+const DECAYS: [f64; 6] = [0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4];
 
 /// Steps of each fit.
 const STEPS: usize = 60;
