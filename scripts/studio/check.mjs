@@ -1,16 +1,18 @@
-// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken, at the size of a
+// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken,
+// the page of `evaluate report` read, at the size of a
 // desktop and of a phone; nothing may be complained about, by the browser or by axe-core.
 //
-//     node check.mjs http://127.0.0.1:7860/ PHOTO [FOLDER FOR SCREENSHOTS]
+//     node check.mjs http://127.0.0.1:7860/ PHOTO REPORT.html [FOLDER FOR SCREENSHOTS]
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { launch, open, sleep } from "./browser.mjs";
+import { readReport } from "./report.mjs";
 import { takePart } from "./study.mjs";
 
-const [url, photo, folder] = process.argv.slice(2);
+const [url, photo, report, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const browser = await launch(process.env.CHROMIUM ?? "chromium");
 
@@ -139,6 +141,7 @@ try {
     assert(wide.every((width) => width <= look.width), `the page is ${wide} pixels wide`);
     step("nothing is wider than the screen");
     await takePart(page, { url, step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) });
+    await readReport(page, { report, look, step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) });
     assert.deepEqual(page.complaints, []);
     step("the browser has no complaints");
   }

@@ -107,15 +107,28 @@ pub struct Figure {
 /// If the extension is another, there is nothing to draw, or the file cannot be written.
 pub fn save(figures: &[Figure], path: &Path) -> Result<()> {
     check_name(path)?;
-    let size = (SIZE.0, SIZE.1 * figures.len().max(1) as u32);
     if path.extension().is_some_and(|extension| extension == "png") {
-        let mut canvas = Canvas::white(size);
+        let mut canvas = Canvas::white(size(figures));
         draw_all(figures, canvas_area(&mut canvas))?;
         return save_png(&canvas.0, path);
     }
-    let mut text = String::new();
-    draw_all(figures, SVGBackend::with_string(&mut text, size).into_drawing_area())?;
+    let text = svg(figures)?;
     write_atomically(path, |file| std::io::Write::write_all(file, text.as_bytes()))
+}
+
+/// Figures one below the other as the text of an SVG file.
+///
+/// # Errors
+/// If there is nothing to draw.
+pub fn svg(figures: &[Figure]) -> Result<String> {
+    let mut text = String::new();
+    draw_all(figures, SVGBackend::with_string(&mut text, size(figures)).into_drawing_area())?;
+    Ok(text)
+}
+
+/// Width and height of figures one below the other, in pixels.
+fn size(figures: &[Figure]) -> (u32, u32) {
+    (SIZE.0, SIZE.1 * figures.len().max(1) as u32)
 }
 
 /// # Errors

@@ -363,9 +363,12 @@ impl<'a> Evaluation<'a> {
         }
         let sheet = self.subject(self.counts(Kind::Reconstruction)?).sheet(SAMPLES)?;
         save_png(&sheet, &folder.join(report::SAMPLES))?;
-        let page = folder.join("README.md");
-        let text = report::page(&all);
-        write_atomically(&page, |file| std::io::Write::write_all(file, text.as_bytes()))?;
+        let page = folder.join(report::PAGE);
+        for (path, text) in
+            [(&page, report::html(&all, &sheet)?), (&folder.join("README.md"), report::page(&all))]
+        {
+            write_atomically(path, |file| std::io::Write::write_all(file, text.as_bytes()))?;
+        }
         let sentences = all.iter().flat_map(|findings| &findings.sentences).cloned().collect::<Vec<_>>();
         output::print(&format!("{}\n{}", sentences.join("\n"), page.display()))
     }
