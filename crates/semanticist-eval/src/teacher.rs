@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::encoder::Encoder;
 use semanticist::model::ModelFile;
@@ -61,6 +62,15 @@ impl Teacher {
                 let network = Network::DinoV2(Box::new(network.with_precision(precision)));
                 Ok(Self { network, side: patches.max(1) * patch, hash })
             }
+        }
+    }
+
+    /// How many numbers its weights are.
+    pub fn parameters(&self) -> usize {
+        match &self.network {
+            Network::DinoV2(network) => network.num_params(),
+            Network::Classifier(classifier) => classifier.network.num_params(),
+            Network::Encoder(encoder) => encoder.num_params(),
         }
     }
 

@@ -74,7 +74,9 @@ impl Plan {
         let learnt = parameters.values().sum::<u64>();
         let RunConfig { batch, accumulate, steps, .. } = *config;
         let (examples, at_once) = (objective.examples(), batch / accumulate);
-        let memory = TrainingMemory::new(learnt, frozen, objective.activations(), at_once, accumulate);
+        let imitated = model.imitated_bytes();
+        let not_learnt = frozen + imitated + objective.teacher_bytes();
+        let memory = TrainingMemory::new(learnt, not_learnt, objective.activations(), at_once, accumulate);
         let (checkpoint, kept) = (4 * learnt * FLOAT, config.log.keep_checkpoints as u64);
         let model_file = learnt * PUBLISHED + frozen;
         Self {
@@ -84,7 +86,11 @@ impl Plan {
             batch,
             steps,
             epochs: steps as f64 * batch as f64 / examples.max(1) as f64,
-            disk: Disk { checkpoint, kept, needed: (kept + 1) * checkpoint + frozen + 2 * model_file },
+            disk: Disk {
+                checkpoint,
+                kept,
+                needed: (kept + 1) * checkpoint + frozen + imitated + 2 * model_file,
+            },
         }
     }
 }

@@ -39,8 +39,13 @@ pub trait Trainable: Clone {
         &[""]
     }
 
-    /// Bytes of the weights that do not learn, in 32 bits.
+    /// Bytes of the weights that do not learn and are part of the model, in 32 bits.
     fn frozen_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Bytes of a network that is imitated and kept with the run, in 32 bits.
+    fn imitated_bytes(&self) -> u64 {
         0
     }
 
@@ -88,6 +93,11 @@ pub trait Objective {
     /// them for this kind of run.
     fn activations(&self) -> Option<u64> {
         None
+    }
+
+    /// Bytes of the weights of a frozen network that lies in a file of its own, in 32 bits.
+    fn teacher_bytes(&self) -> u64 {
+        0
     }
 
     /// Measures the averaged weights; what they decode, if anything, goes to the file `sheet`.

@@ -230,6 +230,10 @@ impl Trainable for LearningTokenizer {
         shapes.values().map(|shape| (shape.iter().product::<usize>() * size_of::<f32>()) as u64).sum()
     }
 
+    fn imitated_bytes(&self) -> u64 {
+        self.teacher.as_ref().map_or(0, |teacher| (teacher.num_params() * size_of::<f32>()) as u64)
+    }
+
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let distillation = self.teacher.is_some();
@@ -385,6 +389,10 @@ impl Objective for TokenizerObjective {
 
     fn activations(&self) -> Option<u64> {
         memory::tokenizer_activations(&self.config.model).ok()
+    }
+
+    fn teacher_bytes(&self) -> u64 {
+        self.repa_teacher.as_ref().map_or(0, |teacher| (teacher.parameters() * size_of::<f32>()) as u64)
     }
 
     fn validate(&self, average: &LearningTokenizer, sheet: &Path) -> Result<Validation> {
