@@ -115,43 +115,38 @@ struct StudyFile {
 }
 
 impl Study {
-    /// Writes a study into a folder that is empty or does not exist: pictures one by one, and the file of the study last, so that
-    /// half a study is none.
+    /// Writes a study into a folder that is empty or does not exist. It is made beside its name (`NAME.part`) and renamed, so
+    /// that half a study is none. The plan is checked before the first picture is asked for.
     ///
     /// # Errors
-    /// If the plan makes no sense, something is in the folder, or it cannot be written.
+    /// If the plan makes no sense, something is in the folder, an item is an error, or it cannot be written; nothing is left then.
+    ///
+    /// # Panics
+    /// If an item has not one picture for each series.
     pub fn create(
         folder: &Path,
         plan: Plan,
         series: Vec<String>,
         made_of: serde_json::Value,
-        items: impl IntoIterator<Item = Result<Item>>,
+        items: impl ExactSizeIterator<Item = Result<Item>>,
     ) -> Result<Self> {
-        let write = |path: &Path| {
-            let path = path.to_path_buf();
-            move |error| Error::io(&path, "create", error)
-        };
+        let mut file = StudyFile { format: FORMAT, plan, series, items: Vec::new(), made_of };
+        file.check(&folder.join(FILE), items.len())?;
         if fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Error::file(folder, "is not empty; a study takes a folder of its own"));
         }
-        let mut names = Vec::new();
-        for item in items {
-            let Item { name, original, distractor, generated } = item?;
-            assert_eq!(generated.len(), series.len(), "pictures of {name}");
-            let place = folder.join(PICTURES).join(format!("{:05}", names.len()));
-            fs::create_dir_all(&place).map_err(write(&place))?;
-            let pictures = [(Picture::Original, original), (Picture::Distractor, distractor)];
-            let made = generated.into_iter().enumerate().map(|(at, it)| (Picture::Generated(at), it));
-            for (picture, image) in pictures.into_iter().chain(made) {
-                save_png(&image, &place.join(file_name(picture)))?;
-            }
-            names.push(name);
+        let mut name = folder.as_os_str().to_os_string();
+        name.push(".part");
+        let part = PathBuf::from(name);
+        // Of an earlier call that was cut off.
+        let _ = fs::remove_dir_all(&part);
+        let made = file
+            .write(&part, items)
+            .and_then(|()| fs::rename(&part, folder).map_err(|error| Error::io(folder, "create", error)));
+        if let Err(error) = made {
+            let _ = fs::remove_dir_all(&part);
+            return Err(error);
         }
-        let file = StudyFile { format: FORMAT, plan, series, items: names, made_of };
-        let path = folder.join(FILE);
-        file.check(&path)?;
-        let text = serde_json::to_string_pretty(&file).expect("texts and numbers") + "\n";
-        write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
         Self::open(folder)
     }
 
@@ -169,7 +164,7 @@ impl Study {
         })?;
         let file: StudyFile = serde_json::from_str(&text)
             .map_err(|error| Error::file(&path, format!("is no study: {error}")))?;
-        file.check(&path)?;
+        file.check(&path, file.items.len())?;
         let digest = Sha256::digest(text.as_bytes());
         let fingerprint = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let study = Self { folder: folder.to_path_buf(), file, fingerprint };
@@ -254,9 +249,28 @@ impl Study {
 }
 
 impl StudyFile {
-    fn check(&self, path: &Path) -> Result<()> {
+    /// Writes pictures and, last, itself, with the names of the items.
+    fn write(&mut self, folder: &Path, items: impl Iterator<Item = Result<Item>>) -> Result<()> {
+        for item in items {
+            let Item { name, original, distractor, generated } = item?;
+            assert_eq!(generated.len(), self.series.len(), "pictures of {name}");
+            let place = folder.join(PICTURES).join(format!("{:05}", self.items.len()));
+            fs::create_dir_all(&place).map_err(|error| Error::io(&place, "create", error))?;
+            let pictures = [(Picture::Original, original), (Picture::Distractor, distractor)];
+            let made = generated.into_iter().enumerate().map(|(at, it)| (Picture::Generated(at), it));
+            for (picture, image) in pictures.into_iter().chain(made) {
+                save_png(&image, &place.join(file_name(picture)))?;
+            }
+            self.items.push(name);
+        }
+        let text = serde_json::to_string_pretty(self).expect("texts and numbers") + "\n";
+        write_atomically(&folder.join(FILE), |out| std::io::Write::write_all(out, text.as_bytes()))
+    }
+
+    /// Of a study with so many items.
+    fn check(&self, path: &Path, items: usize) -> Result<()> {
         let refuse = |problem: String| Err(Error::file(path, problem));
-        let Self { format, plan, series, items, .. } = self;
+        let Self { format, plan, series, .. } = self;
         if *format != FORMAT {
             return refuse(format!("is of format {format}, expected {FORMAT}"));
         }
@@ -275,16 +289,14 @@ impl StudyFile {
         if plan.original == OriginalShown::Before && !REVEAL.contains(&plan.original_ms) {
             return refuse(format!("shows the original for {} ms, expected 16 to 10000", plan.original_ms));
         }
-        if plan.trials == 0 || plan.trials > items.len() {
+        if plan.trials == 0 || plan.trials > items {
             return refuse(format!(
-                "has {} trials and {} images, of which none is shown twice; expected 1 to {} trials",
-                plan.trials,
-                items.len(),
-                items.len()
+                "has {} trials and {items} images, of which none is shown twice; expected 1 to {items} trials",
+                plan.trials
             ));
         }
-        if plan.practice > items.len() {
-            return refuse(format!("has {} practice trials, but {} images", plan.practice, items.len()));
+        if plan.practice > items {
+            return refuse(format!("has {} practice trials, but {items} images", plan.practice));
         }
         Ok(())
     }
@@ -383,6 +395,21 @@ pub(crate) mod tests {
         refused(Plan { reveal_ms: vec![100, 5], ..plan() }, "reveals for 5 ms");
         refused(Plan { original_ms: 0, ..plan() }, "original for 0 ms");
         refused(Plan { practice: 15, ..plan() }, "15 practice trials");
+        // What fails on the way leaves nothing, and the same place can be used again.
+        let retried = folder.path().join("retried");
+        let half = (0..20).map(|at| match at {
+            0..5 => Ok(Item {
+                name: format!("{at}"),
+                original: RgbImage::new(1, 1),
+                distractor: RgbImage::new(1, 1),
+                generated: vec![RgbImage::new(1, 1)],
+            }),
+            _ => Err(Error::Data("no more".into())),
+        });
+        let failed = Study::create(&retried, plan(), vec!["a".into()], serde_json::Value::Null, half);
+        assert!(failed.unwrap_err().to_string().contains("no more"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        study(&retried, plan()).unwrap();
         fs::remove_file(read.picture_path(3, Picture::Distractor)).unwrap();
         assert!(Study::open(&place).unwrap_err().to_string().contains("distractor.png"));
         fs::write(place.join(FILE), "{}").unwrap();

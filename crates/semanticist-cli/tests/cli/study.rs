@@ -96,7 +96,7 @@ fn what_makes_no_study_is_refused() {
     let refused = |options: &str, part: &str| {
         let run = folder.run(&format!("{NEW} {options}"));
         assert!(run.code != Some(0) && run.stderr.contains(part), "{options}: {}", run.stderr);
-        assert!(!run.stderr.contains("panicked") && !folder.path("made/study.json").exists());
+        assert!(!run.stderr.contains("panicked") && !folder.path("made").exists(), "{options}");
     };
     refused("--data flat --images 2", "--distractors DIR");
     refused("--data photos --images 7", "the data has 6 photos");
