@@ -86,12 +86,7 @@ impl Reconstruct<'_> {
         let most = self.counts.iter().copied().max().unwrap_or(1);
         let sweep = Sweep::new(&self.model.tokenizer, &job.subject, most, self.device)?;
         let begun = Instant::now();
-        let mut decoded = Vec::with_capacity(self.counts.len());
-        for counts in self.counts.chunks(TOGETHER) {
-            let mut observe = self.progress.observer(counts.len());
-            let mut watch = |progress, _: &dyn Fn() -> Vec<RgbImage>| observe(progress);
-            decoded.extend(sweep.decode(counts, &self.options, self.seed, &mut watch)?);
-        }
+        let decoded = decode_all(&sweep, &self.counts, &self.options, self.seed, &self.progress)?;
         let seconds = begun.elapsed().as_secs_f64();
         save_png(&contact_sheet(job.subject.visible(), &decoded), &job.sheet)?;
         let rows = decoded.into_iter().map(|Reconstruction { tokens, quality, .. }| Row { tokens, quality });
@@ -102,6 +97,23 @@ impl Reconstruct<'_> {
             rows: rows.collect(),
         })
     }
+}
+
+/// The image from each number of tokens, as many at once as go together.
+pub fn decode_all(
+    sweep: &Sweep,
+    counts: &[usize],
+    options: &DecodeOptions,
+    seed: u64,
+    progress: &Progress,
+) -> semanticist::Result<Vec<Reconstruction>> {
+    let mut decoded = Vec::with_capacity(counts.len());
+    for counts in counts.chunks(TOGETHER) {
+        let mut observe = progress.observer(counts.len());
+        let mut watch = |progress, _: &dyn Fn() -> Vec<RgbImage>| observe(progress);
+        decoded.extend(sweep.decode(counts, options, seed, &mut watch)?);
+    }
+    Ok(decoded)
 }
 
 fn check_distinct(counts: &[usize]) -> Result<()> {

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::paired::{Photo, pictures};
 use crate::args::StudyNew;
 use crate::command::choice::{BUILTIN, counts, validation_source};
+use crate::command::reconstruct::decode_all;
 use crate::progress::Progress;
 use crate::{failure, output};
 
@@ -128,14 +129,8 @@ impl Maker<'_> {
         let subject = Subject::of(photo, tokenizer.config.image_size, Fit::Crop);
         let most = self.counts.iter().copied().max().unwrap_or(1);
         let sweep = Sweep::new(tokenizer, &subject, most, self.device)?;
-        let mut made = Vec::with_capacity(self.counts.len());
-        for counts in self.counts.chunks(TOGETHER) {
-            let mut observe = self.progress.observer(counts.len());
-            let mut watch = |progress, _: &dyn Fn() -> Vec<RgbImage>| observe(progress);
-            let decoded = sweep.decode(counts, &self.options, self.seed, &mut watch)?;
-            made.extend(decoded.into_iter().map(|it| it.picture));
-        }
-        Ok(made)
+        let decoded = decode_all(&sweep, &self.counts, &self.options, self.seed, &self.progress)?;
+        Ok(decoded.into_iter().map(|it| it.picture).collect())
     }
 }
 
