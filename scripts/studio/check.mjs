@@ -1,8 +1,10 @@
-// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken,
-// the page of `evaluate report` read, at the size of a
-// desktop and of a phone; nothing may be complained about, by the browser or by axe-core.
+// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken, the page of
+// `evaluate report` read, at the size of a desktop and of a phone; nothing may be complained about, by the browser or by
+// axe-core.
 //
-//     node check.mjs http://127.0.0.1:7860/ PHOTO REPORT.html [FOLDER FOR SCREENSHOTS]
+//     node check.mjs http://127.0.0.1:7860/ PHOTO REPORT.html LOCKED [FOLDER FOR SCREENSHOTS]
+//
+// LOCKED is the address of a server that asks for the token "open-sesame" and holds the same perception test.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -12,7 +14,7 @@ import { launch, open, sleep } from "./browser.mjs";
 import { readReport } from "./report.mjs";
 import { takePart } from "./study.mjs";
 
-const [url, photo, report, folder] = process.argv.slice(2);
+const [url, photo, report, locked, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const browser = await launch(process.env.CHROMIUM ?? "chromium");
 
@@ -112,6 +114,28 @@ async function generate(page) {
   step("four pictures, and four variations of the first");
 }
 
+/** A server that wants a token gets it from the dialog, and from the link to a perception test. */
+async function unlock(look) {
+  const page = await open(browser, locked, look);
+  await page.until(`document.querySelector("dialog[open] #token")`);
+  await isAccessible(page, "the question for a token");
+  const give = (token) => page.run(`(() => {
+    document.getElementById("token").value = "${token}";
+    document.querySelector("dialog[open] button").click();
+  })()`);
+  await give("wrong");
+  await page.until(`document.querySelector("dialog[open] #token")?.value === ""`);
+  await give("open-sesame");
+  await page.until(ready);
+  step("a token is asked for until it is right");
+  await page.run(`sessionStorage.clear()`);
+  await page.send("Page.navigate", { url: `${locked}study#open-sesame` });
+  await page.until(`document.getElementById("intro")?.hidden === false`);
+  assert.equal(await page.run(`document.querySelector("dialog") ?? location.hash`), "");
+  step("a link to a perception test brings its token");
+  assert.deepEqual(page.complaints.filter((one) => !one.includes("401")), []);
+}
+
 try {
   for (const look of [
     { name: "desktop", width: 1280, height: 900 },
@@ -140,10 +164,12 @@ try {
     })`);
     assert(wide.every((width) => width <= look.width), `the page is ${wide} pixels wide`);
     step("nothing is wider than the screen");
-    await takePart(page, { url, step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) });
-    await readReport(page, { report, look, step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) });
+    const part = { step, isAccessible, shot: (name) => shot(page, `studio-${look.name}-${name}.png`) };
+    await takePart(page, { url, ...part });
+    await readReport(page, { report, look, ...part });
     assert.deepEqual(page.complaints, []);
     step("the browser has no complaints");
+    await unlock(look);
   }
 } finally {
   await browser.close();

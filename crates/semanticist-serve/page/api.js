@@ -1,5 +1,7 @@
 // What goes to the server and comes back.
 
+import { make } from "./parts.js";
+
 const TOKEN = "semanticist-token";
 
 /** An answer of the server that says what is wrong. */
@@ -29,9 +31,16 @@ async function ask(path, options = {}) {
 let asking;
 function askForToken() {
   asking ??= new Promise((resolve) => {
-    const dialog = document.getElementById("ask");
+    const title = make("h2", { id: "title-ask" }, "This server needs a token");
+    const token = make("input", { id: "token", type: "password", autocomplete: "current-password" });
+    const button = make("button", { className: "primary", type: "submit" }, "Continue");
+    const form = make("form", { method: "dialog" }, title, make("label", { htmlFor: "token" }, "Token"), token, make("div", { className: "bar" }, button));
+    const dialog = make("dialog", {}, form);
+    dialog.setAttribute("aria-labelledby", title.id);
+    document.body.append(dialog);
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem(TOKEN, document.getElementById("token").value.trim());
+      setToken(token.value.trim());
+      dialog.remove();
       asking = undefined;
       resolve();
     }, { once: true });

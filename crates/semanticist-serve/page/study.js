@@ -170,8 +170,8 @@ function takeToken() {
   history.replaceState(null, "", location.pathname);
 }
 
-takeToken();
 try {
+  takeToken();
   const study = await api.study();
   introduce(study);
   const key = `study-${study.study}`;
