@@ -58,7 +58,8 @@ pub struct Scores {
 }
 
 /// Means with 95 % percentile bootstrap intervals. Participants are drawn with replacement, since answers of the same one belong
-/// together; with a single participant the answers are, which says nothing of other people.
+/// together; with a single participant the answers are, which says nothing of other people. The answers come one participant
+/// after another, as [`Answers::all`](crate::Answers::all) gives them.
 pub fn score(study: &Study, answers: &[Recorded], which: Which) -> Scores {
     let mut people: Vec<u64> = answers.iter().map(|answer| answer.participant).collect();
     people.dedup();
