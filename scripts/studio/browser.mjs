@@ -13,6 +13,7 @@ export async function launch(program) {
   const profile = mkdtempSync(join(tmpdir(), "studio-"));
   const child = spawn(program, [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
     "--remote-debugging-port=0", `--user-data-dir=${profile}`, "about:blank",
   ], { stdio: ["ignore", "ignore", "pipe"] });
   const address = await new Promise((resolve, reject) => {

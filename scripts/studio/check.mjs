@@ -1,6 +1,6 @@
-// The page in a real browser: a photo is dropped, the slider moved, pictures drawn, a perception test taken, the page of
-// `evaluate report` read, at the size of a desktop and of a phone; nothing may be complained about, by the browser or by
-// axe-core.
+// The page in a real browser: a photo is dropped and taken, the slider moved, tokens mixed, models compared, pictures drawn, a
+// perception test taken, the page of `evaluate report` read, at the size of a desktop and of a phone; nothing may be
+// complained about, by the browser or by axe-core.
 //
 //     node check.mjs http://127.0.0.1:7860/ PHOTO REPORT.html LOCKED [FOLDER FOR SCREENSHOTS]
 //
@@ -91,6 +91,58 @@ async function reconstruct(page) {
   step("keys and marks move it too");
 }
 
+/** A picture of the (pretended) camera is one like any other. */
+async function camera(page) {
+  await page.run(`[...document.querySelectorAll("#entrance button")].find((one) => one.textContent === "Take a photo").click()`);
+  await page.until(`document.querySelector("dialog video")?.videoWidth > 0`);
+  await isAccessible(page, "the camera");
+  await page.run(`document.querySelector("dialog .primary").click()`);
+  await page.until(`!document.querySelector("dialog")`);
+  await page.until(`document.getElementById("command").textContent.includes("camera.jpg") && ${ready}`);
+  step("the camera takes a photo");
+}
+
+/** The source of a picture once it is there and is another than before. */
+const changed = async (page, id, before) => {
+  await page.until(`(() => { const image = document.getElementById("${id}"); return image.complete && image.naturalWidth > 0 && image.src !== "${before}"; })()`);
+  return page.run(`document.getElementById("${id}").src`);
+};
+
+async function mix(page) {
+  await page.run(`location.hash = "#mix"`);
+  for (const id of ["picture-a", "picture-b"]) await changed(page, id, "");
+  let mixed = await changed(page, "picture-mixed", "");
+  await isAccessible(page, "Mix");
+  const pixels = (id) => page.run(`(async () => {
+    const { pixels } = await import("./parts.js");
+    return pixels(document.getElementById("${id}")).data.join();
+  })()`);
+  const divide = (count) => page.run(`(() => { const split = document.getElementById("split"); split.value = ${count}; split.dispatchEvent(new Event("input", { bubbles: true })); })()`);
+  for (const [count, whole] of [["split.max", "picture-a"], [0, "picture-b"]]) {
+    await divide(count);
+    mixed = await changed(page, "picture-mixed", mixed);
+    assert.equal(await pixels("picture-mixed"), await pixels(whole), "all tokens of one photo are that photo");
+  }
+  await page.run(`document.querySelectorAll("#pens button")[3].click(); document.querySelector("#mixer button").click()`);
+  mixed = await changed(page, "picture-mixed", mixed);
+  assert.notEqual(await pixels("picture-mixed"), await pixels("picture-b"), "the first token matters");
+  assert.match(await page.run(`document.getElementById("mix-status").textContent`), /1 from nowhere$/);
+  step("tokens of two photos are mixed, and taken away");
+  await divide(4);
+  await changed(page, "picture-mixed", mixed);
+}
+
+async function compare(page) {
+  await page.run(`location.hash = "#compare"`);
+  await page.until(`document.querySelectorAll("#spectrum polyline").length === 3`);
+  const texts = await page.run(`[...document.querySelectorAll("#beside figcaption")].map((one) => one.innerText)`);
+  assert.equal(texts.length, 3);
+  for (const text of texts.slice(1)) assert.match(text, /tokens?, \d+ numbers\n\d+\.\d\d dB/);
+  assert.equal(await page.run(`document.querySelectorAll("#variance polyline").length`), 2);
+  await isAccessible(page, "Compare");
+  step("two models side by side, with curve and spectrum");
+}
+
 async function generate(page) {
   await page.run(`location.hash = "#generate"`);
   await page.until(`!document.getElementById("view-generate").hidden`);
@@ -145,20 +197,25 @@ try {
     const page = await open(browser, url, look);
     await reconstruct(page);
     await isAccessible(page, "Reconstruct");
-    await page.run(`document.activeElement.blur(); document.getElementById("sample").click()`);
+    await page.run(`document.activeElement.blur(); document.querySelector("#entrance .samples button").click()`);
     await sleep(300);
     await page.until(complete);
     await shot(page, `studio-${look.name}.png`);
     if (!look.phone) await shot(page, `studio-tokens.png`, 700);
+    await camera(page);
+    await mix(page);
+    await shot(page, `studio-${look.name}-mix.png`, look.phone ? 620 : 0);
+    await compare(page);
+    await shot(page, `studio-${look.name}-compare.png`, look.phone ? 620 : 0);
     await generate(page);
     await isAccessible(page, "Generate");
     await shot(page, `studio-${look.name}-generate.png`, look.phone ? 620 : 0);
     await page.run(`location.hash = "#about"`);
-    await page.until(`document.querySelectorAll("#models section").length === 2`);
+    await page.until(`document.querySelectorAll("#models section").length === 3`);
     await page.run(`document.querySelectorAll("#models details").forEach((one) => (one.open = true))`);
     await isAccessible(page, "About");
     await shot(page, `studio-${look.name}-about.png`);
-    const wide = await page.run(`["reconstruct", "generate", "about"].map((view) => {
+    const wide = await page.run(`["reconstruct", "mix", "compare", "generate", "about"].map((view) => {
       for (const one of document.querySelectorAll("main > section")) one.hidden = one.id !== "view-" + view;
       return document.documentElement.scrollWidth;
     })`);

@@ -47,6 +47,15 @@ pub const IMAGE_NAME: &str = "chelsea.png (built in)";
 /// Chelsea, from scikit-image's `data.chelsea`: by Stéfan van der Walt, CC0. Cropped and reduced; a PNG file.
 pub static IMAGE: &[u8] = include_bytes!("../../../assets/chelsea.png");
 
+/// Photos to try models on, and their names: the built-in image, and three more from scikit-image's `data`, cropped and reduced:
+/// coffee (Rachel Michetti, CC0), astronaut (Eileen Collins; NASA) and rocket (SpaceX), both in the public domain.
+pub static PHOTOS: &[(&str, &[u8])] = &[
+    ("chelsea.png", IMAGE),
+    ("coffee.jpg", include_bytes!("../../../assets/coffee.jpg")),
+    ("astronaut.jpg", include_bytes!("../../../assets/astronaut.jpg")),
+    ("rocket.jpg", include_bytes!("../../../assets/rocket.jpg")),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,12 +3,12 @@
 import { get, make } from "./parts.js";
 
 export function start(models) {
-  const { tokenizer, generator } = models;
+  const { tokenizers, generator } = models;
   const shape = (model) => `${model.tokens} of ${model.token_dim} numbers each`;
-  const cards = [card("From photos to tokens and back", tokenizer, [
+  const cards = tokenizers.map((tokenizer) => card("From photos to tokens and back", tokenizer, [
     ["Pictures", `${tokenizer.image_size} × ${tokenizer.image_size} pixels`],
     ["Tokens", shape(tokenizer)],
-  ])];
+  ]));
   if (generator) {
     cards.push(card("From words to tokens", generator, [["Tokens", shape(generator)], ["Words", `${generator.classes.length}`]]));
   }

@@ -49,8 +49,17 @@ function askForToken() {
   return asking;
 }
 
+const json = async (response) => (await response).json();
+
 export const models = async () => (await ask("api/models")).json();
-export const sample = async () => (await ask("api/sample")).blob();
+export const sample = async (name) => (await ask(`api/samples/${encodeURIComponent(name)}`)).blob();
+const query = (settings) => new URLSearchParams(Object.entries(settings).filter(([, value]) => value !== undefined));
+export const encode = async (photo, settings, signal) =>
+  (await json(ask(`api/encode?${query(settings)}`, { method: "POST", body: photo, signal }))).tokens[0];
+export const decode = async (tokens, settings, signal) =>
+  (await ask(`api/decode?${query(settings)}`, { method: "POST", body: JSON.stringify({ tokens: [tokens] }), signal })).blob();
+export const explain = (photo, settings, signal) =>
+  json(ask(`api/explain?${query(settings)}`, { method: "POST", body: photo, signal }));
 
 /** Sends a request whose answer is a stream of events, and calls `on[name](data)` for each. */
 export async function events(path, { body, headers, signal }, on) {
@@ -76,7 +85,6 @@ export async function events(path, { body, headers, signal }, on) {
 }
 
 const STUDY = "api/study";
-const json = async (response) => (await response).json();
 
 export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
 export const study = () => json(ask(STUDY));

@@ -2,11 +2,14 @@
 
 import * as api from "./api.js";
 import { get, notice } from "./parts.js";
+import { start as startPhotos } from "./photo.js";
 import { start as startReconstruct } from "./reconstruct.js";
+import { start as startMix } from "./mix.js";
+import { start as startCompare } from "./compare.js";
 import { start as startGenerate } from "./generate.js";
 import { start as startAbout } from "./about.js";
 
-const VIEWS = ["reconstruct", "generate", "about"];
+const VIEWS = ["reconstruct", "mix", "compare", "generate", "about"];
 
 function show() {
   const wanted = location.hash.slice(1);
@@ -41,8 +44,11 @@ addEventListener("hashchange", show);
 show();
 try {
   const models = await api.models();
+  startPhotos(models);
   startAbout(models);
   startGenerate(models);
+  startMix(models);
+  startCompare(models);
   await startReconstruct(models);
 } catch (error) {
   notice(error.message);

@@ -167,6 +167,6 @@ function command() {
     if (chosen[name] !== usual[name]) parts.push(`--${name} ${chosen[name]}`);
   }
   if (generator.notes.argument) parts.push(`--generator ${word(generator.notes.argument)}`);
-  if (models.tokenizer.notes.argument) parts.push(`--model ${word(models.tokenizer.notes.argument)}`);
+  if (models.tokenizers[0].notes.argument) parts.push(`--model ${word(models.tokenizers[0].notes.argument)}`);
   get("draw-command").textContent = parts.join(" ");
 }

@@ -1,6 +1,7 @@
 // A photo from its first tokens.
 
 import * as api from "./api.js";
+import { entrance, useSample } from "./photo.js";
 import { copies, fields, get, load, make, notice, pixels, powers, source, tokens, word } from "./parts.js";
 
 // How much stronger than it is a change is shown.
@@ -8,12 +9,13 @@ const STRENGTH = 3;
 // Photos and settings whose pictures are kept.
 const KEPT_RUNS = 6;
 
-let models, all, read, photo, run, running;
+let models, tokenizer, all, read, photo, run, running;
 const runs = new Map();
 
 export async function start(loaded) {
   models = loaded;
-  all = models.tokenizer.tokens;
+  tokenizer = models.tokenizers[0];
+  all = tokenizer.tokens;
   settings();
   const slider = get("tokens");
   slider.max = all;
@@ -25,13 +27,13 @@ export async function start(loaded) {
     get("marks").append(mark);
   }
   copies(get("copy"), get("command"));
-  entrances();
-  await useSample();
+  entrance(get("entrance"), get("view-reconstruct"), take);
+  await useSample(0, take);
 }
 
 function settings() {
   const { seed, steps, guidance, fit } = models.defaults.reconstruct;
-  const samplers = models.tokenizer.samplers.map((name) => [name, name]);
+  const samplers = tokenizer.samplers.map((name) => [name, name]);
   read = fields(get("settings"), [
     { name: "steps", label: "Steps", value: steps, min: Math.min(2, steps), max: models.limits.steps, step: 1, hint: "More is slower and sharper" },
     { name: "guidance", label: "Emphasis on the tokens", value: guidance, min: 0, max: 20, step: "any", hint: "1 is none" },
@@ -42,41 +44,8 @@ function settings() {
   get("settings").addEventListener("submit", (event) => event.preventDefault());
 }
 
-// The ways in: pick, drop, paste, sample.
-function entrances() {
-  get("file").addEventListener("change", ({ target }) => { take(target.files[0]); target.value = ""; });
-  get("sample").addEventListener("click", useSample);
-  const drop = get("drop");
-  const isFile = (event) => event.dataTransfer?.types.includes("Files");
-  addEventListener("dragover", (event) => { if (isFile(event)) { event.preventDefault(); drop.hidden = false; } });
-  addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.hidden = true; });
-  addEventListener("drop", (event) => {
-    if (!isFile(event)) return;
-    event.preventDefault();
-    drop.hidden = true;
-    take(event.dataTransfer.files[0]);
-  });
-  addEventListener("paste", ({ clipboardData }) => take([...clipboardData.files][0]));
-}
-
-async function useSample() {
-  try {
-    photo = { bytes: await api.sample(), name: null, key: "sample" };
-    begin();
-  } catch (error) {
-    notice(error.message);
-  }
-}
-
-function take(file) {
-  if (!file) return;
-  location.hash = "#reconstruct";
-  const most = models.limits.body_bytes;
-  if (file.size > most) {
-    notice(`${file.name} has ${Math.ceil(file.size / 2 ** 20)} MB; at most ${most / 2 ** 20} MB can be used.`);
-    return;
-  }
-  photo = { bytes: file, name: file.name, key: `${file.name} ${file.size} ${file.lastModified}` };
+function take(chosen) {
+  photo = chosen;
   begin();
 }
 
@@ -232,13 +201,13 @@ function drawMap(count) {
 function command() {
   const { chosen } = run;
   const usual = models.defaults.reconstruct;
-  const argument = models.tokenizer.notes.argument;
+  const argument = tokenizer.notes.argument;
   const parts = ["semanticist reconstruct"];
   if (run.photo.name) parts.push(word(run.photo.name));
   for (const name of ["steps", "guidance", "seed", "fit"]) {
     if (chosen[name] !== usual[name]) parts.push(`--${name} ${chosen[name]}`);
   }
-  if (chosen.sampler !== models.tokenizer.samplers[0]) parts.push(`--sampler ${chosen.sampler}`);
+  if (chosen.sampler !== tokenizer.samplers[0]) parts.push(`--sampler ${chosen.sampler}`);
   if (argument) parts.push(`--model ${word(argument)}`);
   get("command").textContent = parts.join(" ");
 }

@@ -1,12 +1,14 @@
 //! What people are told of the models: `GET /api/models`.
 
 use burn::module::Module;
+use semanticist::Tokens;
 use semanticist::diffusion::DiffusionConfig;
 use semanticist::generator::HeadProcess;
+use semanticist::model::TokenizerModel;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::{GenerateRequest, ReconstructSettings};
+use crate::api::{GenerateRequest, ReconstructSettings, nested};
 use crate::{Limits, Studio};
 
 /// What is known of a model besides its file.
@@ -22,9 +24,8 @@ pub struct ModelNotes {
 
 /// Everything a client needs to know before it asks for anything.
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
-    let tokenizer = &studio.tokenizer;
-    let config = &tokenizer.tokenizer.config;
-    let usual = config.decode_options();
+    let tokenizers: Vec<Value> = studio.tokenizers.iter().map(|(model, notes)| about(model, notes)).collect();
+    let usual = studio.tokenizers[0].0.tokenizer.config.decode_options();
     let generator = studio.generator.as_ref().map(|(model, notes)| {
         let config = &model.generator.config;
         json!({
@@ -43,19 +44,9 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "tokenizer": {
-            "notes": studio.tokenizer_notes,
-            "image_size": config.image_size,
-            "tokens": config.tokens,
-            "token_dim": config.token_dim,
-            "parameters": tokenizer.tokenizer.networks.num_params(),
-            "samplers": match &config.diffusion {
-                DiffusionConfig::Gaussian(_) => GAUSSIAN,
-                DiffusionConfig::Flow(_) => FLOW,
-            },
-            "training": tokenizer.training,
-        },
+        "tokenizers": tokenizers,
         "generator": generator,
+        "samples": studio.samples.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "defaults": {
             "reconstruct": ReconstructSettings::usual(&usual),
             "generate": GenerateRequest::usual(&usual),
@@ -67,6 +58,25 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
             "steps": limits.steps,
             "seconds": limits.job_time.as_secs(),
         },
+    })
+}
+
+fn about(model: &TokenizerModel, notes: &ModelNotes) -> Value {
+    let tokenizer = &model.tokenizer;
+    let config = &tokenizer.config;
+    let null_tokens = Tokens(tokenizer.networks.decoder.null_tokens.val());
+    json!({
+        "notes": notes,
+        "image_size": config.image_size,
+        "tokens": config.tokens,
+        "token_dim": config.token_dim,
+        "parameters": tokenizer.networks.num_params(),
+        "samplers": match &config.diffusion {
+            DiffusionConfig::Gaussian(_) => GAUSSIAN,
+            DiffusionConfig::Flow(_) => FLOW,
+        },
+        "null_tokens": nested(&null_tokens)[0],
+        "training": model.training,
     })
 }
 

@@ -81,15 +81,15 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|error| Problem::bad(format!("the JSON body: {error}")))
 }
 
-/// The image in a body, as the model looks at it. Decoding takes long for large ones, so it is done beside.
+/// The image in a body, as a tokenizer looks at it. Decoding takes long for large ones, so it is done beside.
 ///
 /// # Errors
 /// If it is no image, or too large.
-pub async fn subject(bytes: Vec<u8>, fit: Fit, desk: &Desk) -> Result<Subject> {
+pub async fn subject(bytes: Vec<u8>, fit: Fit, tokenizer: usize, desk: &Desk) -> Result<Subject> {
     if bytes.is_empty() {
         return Err(Problem::bad("the body is empty; send the bytes of an image file as the body"));
     }
-    let (most, size) = (desk.limits.decoded, desk.image_size);
+    let (most, size) = (desk.limits.decoded, desk.tokenizers[tokenizer].image_size);
     let _permit = desk.decoding.acquire().await.expect("the semaphore is never closed");
     let decode = move || {
         let image: RgbImage = decode_within("body", &bytes, most)?;

@@ -16,6 +16,7 @@
 mod about;
 mod api;
 mod auth;
+mod batch;
 mod body;
 mod events;
 mod limits;
@@ -40,14 +41,13 @@ use semanticist::model::{GeneratorModel, TokenizerModel};
 pub struct Studio {
     /// Where the models are.
     pub device: Device,
-    /// From images to tokens and back.
-    pub tokenizer: TokenizerModel,
-    /// What people are told of it.
-    pub tokenizer_notes: ModelNotes,
-    /// Draws tokens of a class, if there is one; its tokens must fit the tokenizer.
+    /// From images to tokens and back, and what people are told of it: the main one, and those to compare it with. Their names
+    /// must differ.
+    pub tokenizers: Vec<(TokenizerModel, ModelNotes)>,
+    /// Draws tokens of a class, if there is one; its tokens must fit the main tokenizer.
     pub generator: Option<(GeneratorModel, ModelNotes)>,
-    /// The photo to begin with, a PNG file.
-    pub sample: &'static [u8],
+    /// Photos to begin with, PNG or JPEG files, and their names.
+    pub samples: &'static [(&'static str, &'static [u8])],
     /// A perception test that people can take part in at `/study`.
     pub study: Option<OpenStudy>,
 }

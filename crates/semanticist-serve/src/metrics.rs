@@ -59,6 +59,7 @@ struct Counts {
     /// By path and status.
     requests: BTreeMap<(String, u16), u64>,
     jobs: BTreeMap<(&'static str, Outcome), u64>,
+    batches: BTreeMap<&'static str, u64>,
     /// Until a job is taken from the queue.
     waited: BTreeMap<&'static str, Times>,
     /// From there to its end.
@@ -104,6 +105,11 @@ impl Metrics {
         counts.usual = 0.8 * counts.usual + 0.2 * worked.as_secs_f64();
     }
 
+    /// Jobs of this kind go through the network together.
+    pub fn batch(&self, kind: &'static str) {
+        *self.counts().batches.entry(kind).or_default() += 1;
+    }
+
     /// A request was answered; of events, the answer begins.
     pub fn answered(&self, path: &str, status: u16) {
         *self.counts().requests.entry((path.to_string(), status)).or_default() += 1;
@@ -126,6 +132,10 @@ impl Metrics {
         for ((kind, outcome), count) in &counts.jobs {
             let outcome = outcome.name();
             line(&mut text, &format!("jobs_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}"), *count);
+        }
+        family(&mut text, "batches_total", "counter", "Batches that jobs of a kind were computed in");
+        for (kind, count) in &counts.batches {
+            line(&mut text, &format!("batches_total{{kind=\"{kind}\"}}"), *count);
         }
         family(&mut text, "jobs_waiting", "gauge", "Jobs in the queue");
         line(&mut text, "jobs_waiting", self.waiting());

@@ -48,7 +48,13 @@ impl Problem {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        match error {
             Error::Image { problem, .. } => Self::bad(format!("the image: {problem}")),
             Error::Input(_) | Error::Config(_) => Self::bad(error.to_string()),
             Error::Cancelled => Self::lost(),

@@ -4,21 +4,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use semanticist::diffusion::DecodeOptions;
+use semanticist::model::TokenizerModel;
 use tokio::sync::Semaphore;
 
 use crate::api::study::OpenStudy;
 use crate::api::{self, study};
 use crate::auth;
+use crate::batch::{Batches, Decode, Encode};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::page::ASSETS;
-use crate::problem::Problem;
+use crate::problem::{Problem, Result};
 use crate::worker::Worker;
 
 /// What every answer may need.
@@ -28,17 +30,50 @@ pub struct Desk {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub token: Option<String>,
-    pub sample: &'static [u8],
+    pub samples: &'static [(&'static str, &'static [u8])],
     /// `GET /api/models`, which does not change.
     pub models: String,
-    /// Side of the model's images, in pixels.
-    pub image_size: usize,
-    /// How the model is decoded unless something else is asked for.
-    pub usual: DecodeOptions,
+    /// What may be asked for, the main one first.
+    pub tokenizers: Vec<Served>,
+    /// Requests that may be computed together.
+    pub encode_batches: Arc<Batches<Encode>>,
+    pub decode_batches: Arc<Batches<Decode>>,
     /// Places for images that are decoded: each may take twice what the limits allow it.
     pub decoding: Semaphore,
     /// The perception test, if one is open.
     pub study: Option<Arc<OpenStudy>>,
+}
+
+/// What those who talk need to know of a tokenizer.
+#[derive(Debug)]
+pub struct Served {
+    /// What `model` calls it.
+    pub name: String,
+    /// Side of its images, in pixels.
+    pub image_size: usize,
+    /// How it is decoded unless something else is asked for.
+    pub usual: DecodeOptions,
+}
+
+impl Served {
+    pub fn of(name: &str, model: &TokenizerModel) -> Self {
+        let config = &model.tokenizer.config;
+        Self { name: name.to_string(), image_size: config.image_size, usual: config.decode_options() }
+    }
+}
+
+impl Desk {
+    /// The number of a tokenizer, the main one if none is named.
+    ///
+    /// # Errors
+    /// Lists those that there are.
+    pub fn tokenizer(&self, name: Option<&str>) -> Result<usize> {
+        let Some(name) = name else { return Ok(0) };
+        self.tokenizers.iter().position(|one| one.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.tokenizers.iter().map(|one| format!("\"{}\"", one.name)).collect();
+            Problem::bad(format!("model={name}: there is {}", names.join(" and ")))
+        })
+    }
 }
 
 /// The interface for programs: method and path.
@@ -46,9 +81,10 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/encode"),
     ("POST", "/api/decode"),
     ("POST", "/api/reconstruct"),
+    ("POST", "/api/explain"),
     ("POST", "/api/generate"),
     ("GET", "/api/models"),
-    ("GET", "/api/sample"),
+    ("GET", "/api/samples/{name}"),
     ("GET", "/api/study"),
     ("POST", "/api/study/participants"),
     ("GET", "/api/study/participants/{id}"),
@@ -70,9 +106,10 @@ pub fn router(desk: Arc<Desk>) -> Router {
                 "/api/encode" => post(api::encode),
                 "/api/decode" => post(api::decode),
                 "/api/reconstruct" => post(api::reconstruct),
+                "/api/explain" => post(api::explain),
                 "/api/generate" => post(api::generate),
                 "/api/models" => get(models),
-                "/api/sample" => get(sample),
+                "/api/samples/{name}" => get(sample),
                 "/api/study" => get(study::describe),
                 "/api/study/participants" => post(study::join),
                 "/api/study/participants/{id}" => get(study::participant),
@@ -123,8 +160,14 @@ async fn models(State(desk): State<Arc<Desk>>) -> Response {
     json(desk.models.clone())
 }
 
-async fn sample(State(desk): State<Arc<Desk>>) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("image/png"))], desk.sample).into_response()
+async fn sample(State(desk): State<Arc<Desk>>, Path(name): Path<String>) -> Result<Response> {
+    let Some((_, bytes)) = desk.samples.iter().find(|(it, _)| *it == name) else {
+        let names: Vec<_> = desk.samples.iter().map(|(name, _)| *name).collect();
+        let message = format!("there is no photo {name}; there is {}", names.join(", "));
+        return Err(Problem::new(StatusCode::NOT_FOUND, message));
+    };
+    let kind = if bytes.starts_with(b"\x89PNG") { "image/png" } else { "image/jpeg" };
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], *bytes).into_response())
 }
 
 async fn metrics(State(desk): State<Arc<Desk>>) -> Response {

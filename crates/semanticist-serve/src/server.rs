@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
-use crate::routes::{Desk, router};
+use crate::routes::{Desk, Served, router};
 use crate::worker::{Models, Worker};
 use crate::{Limits, Studio, about};
 
@@ -62,11 +62,14 @@ impl Server {
         let address = listener.local_addr()?;
         let models = about::describe(&studio, &limits).to_string();
         let metrics = Arc::new(Metrics::default());
-        let Studio { device, tokenizer, generator, sample, study, .. } = studio;
-        let config = &tokenizer.tokenizer.config;
-        let (image_size, usual) = (config.image_size, config.decode_options());
+        let Studio { device, tokenizers, generator, samples, study } = studio;
+        if tokenizers.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no tokenizer to serve"));
+        }
+        let served = tokenizers.iter().map(|(model, notes)| Served::of(&notes.name, model)).collect();
+        let tokenizers = tokenizers.into_iter().map(|(model, _)| model).collect();
         let generator = generator.map(|(model, _)| model);
-        let models_of_worker = Models { device, tokenizer, generator };
+        let models_of_worker = Models { device, tokenizers, generator };
         let counted = Arc::clone(&metrics);
         let (worker, thread) = Worker::start(models_of_worker, limits.queue, limits.job_time, counted)?;
         let desk = Desk {
@@ -74,10 +77,11 @@ impl Server {
             metrics,
             limits,
             token,
-            sample,
+            samples,
             models,
-            image_size,
-            usual,
+            tokenizers: served,
+            encode_batches: Arc::default(),
+            decode_batches: Arc::default(),
             decoding: Semaphore::new(IMAGES),
             study: study.map(Arc::new),
         };

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
-use semanticist::Device;
 use semanticist::model::{GeneratorModel, TokenizerModel};
+use semanticist::{Device, Tokenizer};
 use tokio::sync::oneshot;
 
+use crate::batch::{Batched, Batches};
 use crate::events::{Events, event_response};
 use crate::metrics::{Metrics, Outcome};
 use crate::problem::{Problem, Result};
@@ -21,8 +22,19 @@ use crate::problem::{Problem, Result};
 #[derive(Debug)]
 pub struct Models {
     pub device: Device,
-    pub tokenizer: TokenizerModel,
+    /// The main one first.
+    pub tokenizers: Vec<TokenizerModel>,
     pub generator: Option<GeneratorModel>,
+}
+
+impl Models {
+    /// One of the tokenizers.
+    ///
+    /// # Panics
+    /// If there are not that many.
+    pub fn tokenizer(&self, number: usize) -> &Tokenizer {
+        &self.tokenizers[number].tokenizer
+    }
 }
 
 /// What a job looks at to know whether to go on.
@@ -35,7 +47,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn is_abandoned(&self) -> bool {
+    pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed) || self.stopping.load(Ordering::Relaxed)
     }
 
@@ -49,7 +61,7 @@ impl Ticket {
     }
 
     /// What the library said, where a job that was ended is told apart from one that failed.
-    pub fn explain(&self, error: semanticist::Error) -> Problem {
+    pub fn explain(&self, error: &semanticist::Error) -> Problem {
         match error {
             semanticist::Error::Cancelled if self.is_late() => Problem::late(self.allowed.as_secs()),
             other => other.into(),
@@ -59,11 +71,20 @@ impl Ticket {
 
 /// Held by whoever waits for a job; when it is dropped, nobody does.
 #[derive(Debug)]
-pub struct Waiting(Arc<AtomicBool>);
+pub struct Waiting(Option<Arc<AtomicBool>>);
+
+impl Waiting {
+    /// The result is there before the job's turn has come; the job is not abandoned.
+    fn served(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        if let Some(abandoned) = &self.0 {
+            abandoned.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -120,7 +141,8 @@ impl Worker {
         work: impl FnOnce(&Models, &Ticket) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (sender, receiver) = oneshot::channel();
-        let _waiting = self.queue(kind, move |models, ticket| {
+        let (ticket, _waiting) = self.ticket();
+        self.queue(kind, ticket, move |models, ticket| {
             let result = work(models, ticket);
             let outcome = Outcome::of(&result, ticket.is_abandoned());
             // Who asked may have gone.
@@ -128,6 +150,21 @@ impl Worker {
             outcome
         })?;
         receiver.await.unwrap_or_else(|_| Err(Problem::lost()))
+    }
+
+    /// Queues a request that is computed in one batch with those that wait in `batches` and are like it, when the first of them
+    /// is due, and waits for its result. Who drops the future gives it up.
+    ///
+    /// # Errors
+    /// If the queue is full, or as the computation says.
+    pub async fn ask_together<B: Batched>(&self, batches: &Arc<Batches<B>>, wanted: B) -> Result<B::Output> {
+        let (ticket, waiting) = self.ticket();
+        let (entry, receiver) = batches.add(wanted, ticket.clone());
+        let metrics = Arc::clone(&self.metrics);
+        self.queue(B::KIND, ticket, move |models, _| entry.compute(models, &metrics))?;
+        let result = receiver.await;
+        waiting.served();
+        result.unwrap_or_else(|_| Err(Problem::lost()))
     }
 
     /// Queues a job whose results are events. Who drops the response ends the job.
@@ -140,7 +177,8 @@ impl Worker {
         work: impl FnOnce(&Models, &Ticket, &Events) -> Result<()> + Send + 'static,
     ) -> Result<Response> {
         let (events, stream) = Events::channel();
-        let waiting = self.queue(kind, move |models, ticket| {
+        let (ticket, waiting) = self.ticket();
+        self.queue(kind, ticket, move |models, ticket| {
             let result = work(models, ticket, &events);
             if let Err(problem) = &result {
                 events.send("error", &serde_json::json!({ "error": problem.message }));
@@ -150,11 +188,8 @@ impl Worker {
         Ok(event_response(stream, waiting))
     }
 
-    fn queue(
-        &self,
-        kind: &'static str,
-        work: impl FnOnce(&Models, &Ticket) -> Outcome + Send + 'static,
-    ) -> Result<Waiting> {
+    /// For a job that is queued now.
+    fn ticket(&self) -> (Ticket, Waiting) {
         let abandoned = Arc::new(AtomicBool::new(false));
         let ticket = Ticket {
             abandoned: Arc::clone(&abandoned),
@@ -162,9 +197,18 @@ impl Worker {
             queued: Instant::now(),
             allowed: self.allowed,
         };
+        (ticket, Waiting(Some(abandoned)))
+    }
+
+    fn queue(
+        &self,
+        kind: &'static str,
+        ticket: Ticket,
+        work: impl FnOnce(&Models, &Ticket) -> Outcome + Send + 'static,
+    ) -> Result<()> {
         self.metrics.queued();
         match self.queue.try_send(Job { kind, ticket, work: Box::new(work) }) {
-            Ok(()) => Ok(Waiting(abandoned)),
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.metrics.not_queued();
                 match error {

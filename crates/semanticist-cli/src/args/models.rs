@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use semanticist::weights::Precision;
 
 /// Which model.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelChoice {
     /// A model file, a checkpoint as published, a name of `models list` or hf:OWNER/REPOSITORY/FILE

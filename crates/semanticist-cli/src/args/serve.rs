@@ -17,6 +17,7 @@ use crate::device::Machine;
 Examples:
   semanticist serve --open
   semanticist serve --model tokenizer.safetensors --generator generator.safetensors
+  semanticist serve --beside other.safetensors --open
   semanticist serve --study perception --open
   semanticist serve --host 0.0.0.0 --token \"$(openssl rand -hex 16)\"")]
 pub struct Serve {
@@ -42,6 +43,10 @@ pub struct Serve {
     /// What a published generator's checkpoint holds, by name, such as gpt-l
     #[arg(long, value_name = "NAME", requires = "generator")]
     pub generator_preset: Option<String>,
+    /// Another tokenizer, to compare with on the page and to ask by this name: a file, a name of `models list`,
+    /// hf:OWNER/REPO/FILE; may be given several times
+    #[arg(long, value_name = "NAME|FILE")]
+    pub beside: Vec<PathBuf>,
     /// A perception test, made by `study new`: people take part at /study, and their answers are kept in its folder
     #[arg(long, value_name = "DIR")]
     pub study: Option<PathBuf>,

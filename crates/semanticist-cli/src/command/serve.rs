@@ -1,6 +1,7 @@
 //! `semanticist serve`: the models in a browser.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -13,8 +14,9 @@ use semanticist_study::Study;
 
 use super::choice::BUILTIN;
 use super::generate::{check_tokens, load_generator};
-use crate::args::Serve;
+use crate::args::{ModelChoice, Serve};
 use crate::device::computing;
+use crate::failure;
 use crate::output::{self, note};
 
 /// Runs beside the threads that compute, not on one of them: it waits for them.
@@ -41,18 +43,29 @@ fn studio(request: &Serve, device: &Device) -> Result<Studio> {
     // A sweep with guidance is the largest batch.
     let work = Work { encode: 1, decode: 2 * TOGETHER, precision: request.machine.precision() };
     let tokenizer = request.model.load_for(work, device)?;
-    let argument = request.model.model.as_ref().map(|path| path.display().to_string());
-    let tokenizer_notes = match argument {
+    let main = match &request.model.model {
         None => notes(BUILTIN, None, Some(builtin::TOKENIZER.card())),
-        Some(name) => notes(&name, Some(&name), None),
+        Some(path) => file_notes(path),
     };
     let generator = generator(request, device)?;
     if let Some((model, _)) = &generator {
         check_tokens(model, &tokenizer)?;
     }
+    let mut tokenizers = vec![(tokenizer, main)];
+    for path in &request.beside {
+        let notes = file_notes(path);
+        if tokenizers.iter().any(|(_, others)| others.name == notes.name) {
+            return Err(failure::usage(format!(
+                "--beside {}: it is served already; name others",
+                notes.name
+            )));
+        }
+        let choice = ModelChoice { model: Some(path.clone()), ..ModelChoice::default() };
+        tokenizers.push((choice.load_for(work, device)?, notes));
+    }
     let study = request.study.as_deref().map(|folder| OpenStudy::new(Study::open(folder)?)).transpose()?;
     let device = device.clone();
-    Ok(Studio { device, tokenizer, tokenizer_notes, generator, sample: builtin::IMAGE, study })
+    Ok(Studio { device, tokenizers, generator, samples: builtin::PHOTOS, study })
 }
 
 /// The generator that was asked for, or the built-in one beside the built-in tokenizer.
@@ -65,9 +78,14 @@ fn generator(request: &Serve, device: &Device) -> Result<Option<(GeneratorModel,
     model.generator = model.generator.with_precision(request.machine.precision());
     let notes = match &request.generator {
         None => notes("the built-in generator", None, Some(builtin::GENERATOR.card())),
-        Some(path) => notes(&path.display().to_string(), Some(&path.display().to_string()), None),
+        Some(path) => file_notes(path),
     };
     Ok(Some((model, notes)))
+}
+
+fn file_notes(path: &Path) -> ModelNotes {
+    let name = path.display().to_string();
+    notes(&name, Some(&name), None)
 }
 
 fn notes(name: &str, argument: Option<&str>, card: Option<&str>) -> ModelNotes {

@@ -73,10 +73,11 @@ fn the_built_in_photo_and_models_are_served() {
     let serving = Serving::start(&folder, "");
     let get = |path: &str| ureq::get(format!("{}{path}", serving.page)).call().unwrap().into_body();
     let models: Value = serde_json::from_reader(get("api/models").as_reader()).unwrap();
-    for model in ["tokenizer", "generator"] {
-        assert!(models[model]["notes"]["card"].as_str().unwrap().contains("| data |"), "{model}");
+    for model in [&models["tokenizers"][0], &models["generator"]] {
+        assert!(model["notes"]["card"].as_str().unwrap().contains("| data |"), "{model}");
     }
-    let photo = get("api/sample").read_to_vec().unwrap();
+    let photo =
+        get(&format!("api/samples/{}", models["samples"][0].as_str().unwrap())).read_to_vec().unwrap();
     let events = serving.reconstruct(&photo, "steps=2");
     folder.run("reconstruct -o sheet.png --steps 2").ok();
     assert!(sheet(&events) == folder.bytes("sheet.png"));
@@ -105,4 +106,16 @@ fn what_cannot_be_served_is_said_first() {
     let port = taken.local_addr().unwrap().port();
     folder.fails(&format!("serve --model model.safetensors --port {port}"), 1, "--port and --host choose");
     assert_eq!(folder.run("serve --token short").code, Some(2));
+}
+
+#[test]
+fn a_tokenizer_beside_is_asked_by_the_name_it_was_given() {
+    let folder = Folder::new();
+    folder.photo("cat.png", 3);
+    let serving = Serving::start(&folder, "--beside model.safetensors");
+    let events = serving.reconstruct(&folder.bytes("cat.png"), "model=model.safetensors&steps=3");
+    folder.run("reconstruct cat.png --model model.safetensors --steps 3 -o sheet.png").ok();
+    assert!(sheet(&events) == folder.bytes("sheet.png"));
+    let twice = "serve --model model.safetensors --beside model.safetensors";
+    folder.fails(twice, 2, "--beside model.safetensors: it is served already");
 }

@@ -8,12 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use safetensors::{Dtype, SafeTensors};
 use semanticist::diffusion::Sampler;
-use semanticist::image::{from_pixels, png};
-use semanticist::{Noise, Purpose, Seed};
+use semanticist::image::png;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{decode_options, from_nested, picture};
+use super::{decode_options, flat, picture};
+use crate::batch::Decode;
 use crate::body;
 use crate::problem::{Problem, Result};
 use crate::routes::{self, Desk};
@@ -26,12 +26,14 @@ struct DecodeSettings {
     steps: Option<usize>,
     sampler: Option<Sampler>,
     guidance: Option<f64>,
+    /// Which tokenizer; the main one if not given.
+    model: Option<String>,
     format: Format,
 }
 
 impl Default for DecodeSettings {
     fn default() -> Self {
-        Self { seed: 0, steps: None, sampler: None, guidance: None, format: Format::Png }
+        Self { seed: 0, steps: None, sampler: None, guidance: None, model: None, format: Format::Png }
     }
 }
 
@@ -57,8 +59,9 @@ pub async fn decode(
     body: Body,
 ) -> Result<Response> {
     let settings: DecodeSettings = body::query(&uri)?;
-    let DecodeSettings { seed, steps, sampler, guidance, format } = settings;
-    let options = decode_options(steps, sampler, guidance, &desk)?;
+    let DecodeSettings { seed, steps, sampler, guidance, model, format } = settings;
+    let tokenizer = desk.tokenizer(model.as_deref())?;
+    let options = decode_options(steps, sampler, guidance, tokenizer, &desk)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
     let images =
         if bytes.first() == Some(&b'{') { body::json::<Given>(&bytes)?.tokens } else { read(&bytes)? };
@@ -72,18 +75,9 @@ pub async fn decode(
         let message = format!("the tokens of {count} images are no single PNG file; add format=json");
         return Err(Problem::bad(message));
     }
-    let work = desk.worker.ask("decode", move |models, ticket| {
-        let tokens = from_nested(&images, &models.device)?;
-        // Every image starts from the same noise, as those of the command do.
-        let latents = Seed::new(seed).of(Purpose::Latents);
-        let mut noise = Noise::per_sample(vec![latents; count]);
-        let keep = vec![tokens.count(); count];
-        let tokenizer = &models.tokenizer.tokenizer;
-        let decoded =
-            tokenizer.decode_observed(&tokens, &keep, &options, &mut noise, &mut |_| ticket.go_on());
-        Ok(from_pixels(&decoded.map_err(|error| ticket.explain(error))?))
-    });
-    let pictures = work.await?;
+    let (shape, values) = flat(&images)?;
+    let wanted = Decode { tokenizer, shape, values, options, seed };
+    let pictures = desk.worker.ask_together(&desk.decode_batches, wanted).await?;
     match format {
         Format::Png => {
             let kind = HeaderValue::from_static("image/png");

@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use safetensors::tensor::{Dtype, TensorView};
-use semanticist::image::{Fit, to_pixels};
+use semanticist::image::Fit;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::nested;
+use crate::batch::Encode;
 use crate::body;
 use crate::problem::{Problem, Result};
 use crate::routes::{self, Desk};
@@ -23,6 +24,8 @@ struct EncodeSettings {
     /// How many; all if not given.
     tokens: Option<usize>,
     fit: Fit,
+    /// Which tokenizer; the main one if not given.
+    model: Option<String>,
     format: Format,
 }
 
@@ -41,14 +44,11 @@ pub async fn encode(
     body: Body,
 ) -> Result<Response> {
     let settings: EncodeSettings = body::query(&uri)?;
+    let tokenizer = desk.tokenizer(settings.model.as_deref())?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit, &desk).await?;
-    let work = desk.worker.ask("encode", move |models, _| {
-        let tokenizer = &models.tokenizer.tokenizer;
-        let count = settings.tokens.unwrap_or(tokenizer.config.tokens);
-        Ok(tokenizer.encode(&to_pixels(&[subject.square], &models.device), count)?)
-    });
-    let tokens = work.await?;
+    let subject = body::subject(bytes, settings.fit, tokenizer, &desk).await?;
+    let wanted = Encode { tokenizer, square: subject.square, count: settings.tokens };
+    let tokens = desk.worker.ask_together(&desk.encode_batches, wanted).await?;
     match settings.format {
         Format::Json => Ok(routes::json(json!({ "tokens": nested(&tokens) }).to_string())),
         Format::Safetensors => {

@@ -103,7 +103,7 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     }
     check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
-    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &desk)?;
+    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, 0, &desk)?;
     desk.worker.stream("generate", move |models, ticket, events| {
         let Some(generator) = &models.generator else {
             let message = "no generator is loaded; start the server with --generator";
@@ -161,7 +161,7 @@ impl Job<'_> {
         };
         let drawn =
             generator.generator.continue_watched(&labels, given.as_ref(), &options, &mut noise, &mut watch);
-        let tokens = drawn.map_err(|error| problem.take().unwrap_or_else(|| self.ticket.explain(error)))?;
+        let tokens = drawn.map_err(|error| problem.take().unwrap_or_else(|| self.ticket.explain(&error)))?;
         let pictures = self.decode(&tokens, &seeds, self.decoding)?;
         let pictures: Vec<Value> = pictures
             .iter()
@@ -196,10 +196,10 @@ impl Job<'_> {
         let latents = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Latents));
         let mut noise = Noise::per_sample(latents);
         let keep = vec![tokens.count(); seeds.len()];
-        let tokenizer = &self.models.tokenizer.tokenizer;
+        let tokenizer = self.models.tokenizer(0);
         let mut observe = |_| self.ticket.go_on();
         let decoded = tokenizer.decode_observed(tokens, &keep, options, &mut noise, &mut observe);
-        let decoded = decoded.map_err(|error| self.ticket.explain(error))?;
+        let decoded = decoded.map_err(|error| self.ticket.explain(&error))?;
         Ok(from_pixels(&decoded).iter().map(picture).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod explain;
 mod generate;
 mod reconstruct;
 pub mod study;
@@ -19,6 +20,7 @@ use crate::routes::Desk;
 
 pub use decode::decode;
 pub use encode::encode;
+pub use explain::explain;
 pub use generate::{GenerateRequest, generate};
 pub use reconstruct::{ReconstructSettings, reconstruct};
 
@@ -27,9 +29,10 @@ fn decode_options(
     steps: Option<usize>,
     sampler: Option<Sampler>,
     guidance: Option<f64>,
+    tokenizer: usize,
     desk: &Desk,
 ) -> Result<DecodeOptions> {
-    let usual = &desk.usual;
+    let usual = &desk.tokenizers[tokenizer].usual;
     let steps = steps.unwrap_or(usual.steps);
     check_steps(steps, &desk.limits)?;
     let guidance = guidance.map_or(usual.guidance, Guidance::constant);
@@ -50,7 +53,7 @@ fn picture(image: &RgbImage) -> String {
 }
 
 /// The tokens of images, each a list of lists of numbers.
-fn nested(tokens: &Tokens) -> Vec<Vec<Vec<f32>>> {
+pub fn nested(tokens: &Tokens) -> Vec<Vec<Vec<f32>>> {
     let [_, count, dim] = tokens.0.dims();
     let values = tokens.to_vec();
     values.chunks(count * dim).map(|image| image.chunks(dim).map(<[f32]>::to_vec).collect()).collect()
@@ -59,8 +62,17 @@ fn nested(tokens: &Tokens) -> Vec<Vec<Vec<f32>>> {
 /// Tokens from such lists.
 ///
 /// # Errors
-/// If the images have different numbers of tokens, or the tokens of numbers, or there is none.
+/// As [`flat`].
 fn from_nested(images: &[Vec<Vec<f32>>], device: &Device) -> Result<Tokens> {
+    let (shape, values) = flat(images)?;
+    Ok(Tokens::from_vec(values, shape, device)?)
+}
+
+/// Their shape `[n, k, D]`, and all numbers in a row.
+///
+/// # Errors
+/// If the images have different numbers of tokens, or the tokens of numbers, or there is none, or a number is not finite.
+fn flat(images: &[Vec<Vec<f32>>]) -> Result<([usize; 3], Vec<f32>)> {
     let (count, dim) = match images.first().and_then(|image| Some((image.len(), image.first()?.len()))) {
         Some(shape) => shape,
         None => return Err(Problem::bad("\"tokens\" holds no token; expected a list of tokens per image")),
@@ -75,5 +87,5 @@ fn from_nested(images: &[Vec<Vec<f32>>], device: &Device) -> Result<Tokens> {
     if values.iter().any(|value| !value.is_finite()) {
         return Err(Problem::bad("\"tokens\" holds a number that is not finite"));
     }
-    Ok(Tokens::from_vec(values, [images.len(), count, dim], device)?)
+    Ok(([images.len(), count, dim], values))
 }

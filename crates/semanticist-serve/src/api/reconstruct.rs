@@ -36,6 +36,8 @@ pub struct ReconstructSettings {
     sampler: Option<Sampler>,
     guidance: Option<f64>,
     fit: Fit,
+    /// Which tokenizer; the main one if not given.
+    model: Option<String>,
     /// How often unfinished pictures are sent.
     previews: usize,
 }
@@ -57,6 +59,7 @@ impl Default for ReconstructSettings {
             sampler: None,
             guidance: None,
             fit: Fit::Crop,
+            model: None,
             previews: 0,
         }
     }
@@ -69,18 +72,21 @@ pub async fn reconstruct(
     body: Body,
 ) -> Result<Response> {
     let settings: ReconstructSettings = body::query(&uri)?;
-    let options = decode_options(settings.steps, settings.sampler, settings.guidance, &desk)?;
+    let number = desk.tokenizer(settings.model.as_deref())?;
+    let options = decode_options(settings.steps, settings.sampler, settings.guidance, number, &desk)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit, &desk).await?;
+    let subject = body::subject(bytes, settings.fit, number, &desk).await?;
     desk.worker.stream("reconstruct", move |models, ticket, events| {
-        let counts = counts.unwrap_or_else(|| powers(models.tokenizer.tokenizer.config.tokens));
-        Job { settings, options, counts, subject }.run(models, ticket, events)
+        let counts = counts.unwrap_or_else(|| powers(models.tokenizer(number).config.tokens));
+        Job { settings, number, options, counts, subject }.run(models, ticket, events)
     })
 }
 
 struct Job {
     settings: ReconstructSettings,
+    /// Of the tokenizer.
+    number: usize,
     options: DecodeOptions,
     counts: Vec<usize>,
     subject: Subject,
@@ -89,7 +95,7 @@ struct Job {
 impl Job {
     fn run(&self, models: &Models, ticket: &Ticket, events: &Events) -> Result<()> {
         let begun = Instant::now();
-        let tokenizer = &models.tokenizer.tokenizer;
+        let tokenizer = models.tokenizer(self.number);
         let evaluations = tokenizer.evaluations(&self.options)?;
         let most = self.counts.iter().copied().max().unwrap_or(1);
         let sweep = Sweep::new(tokenizer, &self.subject, most, &models.device)?;
@@ -106,7 +112,7 @@ impl Job {
             };
             let decoded = sweep
                 .decode(counts, &self.options, self.settings.seed, &mut watch)
-                .map_err(|error| ticket.explain(error))?;
+                .map_err(|error| ticket.explain(&error))?;
             let pictures: Vec<Value> =
                 decoded.iter().map(|one| finished(one, tokenizer.config.token_dim)).collect();
             if !events.send("pictures", &json!({ "pictures": pictures })) {
@@ -114,7 +120,7 @@ impl Job {
             }
             done.extend(decoded);
             if let ControlFlow::Break(()) = ticket.go_on() {
-                return Err(ticket.explain(semanticist::Error::Cancelled));
+                return Err(ticket.explain(&semanticist::Error::Cancelled));
             }
         }
         let sheet = picture(&contact_sheet(self.subject.visible(), &done));

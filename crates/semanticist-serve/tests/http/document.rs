@@ -85,9 +85,10 @@ fn every_route_is_documented_and_every_documented_one_answers() {
 fn every_setting_is_documented() {
     let server = start(Limits::default(), None);
     let document = document(&server);
-    for path in ["/api/encode", "/api/decode", "/api/reconstruct"] {
+    for path in ["/api/encode", "/api/decode", "/api/reconstruct", "/api/explain"] {
         let message = server.post(&format!("{path}?no-such=1"), photo()).refused(400);
-        let (_, list) = message.split_once("expected one of").unwrap();
+        // "expected one of `a`, `b`", or "expected `a` or `b`".
+        let (_, list) = message.split_once("expected").unwrap();
         let known: BTreeSet<String> = list.split('`').skip(1).step_by(2).map(String::from).collect();
         let parameters = document["paths"][path]["post"]["parameters"].as_array().unwrap();
         let documented: BTreeSet<String> =
@@ -137,6 +138,7 @@ fn answers_hold_what_is_documented() {
     is("Models", &models);
     is("Health", &server.get("/health").ok().json());
     is("Tokens", &server.post("/api/encode", photo()).ok().json());
+    is("Explanation", &server.post("/api/explain", photo()).ok().json());
     is("Pictures", &server.post("/api/decode?steps=2&format=json", TOKENS).ok().json());
     let folder = tempfile::tempdir().unwrap();
     let with_study = start_with(Limits::default(), None, Some(study(folder.path())));

@@ -4,16 +4,19 @@ mod document;
 mod faults;
 mod results;
 mod study;
+mod together;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::Tensor;
 use semanticist::autoencoder::Autoencoder;
 use semanticist::generator::{Generator, GeneratorConfig, GeneratorNetworks};
 use semanticist::image::{RgbImage, png};
-use semanticist::model::GeneratorModel;
+use semanticist::model::{GeneratorModel, TokenizerModel};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::Precision;
 use semanticist::{Device, ModelFile, Noise, Tokenizer, TokenizerConfig};
@@ -47,15 +50,37 @@ struct Answer {
     body: Vec<u8>,
 }
 
-fn studio() -> Studio {
-    let (device, mut noise) = (Device::flex(), Noise::seeded(1));
-    let config: TokenizerConfig = serde_json::from_str(TOKENIZER).unwrap();
-    let networks = Networks::init(&config, &mut noise, &device).unwrap();
+fn tokenizer(
+    change: impl FnOnce(&mut TokenizerConfig),
+    noise: &mut Noise,
+    device: &Device,
+) -> TokenizerModel {
+    let mut config: TokenizerConfig = serde_json::from_str(TOKENIZER).unwrap();
+    change(&mut config);
+    let networks = shaken(Networks::init(&config, noise, device).unwrap());
     let tokenizer = Tokenizer { config, networks, autoencoder: Autoencoder::Pixel };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     tokenizer.save(&path, None, Precision::F32).unwrap();
-    let tokenizer = ModelFile::open(&path).unwrap().into_tokenizer().unwrap().load(&device).unwrap();
+    ModelFile::open(&path).unwrap().into_tokenizer().unwrap().load(device).unwrap()
+}
+
+/// Weights everywhere, so that tokens change pictures.
+fn shaken(networks: Networks) -> Networks {
+    struct Shake(Noise);
+    impl ModuleMapper for Shake {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let noise = self.0.normal(param.dims(), &Device::flex());
+            param.map(|value| value + noise * 0.1)
+        }
+    }
+    networks.map(&mut Shake(Noise::seeded(9)))
+}
+
+fn studio() -> Studio {
+    let (device, mut noise) = (Device::flex(), Noise::seeded(1));
+    let small = tokenizer(|_| (), &mut noise, &device);
+    let other = tokenizer(|config| (config.image_size, config.tokens) = (8, 3), &mut noise, &device);
     let config: GeneratorConfig = serde_json::from_str(GENERATOR).unwrap();
     let networks = GeneratorNetworks::init(&config, &mut noise, &device).unwrap();
     let generator = GeneratorModel {
@@ -64,9 +89,10 @@ fn studio() -> Studio {
         tokenizer: None,
         training: None,
     };
-    let notes = || ModelNotes { name: "small".into(), argument: None, card: None };
-    let generator = Some((generator, notes()));
-    Studio { device, tokenizer, tokenizer_notes: notes(), generator, sample: b"not looked at", study: None }
+    let notes = |name: &str| ModelNotes { name: name.into(), argument: None, card: None };
+    let generator = Some((generator, notes("drawer")));
+    let tokenizers = vec![(small, notes("small")), (other, notes("other"))];
+    Studio { device, tokenizers, generator, samples: &[("photo.png", b"not looked at")], study: None }
 }
 
 fn start(limits: Limits, token: Option<&str>) -> Running {

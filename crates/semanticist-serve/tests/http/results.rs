@@ -2,9 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use semanticist::image::{decode, from_pixels};
+use semanticist::image::{Fit, decode, from_pixels, to_pixels};
 use semanticist::{DecodeOptions, Device, GenerateOptions, Seed, Tokens};
 use semanticist::{Noise, Purpose};
+use semanticist_eval::spectrum::radial_power;
+use semanticist_eval::sweep::Subject;
 use semanticist_serve::Limits;
 use serde_json::{Value, json};
 
@@ -41,7 +43,7 @@ fn tokens_go_out_and_come_back_in_both_formats() {
     let values: Vec<f32> = serde_json::from_value::<Vec<Vec<Vec<f32>>>>(tokens).unwrap().concat().concat();
     let tokens = Tokens::from_vec(values, [1, 3, 4], &device).unwrap();
     let options = DecodeOptions { steps: 3, ..DecodeOptions::default() };
-    let expected = from_pixels(&studio().tokenizer.tokenizer.decode(&tokens, &options, 5).unwrap());
+    let expected = from_pixels(&studio().tokenizers[0].0.tokenizer.decode(&tokens, &options, 5).unwrap());
     assert_eq!(decode("answer", &from_json.body).unwrap(), expected[0]);
 }
 
@@ -89,7 +91,7 @@ fn pictures_are_drawn_as_the_library_draws_them_and_varied_from_their_first_toke
     assert_eq!(found, expected.to_vec());
     let seeds = [9, 10].map(|seed| Seed::new(seed).of(Purpose::Latents));
     let decoding = DecodeOptions { steps: 3, ..DecodeOptions::default() };
-    let decoded = studio.tokenizer.tokenizer.decode_observed(
+    let decoded = studio.tokenizers[0].0.tokenizer.decode_observed(
         &expected,
         &[4, 4],
         &decoding,
@@ -114,4 +116,55 @@ fn pictures_are_drawn_as_the_library_draws_them_and_varied_from_their_first_toke
         assert_ne!(picture["tokens"][2], drawn[0]["tokens"][2]);
     }
     assert_ne!(pictures[0]["tokens"][3], pictures[1]["tokens"][3]);
+}
+
+#[test]
+fn a_photo_is_explained_in_numbers() {
+    let server = start(Limits::default(), None);
+    let found = server.post("/api/explain", photo()).ok().json();
+    let variance = &found["variance"];
+    assert_eq!(variance["counts"], json!([0, 1, 2, 3, 4]));
+    assert_eq!((&variance["explained"][0], &variance["explained"][4]), (&json!(0.0), &json!(1.0)));
+    let square = Subject::of(&decode("photo", &photo()).unwrap(), 16, Fit::Crop).square;
+    assert_eq!(found["spectrum"]["original"], json!(radial_power(&square)));
+    // As the page shows it: the picture of 2 tokens, whose power is that of the series.
+    let pictures = events(&server, "/api/reconstruct?tokens=1,2,4", photo());
+    let picture = decode("answer", &bytes(&pictures[1].1["pictures"][1]["png"])).unwrap();
+    let series = found["spectrum"]["series"][1].clone();
+    assert_eq!((&series["tokens"], &series["power"]), (&json!(2), &json!(radial_power(&picture))));
+}
+
+#[test]
+fn every_tokenizer_is_asked_by_its_name() {
+    let server = start(Limits::default(), None);
+    let models = server.get("/api/models").ok().json();
+    let names: Vec<&Value> =
+        models["tokenizers"].as_array().unwrap().iter().map(|one| &one["notes"]["name"]).collect();
+    assert_eq!(names, ["small", "other"]);
+    let other = &studio().tokenizers[1].0.tokenizer;
+    let square = Subject::of(&decode("photo", &photo()).unwrap(), 8, Fit::Crop).square;
+    let expected = other.encode(&to_pixels(&[square], &Device::flex()), 3).unwrap();
+    let answer = server.post("/api/encode?model=other", photo()).ok();
+    let found: Vec<Vec<Vec<f32>>> = serde_json::from_value(answer.json()["tokens"].clone()).unwrap();
+    assert_eq!(found.concat().concat(), expected.to_vec());
+    let picture = server.post("/api/decode?model=other&seed=2", &answer.body).ok();
+    let pictures = from_pixels(&other.decode(&expected, &other.config.decode_options(), 2).unwrap());
+    assert_eq!(decode("answer", &picture.body).unwrap(), pictures[0]);
+    let shown = events(&server, "/api/reconstruct?model=other", photo());
+    assert_eq!(shown[0].1["counts"], json!([1, 2, 3]));
+    let refused = server.post("/api/encode?model=third", photo()).refused(400);
+    assert!(refused.contains("model=third: there is \"small\" and \"other\""), "{refused}");
+}
+
+/// A token that is not there is for the decoder what the list of models says, so that any of them can be taken away.
+#[test]
+fn null_tokens_stand_for_tokens_that_are_not_there() {
+    let server = start(Limits::default(), None);
+    let nulls = server.get("/api/models").ok().json()["tokenizers"][0]["null_tokens"].clone();
+    let tokens = server.post("/api/encode?tokens=2", photo()).ok().json()["tokens"][0].clone();
+    let picture =
+        |tokens: Value| server.post("/api/decode?steps=3", json!({"tokens": [tokens]}).to_string()).ok().body;
+    let filled = json!([tokens[0], tokens[1], nulls[2], nulls[3]]);
+    assert!(picture(tokens.clone()) == picture(filled));
+    assert!(picture(tokens.clone()) != picture(json!([tokens[0], nulls[1]])), "a token changes the picture");
 }
