@@ -3,10 +3,11 @@
     semanticist serve --port 7860 &
     python3 scripts/studio/load.py 127.0.0.1 7860 PHOTO --seconds 180 --clients 8 --pid $!
 
-Every client asks, waits for the answer, and asks again: reconstructions, tokens, pictures of a class; and in between
-half bodies, bodies that are too large, pictures that are bombs, and connections that vanish. Says how long good
-requests took, what the faulty ones were answered, whether equal requests had equal answers, and, on Linux, what memory
-the process had at the start and at the end. Needs nothing but Python.
+Every client asks, waits for the answer, and asks again: reconstructions, tokens, pictures of tokens and of a class; and in
+between half bodies, bodies that are too large, pictures that are bombs, connections that vanish, and 200 at once. Says how
+long good requests took, what the faulty ones were answered, whether equal requests had equal answers (whatever they were
+computed together with), how many of a kind were computed in a batch, and, on Linux, what memory the process had at the start
+and at the end. With --kinds decode it measures what batches gain, against --clients 1. Needs nothing but Python.
 """
 
 import argparse
@@ -70,6 +71,14 @@ class Load:
             time.sleep(random.uniform(0, 2))
         self.count("vanished", "-")
 
+    def crowd(self):
+        """Opens 200 connections, asks nothing, and leaves."""
+        crowd = [self.connect() for _ in range(200)]
+        time.sleep(1)
+        for client in crowd:
+            client.close()
+        self.count("200 connections", "-")
+
     def half(self):
         """Sends half a body, and leaves a little later."""
         with self.connect() as client:
@@ -94,19 +103,39 @@ class Load:
         with self.lock:
             self.answers[kind, answer] += 1
 
+    def one(self, kind):
+        seed = random.randrange(4)
+        if kind == "reconstruct":
+            self.ask(kind, f"/api/reconstruct?seed={seed}&previews=6", self.photo, "image/png")
+        elif kind == "encode":
+            self.ask(kind, "/api/encode", self.photo, "image/png")
+        elif kind == "decode":
+            self.ask(kind, f"/api/decode?seed={seed}", self.tokens, "application/json")
+        elif kind == "generate":
+            body = json.dumps({"class": str(seed), "count": 1}).encode()
+            self.ask(kind, "/api/generate", body, "application/json")
+
     def client(self):
-        image = "image/png"
-        good = [
-            lambda: self.ask("reconstruct", f"/api/reconstruct?seed={random.randrange(4)}&previews=6", self.photo, image),
-            lambda: self.ask("encode", "/api/encode", self.photo, image),
-            lambda: self.ask("generate", "/api/generate", json.dumps({"class": str(random.randrange(4)), "count": 1}).encode(), "application/json"),
-        ]
-        bad = [self.vanish, self.half, self.large, self.bomb]
+        bad = [self.vanish, self.half, self.large, self.bomb, self.crowd]
         while time.monotonic() < self.end:
             try:
-                random.choice(random.choices([good, bad], [4, 1])[0])()
+                if random.random() < self.arguments.faults:
+                    random.choice(bad)()
+                else:
+                    self.one(random.choice(self.arguments.kinds.split(",")))
             except OSError as error:
                 self.count("connection", type(error).__name__)
+
+    def batches(self):
+        """Jobs and batches by kind, so far."""
+        found = collections.defaultdict(dict)
+        connection = http.client.HTTPConnection(self.arguments.host, self.arguments.port, timeout=300)
+        connection.request("GET", "/metrics")
+        for line in connection.getresponse().read().decode().splitlines():
+            if match := re.match(r'semanticist_(jobs|batches)_total\{kind="(\w+)"(,outcome="done")?\} (\d+)', line):
+                found[match[2]][match[1]] = int(match[4])
+        connection.close()
+        return {kind: counts for kind, counts in found.items() if "batches" in counts}
 
     def memory(self):
         try:
@@ -116,6 +145,9 @@ class Load:
             return None
 
     def run(self):
+        connection = http.client.HTTPConnection(self.arguments.host, self.arguments.port, timeout=300)
+        connection.request("POST", "/api/encode", body=self.photo)
+        self.tokens = connection.getresponse().read()
         before, clients = self.memory(), []
         for _ in range(self.arguments.clients):
             clients.append(threading.Thread(target=self.client))
@@ -131,6 +163,8 @@ class Load:
         for (kind, answer), number in sorted(self.answers.items(), key=str):
             print(f"{kind:30} {answer!s:>15} {number:6} times")
         different = [key[:2] for key, digests in self.digests.items() if len(digests) > 1]
+        for kind, counts in sorted(self.batches().items()):
+            print(f"{kind:30} {counts.get('jobs', 0)} done in {counts['batches']} batches")
         print(f"equal requests with different answers: {different or 'none'}")
         print(f"memory {before} MiB before, {self.memory()} MiB after")
 
@@ -142,4 +176,6 @@ parser.add_argument("photo")
 parser.add_argument("--seconds", type=float, default=180)
 parser.add_argument("--clients", type=int, default=8)
 parser.add_argument("--pid", type=int)
+parser.add_argument("--kinds", default="reconstruct,encode,decode,generate")
+parser.add_argument("--faults", type=float, default=0.2, help="share of requests that are faulty")
 Load(parser.parse_args()).run()
