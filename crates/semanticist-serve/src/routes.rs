@@ -9,7 +9,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use semanticist::diffusion::DecodeOptions;
+use semanticist::diffusion::{DecodeOptions, DiffusionConfig};
+use semanticist::generator::GeneratorConfig;
 use semanticist::model::TokenizerModel;
 use tokio::sync::Semaphore;
 
@@ -35,6 +36,8 @@ pub struct Desk {
     pub models: String,
     /// What may be asked for, the main one first.
     pub tokenizers: Vec<Served>,
+    /// Of the generator, if there is one.
+    pub generator: Option<GeneratorConfig>,
     /// Requests that may be computed together.
     pub encode_batches: Arc<Batches<Encode>>,
     pub decode_batches: Arc<Batches<Decode>>,
@@ -53,12 +56,15 @@ pub struct Served {
     pub image_size: usize,
     /// How it is decoded unless something else is asked for.
     pub usual: DecodeOptions,
+    /// What it learnt, which not every sampler fits.
+    pub diffusion: DiffusionConfig,
 }
 
 impl Served {
     pub fn of(name: &str, model: &TokenizerModel) -> Self {
         let config = &model.tokenizer.config;
-        Self { name: name.to_string(), image_size: config.image_size, usual: config.decode_options() }
+        let (usual, diffusion) = (config.decode_options(), config.diffusion.clone());
+        Self { name: name.to_string(), image_size: config.image_size, usual, diffusion }
     }
 }
 

@@ -69,6 +69,7 @@ impl Server {
         let served = tokenizers.iter().map(|(model, notes)| Served::of(&notes.name, model)).collect();
         let tokenizers = tokenizers.into_iter().map(|(model, _)| model).collect();
         let generator = generator.map(|(model, _)| model);
+        let generator_config = generator.as_ref().map(|model| model.generator.config.clone());
         let models_of_worker = Models { device, tokenizers, generator };
         let counted = Arc::clone(&metrics);
         let (worker, thread) = Worker::start(models_of_worker, limits.queue, limits.job_time, counted)?;
@@ -80,6 +81,7 @@ impl Server {
             samples,
             models,
             tokenizers: served,
+            generator: generator_config,
             encode_batches: Arc::default(),
             decode_batches: Arc::default(),
             decoding: Semaphore::new(IMAGES),

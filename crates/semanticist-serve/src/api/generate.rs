@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use semanticist::diffusion::{DecodeOptions, Sampler};
-use semanticist::generator::{GenerateOptions, GuidanceSchedule, TokenGuidance};
+use semanticist::generator::{GenerateOptions, GeneratorConfig, GuidanceSchedule, TokenGuidance};
 use semanticist::image::from_pixels;
 use semanticist::model::GeneratorModel;
 use semanticist::{Noise, Progress, Purpose, Seed, Tokens};
@@ -68,6 +68,17 @@ impl GenerateRequest {
             ..Self::default()
         }
     }
+
+    /// How tokens are drawn.
+    fn options(&self, config: &GeneratorConfig) -> GenerateOptions {
+        GenerateOptions {
+            tokens: self.tokens.unwrap_or(config.tokens),
+            guidance: TokenGuidance { scale: self.guidance, schedule: self.schedule },
+            steps: self.steps,
+            sampler: self.sampler,
+            temperature: self.temperature,
+        }
+    }
 }
 
 impl Default for GenerateRequest {
@@ -104,12 +115,16 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
     let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, 0, &desk)?;
+    let Some(config) = &desk.generator else {
+        let message = "no generator is loaded; start the server with --generator";
+        return Err(Problem::new(StatusCode::NOT_FOUND, message));
+    };
+    let options = request.options(config);
+    options.validate(config)?;
     desk.worker.stream("generate", move |models, ticket, events| {
-        let Some(generator) = &models.generator else {
-            let message = "no generator is loaded; start the server with --generator";
-            return Err(Problem::new(StatusCode::NOT_FOUND, message));
-        };
-        Job { models, generator, request: &request, decoding: &decoding, ticket, events }.run()
+        let generator = models.generator.as_ref().expect("its configuration is known");
+        let (request, options, decoding) = (&request, &options, &decoding);
+        Job { models, generator, request, options, decoding, ticket, events }.run()
     })
 }
 
@@ -120,6 +135,7 @@ struct Job<'a> {
     models: &'a Models,
     generator: &'a GeneratorModel,
     request: &'a GenerateRequest,
+    options: &'a GenerateOptions,
     decoding: &'a DecodeOptions,
     ticket: &'a Ticket,
     events: &'a Events,
@@ -128,15 +144,7 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&self) -> Result<()> {
         let begun = Instant::now();
-        let Self { generator, request, .. } = self;
-        let config = &generator.generator.config;
-        let options = GenerateOptions {
-            tokens: request.tokens.unwrap_or(config.tokens),
-            guidance: TokenGuidance { scale: request.guidance, schedule: request.schedule },
-            steps: request.steps,
-            sampler: request.sampler,
-            temperature: request.temperature,
-        };
+        let Self { generator, request, options, .. } = self;
         let label = generator.class(&request.class)?;
         let labels = vec![label; request.count];
         let seeds: Vec<u64> = (0..request.count as u64).map(|i| request.seed.wrapping_add(i)).collect();
@@ -160,7 +168,7 @@ impl Job<'_> {
             self.ticket.go_on()
         };
         let drawn =
-            generator.generator.continue_watched(&labels, given.as_ref(), &options, &mut noise, &mut watch);
+            generator.generator.continue_watched(&labels, given.as_ref(), options, &mut noise, &mut watch);
         let tokens = drawn.map_err(|error| problem.take().unwrap_or_else(|| self.ticket.explain(&error)))?;
         let pictures = self.decode(&tokens, &seeds, self.decoding)?;
         let pictures: Vec<Value> = pictures

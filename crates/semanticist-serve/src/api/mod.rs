@@ -11,12 +11,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use burn::tensor::Device;
 use semanticist::Tokens;
-use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
+use semanticist::diffusion::{DecodeOptions, Guidance, Process, Sampler};
 use semanticist::image::{RgbImage, png};
 
 use crate::limits::Limits;
 use crate::problem::{Problem, Result};
-use crate::routes::Desk;
+use crate::routes::{Desk, Served};
 
 pub use decode::decode;
 pub use encode::encode;
@@ -32,12 +32,13 @@ fn decode_options(
     tokenizer: usize,
     desk: &Desk,
 ) -> Result<DecodeOptions> {
-    let usual = &desk.tokenizers[tokenizer].usual;
+    let Served { usual, diffusion, .. } = &desk.tokenizers[tokenizer];
     let steps = steps.unwrap_or(usual.steps);
     check_steps(steps, &desk.limits)?;
     let guidance = guidance.map_or(usual.guidance, Guidance::constant);
-    guidance.validate()?;
-    Ok(DecodeOptions { steps, sampler: sampler.or(usual.sampler), guidance })
+    let options = DecodeOptions { steps, sampler: sampler.or(usual.sampler), guidance };
+    options.plan(&Process::new(diffusion)?)?;
+    Ok(options)
 }
 
 fn check_steps(steps: usize, limits: &Limits) -> Result<()> {
