@@ -88,7 +88,9 @@ async function reconstruct(page) {
   await page.run(`document.querySelector("#marks button:nth-child(5)").click()`);
   assert.match(await page.run(`document.getElementById("caption").textContent`), /^From 8 tokens$/);
   assert.match(await page.run(`document.getElementById("psnr").textContent`), /^\d+\.\d\d dB$/);
-  step("keys and marks move it too");
+  const saved = await page.run(`JSON.parse(decodeURIComponent(document.getElementById("save-prefix").href.split(",").slice(1).join()))`);
+  assert.equal(saved.tokens[0].length, 8);
+  step("keys and marks move it too, and the tokens can be had");
 }
 
 /** A picture of the (pretended) camera is one like any other. */

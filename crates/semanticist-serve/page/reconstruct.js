@@ -144,9 +144,13 @@ function show() {
   get("seconds").textContent = run.seconds ? `${run.seconds.toFixed(2)} s` : "–";
   link(get("save-picture"), shown && source(shown.png), `${stem()}.${of}-tokens.png`);
   link(get("save-strip"), run.sheet && source(run.sheet), `${stem()}.tokens.png`);
+  link(get("save-prefix"), run.tokens && of > 0 && tokensFile(run.tokens.slice(0, of)), `${stem()}.${of}-tokens.json`);
   drawAdded(of);
   drawMap(count);
 }
+
+/** As /api/decode takes them. */
+const tokensFile = (list) => `data:application/json,${encodeURIComponent(JSON.stringify({ tokens: [list] }))}`;
 
 const stem = () => (run.photo.name ?? "sample.png").replace(/\.[^.]*$/, "");
 
