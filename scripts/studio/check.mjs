@@ -155,6 +155,15 @@ async function generate(page) {
   })()`);
   assert.equal(await page.run(`document.querySelector("#classes [aria-pressed=true]").textContent`), "goldfish");
   step("the nearest name is found");
+  const schedule = (name) => page.run(`(() => {
+    const field = document.getElementById("draw-fields-schedule");
+    field.value = "${name}";
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+    return document.getElementById("draw-command").textContent;
+  })()`);
+  assert.match(await schedule("linear"), /--schedule linear$/);
+  assert.doesNotMatch(await schedule("constant"), /schedule/);
+  step("the command follows the settings");
   await page.run(`document.getElementById("draw-button").click()`);
   await page.until(`/^After/.test(document.getElementById("draw-status").textContent)`);
   step("pictures grow");

@@ -19,6 +19,7 @@ export function start(loaded) {
   read = fields(get("draw-fields"), [
     { name: "count", label: "Pictures", value: usual.count, min: 1, max: 16, step: 1 },
     { name: "guidance", label: "Emphasis on the word", value: usual.guidance, min: 0, max: 20, step: "any", hint: "1 is none" },
+    { name: "schedule", label: "Over the tokens", value: usual.schedule, choices: [["constant", "The same for all"], ["linear", "Growing to the last"]] },
     { name: "temperature", label: "Variety", value: usual.temperature, min: 0, max: 2, step: "any", hint: "1 is usual, 0 none" },
     { name: "seed", label: "Seed", value: usual.seed, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, hint: "Another number, other pictures" },
   ], command);
@@ -163,7 +164,7 @@ function command() {
   const chosen = read();
   const usual = models.defaults.generate;
   const parts = [`semanticist generate --class ${word(title(chosenClass))} -n ${chosen.count}`];
-  for (const name of ["guidance", "temperature", "seed"]) {
+  for (const name of ["guidance", "schedule", "temperature", "seed"]) {
     if (chosen[name] !== usual[name]) parts.push(`--${name} ${chosen[name]}`);
   }
   if (generator.notes.argument) parts.push(`--generator ${word(generator.notes.argument)}`);
