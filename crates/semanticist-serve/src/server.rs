@@ -1,5 +1,6 @@
 //! The listener: connections in limited number, with limited patience, and an orderly end.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Server {
     /// Takes the address.
     ///
     /// # Errors
-    /// If it is taken, or not this machine's own and there is no token.
+    /// If it is taken, or not this machine's own and there is no token; or if there is no tokenizer, or two of one name.
     pub fn bind(studio: Studio, settings: Settings) -> io::Result<Self> {
         let Settings { address, token, limits } = settings;
         if token.is_none() && !address.ip().is_loopback() {
@@ -57,15 +58,13 @@ impl Server {
                 format!("{ip} can be reached from other machines, so a token is needed; or use 127.0.0.1"),
             ));
         }
+        check_names(&studio)?;
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let models = about::describe(&studio, &limits).to_string();
         let metrics = Arc::new(Metrics::default());
         let Studio { device, tokenizers, generator, samples, study } = studio;
-        if tokenizers.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no tokenizer to serve"));
-        }
         let served = tokenizers.iter().map(|(model, notes)| Served::of(&notes.name, model)).collect();
         let tokenizers = tokenizers.into_iter().map(|(model, _)| model).collect();
         let generator = generator.map(|(model, _)| model);
@@ -113,6 +112,18 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// There is a tokenizer, and each can be asked for by its name.
+fn check_names(studio: &Studio) -> io::Result<()> {
+    let mut seen = HashSet::new();
+    let twice = studio.tokenizers.iter().map(|(_, notes)| &notes.name).find(|name| !seen.insert(*name));
+    let problem = match twice {
+        Some(name) => format!("two tokenizers are called \"{name}\"; name them differently"),
+        None if seen.is_empty() => "there is no tokenizer to serve".into(),
+        None => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
 }
 
 async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: impl Future<Output = ()>) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use semanticist_serve::{Limits, Server, Settings};
+use semanticist_serve::{Limits, Server, Settings, Studio};
 
 use super::{photo, request, start, studio};
 
@@ -158,4 +158,16 @@ fn a_stopped_server_ends_what_it_computes() {
     let _ = stream.read_to_end(&mut rest);
     drop(server);
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn tokenizers_are_needed_and_told_apart() {
+    let message = |tokenizers| {
+        let settings =
+            Settings { address: "127.0.0.1:0".parse().unwrap(), token: None, limits: Limits::default() };
+        Server::bind(Studio { tokenizers, ..studio() }, settings).unwrap_err().to_string()
+    };
+    assert_eq!(message(vec![]), "there is no tokenizer to serve");
+    let [first, second] = [studio(), studio()].map(|it| it.tokenizers.into_iter().next().unwrap());
+    assert_eq!(message(vec![first, second]), "two tokenizers are called \"small\"; name them differently");
 }
