@@ -51,9 +51,9 @@ function askForToken() {
 
 const json = async (response) => (await response).json();
 
-export const models = async () => (await ask("api/models")).json();
+export const models = () => json(ask("api/models"));
 export const sample = async (name) => (await ask(`api/samples/${encodeURIComponent(name)}`)).blob();
-const query = (settings) => new URLSearchParams(Object.entries(settings).filter(([, value]) => value !== undefined));
+const query = (settings) => new URLSearchParams(settings);
 export const encode = async (photo, settings, signal) =>
   (await json(ask(`api/encode?${query(settings)}`, { method: "POST", body: photo, signal }))).tokens[0];
 export const decode = async (tokens, settings, signal) =>

@@ -12,7 +12,7 @@ function shape(tag, attributes, ...children) {
   return element;
 }
 
-/** A scale from numbers to places. `ticks` are numbers that belong on it. */
+/** From numbers to places: the smallest of `values` is at `from`, the largest at `to`. */
 function scale(values, isLog, from, to) {
   const map = isLog ? Math.log10 : (value) => value;
   const [low, high] = [Math.min(...values), Math.max(...values)].map(map);

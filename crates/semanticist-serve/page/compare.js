@@ -34,12 +34,12 @@ async function take(chosen) {
   notice();
   running?.abort();
   const { signal } = (running = new AbortController());
-  found = models.tokenizers.map(() => ({ pictures: new Map() }));
+  const mine = (found = models.tokenizers.map(() => ({ pictures: new Map() })));
   show();
   try {
-    for (const [at, model] of models.tokenizers.entries()) await ask(found[at], model, signal);
+    for (const [at, model] of models.tokenizers.entries()) await ask(mine[at], model, signal);
     for (const [at, model] of models.tokenizers.entries()) {
-      found[at].explained = await api.explain(photo.bytes, { model: model.notes.name }, signal);
+      mine[at].explained = await api.explain(photo.bytes, { model: model.notes.name }, signal);
       if (!signal.aborted) show();
     }
   } catch (error) {
