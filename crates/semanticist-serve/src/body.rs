@@ -84,8 +84,15 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 /// The image in a body, as a tokenizer looks at it. Decoding takes long for large ones, so it is done beside.
 ///
 /// # Errors
-/// If it is no image, or too large.
-pub async fn subject(bytes: Vec<u8>, fit: Fit, tokenizer: usize, desk: &Desk) -> Result<Subject> {
+/// If it does not arrive as [`read`] says, is no image, or too large.
+pub async fn subject(
+    headers: &HeaderMap,
+    body: Body,
+    fit: Fit,
+    tokenizer: usize,
+    desk: &Desk,
+) -> Result<Subject> {
+    let bytes = read(headers, body, &desk.limits).await?;
     if bytes.is_empty() {
         return Err(Problem::bad("the body is empty; send the bytes of an image file as the body"));
     }

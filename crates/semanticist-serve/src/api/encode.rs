@@ -45,8 +45,7 @@ pub async fn encode(
 ) -> Result<Response> {
     let settings: EncodeSettings = body::query(&uri)?;
     let tokenizer = desk.tokenizer(settings.model.as_deref())?;
-    let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit, tokenizer, &desk).await?;
+    let subject = body::subject(&headers, body, settings.fit, tokenizer, &desk).await?;
     let wanted = Encode { tokenizer, square: subject.square, count: settings.tokens };
     let tokens = desk.worker.ask_together(&desk.encode_batches, wanted).await?;
     match settings.format {

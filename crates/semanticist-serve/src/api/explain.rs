@@ -42,8 +42,7 @@ pub async fn explain(
 ) -> Result<Response> {
     let settings: ExplainSettings = body::query(&uri)?;
     let number = desk.tokenizer(settings.model.as_deref())?;
-    let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit, number, &desk).await?;
+    let subject = body::subject(&headers, body, settings.fit, number, &desk).await?;
     let work = desk.worker.ask("explain", move |models, ticket| {
         let variance = variance(&subject, number, models, ticket)?;
         Ok(json!({ "variance": variance, "spectrum": spectrum(&subject, number, models, ticket)? }))

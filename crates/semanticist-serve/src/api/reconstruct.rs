@@ -75,8 +75,7 @@ pub async fn reconstruct(
     let number = desk.tokenizer(settings.model.as_deref())?;
     let options = decode_options(settings.steps, settings.sampler, settings.guidance, number, &desk)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
-    let bytes = body::read(&headers, body, &desk.limits).await?;
-    let subject = body::subject(bytes, settings.fit, number, &desk).await?;
+    let subject = body::subject(&headers, body, settings.fit, number, &desk).await?;
     desk.worker.stream("reconstruct", move |models, ticket, events| {
         let counts = counts.unwrap_or_else(|| powers(models.tokenizer(number).config.tokens));
         Job { settings, number, options, counts, subject }.run(models, ticket, events)
