@@ -7,7 +7,8 @@ Every client asks, waits for the answer, and asks again: reconstructions, tokens
 between half bodies, bodies that are too large, pictures that are bombs, connections that vanish, and 200 at once. Says how
 long good requests took, what the faulty ones were answered, whether equal requests had equal answers (whatever they were
 computed together with), how many of a kind were computed in a batch, and, on Linux, what memory the process had at the start
-and at the end. With --kinds decode it measures what batches gain, against --clients 1. Needs nothing but Python.
+and at the end. With --kinds decode and --faults 0 it measures what batches gain over a version without them. Needs nothing
+but Python.
 """
 
 import argparse
@@ -103,17 +104,17 @@ class Load:
         with self.lock:
             self.answers[kind, answer] += 1
 
-    def one(self, kind):
-        seed = random.randrange(4)
-        if kind == "reconstruct":
-            self.ask(kind, f"/api/reconstruct?seed={seed}&previews=6", self.photo, "image/png")
-        elif kind == "encode":
-            self.ask(kind, "/api/encode", self.photo, "image/png")
-        elif kind == "decode":
-            self.ask(kind, f"/api/decode?seed={seed}", self.tokens, "application/json")
-        elif kind == "generate":
-            body = json.dumps({"class": str(seed), "count": 1}).encode()
-            self.ask(kind, "/api/generate", body, "application/json")
+    def good(self):
+        """A request of one of the kinds."""
+        kind, seed = random.choice(self.arguments.kinds), random.randrange(4)
+        drawing = json.dumps({"class": str(seed), "count": 1}).encode()
+        path, body, content = {
+            "reconstruct": (f"/api/reconstruct?seed={seed}&previews=6", self.photo, "image/png"),
+            "encode": ("/api/encode", self.photo, "image/png"),
+            "decode": (f"/api/decode?seed={seed}", self.tokens, "application/json"),
+            "generate": ("/api/generate", drawing, "application/json"),
+        }[kind]
+        self.ask(kind, path, body, content)
 
     def client(self):
         bad = [self.vanish, self.half, self.large, self.bomb, self.crowd]
@@ -122,7 +123,7 @@ class Load:
                 if random.random() < self.arguments.faults:
                     random.choice(bad)()
                 else:
-                    self.one(random.choice(self.arguments.kinds.split(",")))
+                    self.good()
             except OSError as error:
                 self.count("connection", type(error).__name__)
 
@@ -176,6 +177,7 @@ parser.add_argument("photo")
 parser.add_argument("--seconds", type=float, default=180)
 parser.add_argument("--clients", type=int, default=8)
 parser.add_argument("--pid", type=int)
-parser.add_argument("--kinds", default="reconstruct,encode,decode,generate")
+kinds = ["reconstruct", "encode", "decode", "generate"]
+parser.add_argument("--kinds", nargs="+", choices=kinds, default=kinds)
 parser.add_argument("--faults", type=float, default=0.2, help="share of requests that are faulty")
 Load(parser.parse_args()).run()
