@@ -5,6 +5,7 @@ mod compared;
 mod data;
 mod generation;
 mod keep;
+mod perceptual;
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,9 @@ use serde_json::{Value, json};
 use self::compared::{Asked, Compared};
 use self::data::{Data, NamedData};
 use self::keep::Work;
+use self::perceptual::Perceptual;
 use super::choice::{AskedDecoding, BUILTIN};
-use crate::args::{EvaluateCommand, Measuring, Sampling};
+use crate::args::{EvaluateCommand, Measuring, PerceptualFiles, Sampling};
 use crate::failure;
 use crate::output::{self, note};
 
@@ -72,6 +74,8 @@ struct Evaluation<'a> {
     components: Option<Components>,
     /// In whose features pictures are compared.
     compared: Option<Compared>,
+    /// Measures of closeness that need weights.
+    perceptual: Perceptual,
     /// Ways to decode, and how many evaluations of the network each takes.
     decodings: Vec<(Decoding, usize)>,
 }
@@ -84,9 +88,10 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
     on.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
     let none: &[(String, PathBuf)] = &[];
     match command {
-        EvaluateCommand::Reconstruction { measuring, sampling, series } => {
-            Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?
-                .show(Kind::Reconstruction)
+        EvaluateCommand::Reconstruction { measuring, sampling, series, perceptual } => {
+            let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            evaluation.add_perceptual(perceptual)?;
+            evaluation.show(Kind::Reconstruction)
         }
         EvaluateCommand::Variance { measuring, seed } => {
             Evaluation::open(measuring, None, *seed, none)?.show(Kind::Variance)
@@ -108,8 +113,9 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             Compared::check(comparing)?;
             generation::run(on, comparing, (series, *size), *seed)
         }
-        EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed } => {
+        EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed, perceptual } => {
             let mut evaluation = Evaluation::open(measuring, None, *seed, none)?;
+            evaluation.add_perceptual(perceptual)?;
             let samplers =
                 if sampler.is_empty() { vec![None] } else { sampler.iter().copied().map(Some).collect() };
             for &steps in steps {
@@ -119,13 +125,14 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             }
             evaluation.show(Kind::Ablation)
         }
-        EvaluateCommand::Report { output, measuring, sampling, probing, series, features } => {
+        EvaluateCommand::Report { output, measuring, sampling, probing, series, features, perceptual } => {
             if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
                 ));
             }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            evaluation.add_perceptual(perceptual)?;
             if let Some(chosen) = features.file() {
                 let network = Compared::network(chosen, probing.training_images, &evaluation.device)?;
                 evaluation.compared = Some(network);
@@ -169,8 +176,14 @@ impl<'a> Evaluation<'a> {
             seed,
             components: None,
             compared: None,
+            perceptual: Perceptual::default(),
             decodings: Vec::new(),
         })
+    }
+
+    fn add_perceptual(&mut self, files: &PerceptualFiles) -> Result<()> {
+        self.perceptual = Perceptual::open(files, self.model.tokenizer.config.image_size, &self.device)?;
+        Ok(())
     }
 
     /// Adds a way to decode for every scale of guidance: those that are asked for, or none and the model's own.
@@ -214,7 +227,11 @@ impl<'a> Evaluation<'a> {
         let series = self.series.options();
         let mut options = json!({ "tokens": self.counts(kind)?, "seed": self.seed });
         let more = match kind {
-            Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
+            Kind::Reconstruction => {
+                let perceptual = &self.perceptual.hashes;
+                json!({ "sampling": self.sampling, "series": series, "perceptual": perceptual })
+            }
+            Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
             Kind::Probe { training_images } => json!({ "training_images": training_images }),
             Kind::Frechet => {
                 let compared = self.compared.as_ref().map(Compared::options);
@@ -223,7 +240,7 @@ impl<'a> Evaluation<'a> {
             Kind::Ablation => {
                 let decodings: Vec<_> =
                     self.decodings.iter().map(|(decoding, _)| &decoding.options).collect();
-                json!({ "decodings": decodings })
+                json!({ "decodings": decodings, "perceptual": self.perceptual.hashes })
             }
             Kind::Variance => json!({}),
         };
@@ -307,6 +324,7 @@ impl<'a> Evaluation<'a> {
             sampling: self.sampling.clone(),
             seed: self.seed,
             series: self.series.sources(),
+            perceptual: self.perceptual.measures.clone(),
             device: &self.device,
         }
     }

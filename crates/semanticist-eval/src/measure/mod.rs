@@ -5,6 +5,7 @@
 
 pub mod ablation;
 mod baseline;
+mod closeness;
 mod codec;
 pub mod frechet;
 mod pairs;
@@ -20,10 +21,12 @@ use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenize
 use semanticist_data::{Record, Source, transform};
 
 use crate::findings::Table;
+use crate::perceptual::PerceptualMeasures;
 use crate::plot::Figure;
 pub use crate::reconstruction::BATCH;
 pub use crate::resume::Finished;
 pub use baseline::Components;
+use closeness::Metric;
 
 /// How images become squares, in words.
 pub const CROP: &str = "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)";
@@ -46,6 +49,8 @@ pub struct Subject<'a> {
     pub seed: u64,
     /// Images by other tokenizers, by name.
     pub series: Vec<(String, &'a Source)>,
+    /// Measures of closeness that need weights.
+    pub perceptual: PerceptualMeasures,
     /// Where it is computed.
     pub device: &'a Device,
 }
@@ -77,6 +82,16 @@ impl Subject<'_> {
     /// How many images there will be, if none is broken.
     pub fn expected(&self) -> usize {
         self.images.min(self.source.len())
+    }
+
+    /// What can be told of how close images of this size come.
+    fn metrics(&self) -> Vec<Metric> {
+        Metric::of(self.size(), &self.perceptual)
+    }
+
+    /// How closeness is measured, in sentences.
+    fn metrics_protocol(&self) -> Vec<String> {
+        self.metrics().into_iter().map(|metric| metric.protocol(&self.perceptual)).collect()
     }
 
     /// The numbers that an image's first tokens are.
@@ -146,6 +161,7 @@ impl Subject<'_> {
             counts: self.counts.clone(),
             sampling: self.sampling.clone(),
             series: Vec::new(),
+            perceptual: PerceptualMeasures::default(),
             ..*self
         };
         alone.batches(&mut Finished::nowhere(), "", |batch| of_batch(batch)).map(|_: Vec<()>| ())
@@ -161,6 +177,7 @@ impl Subject<'_> {
             counts: self.counts.clone(),
             sampling: self.sampling.clone(),
             series: vec![],
+            perceptual: PerceptualMeasures::default(),
             ..*self
         };
         let mut rows = Vec::new();
