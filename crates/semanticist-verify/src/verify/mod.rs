@@ -13,6 +13,7 @@ mod tolerance;
 
 mod autoencoder;
 mod checkpoints;
+mod clip;
 mod decoder;
 mod diffusion_tables;
 mod encoder;
@@ -42,7 +43,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 16] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -62,6 +63,7 @@ const CASES: [Case; 15] = [
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
     Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
     Case { name: "inception", file: inception::FILE, run: inception::run },
+    Case { name: "clip", file: clip::FILE, run: clip::run },
 ];
 
 /// The names of all cases, in the order in which they run.
