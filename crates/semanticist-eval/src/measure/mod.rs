@@ -13,6 +13,7 @@ pub mod probe;
 pub mod reconstruction;
 pub mod spectrum;
 pub mod variance;
+pub mod zero_shot;
 
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};

@@ -13,6 +13,7 @@ mod tolerance;
 
 mod autoencoder;
 mod checkpoints;
+mod clip;
 mod decoder;
 mod diffusion_tables;
 mod encoder;
@@ -43,7 +44,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -65,6 +66,7 @@ const CASES: [Case; 17] = [
     Case { name: "inception", file: inception::FILE, run: inception::run },
     Case { name: "lpips", file: perceptual::LPIPS_FILE, run: perceptual::run_lpips },
     Case { name: "dists", file: perceptual::DISTS_FILE, run: perceptual::run_dists },
+    Case { name: "clip", file: clip::FILE, run: clip::run },
 ];
 
 /// The names of all cases, in the order in which they run.
