@@ -5,6 +5,9 @@ The network is `transformers`' CLIPModel with random weights, once with each of 
 published files. The tokenizer has the parts of CLIP's `tokenizer.json` and merges learnt from a few sentences. What images are
 prepared to is OpenAI's `_transform` (openai/CLIP, clip/clip.py) of torchvision.
 Usage: record_clip.py NETWORK.safetensors TOKENIZER_FOLDER    (needs torch, torchvision, transformers, tokenizers, safetensors)
+       record_clip.py --openclip NAME FOLDER    writes FOLDER/clip.safetensors for `verify FOLDER --cases clip`: OpenCLIP's own code
+                                                (PyPI, open_clip_torch) at full size with random weights, such as ViT-B-32 or
+                                                ViT-B-16-quickgelu, and compares templates
 """
 
 import json
@@ -75,6 +78,61 @@ def network(activation, vocabulary):
     return CLIPModel(config).eval()
 
 
+def standardised(images):
+    return (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+
+
+def kept(tensors, prefix, blocks):
+    """Has every block leave its output among the tensors."""
+    for number, block in enumerate(blocks):
+
+        def keep(_, __, out, name=f"{prefix}.layer_{number}"):
+            tensors[name] = (out[0] if isinstance(out, tuple) else out).clone()
+
+        block.register_forward_hook(keep)
+
+
+def photo_and_prepared(prepare, height, width):
+    photo = (torch.rand(height, width, 3) * 255).round()
+    return {"photo": photo, "prepared": prepare(Image.fromarray(photo.to(torch.uint8).numpy()))}
+
+
+def write(path, tensors, **config):
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, {"config": json.dumps(config)})
+    print(len(tensors), "tensors")
+
+
+def openclip(name, folder):
+    import open_clip
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    ours = pathlib.Path(__file__).parent.parent / "crates/semanticist-eval/src/clip/templates.txt"
+    assert [template("{}") for template in OPENAI_IMAGENET_TEMPLATES] == ours.read_text().splitlines()
+    activation = "quick-gelu" if name.endswith("-quickgelu") else "gelu"
+    model = open_clip.create_model(name, pretrained=None).eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    tokens = open_clip.get_tokenizer(name)(["a photo of a cat.", "graffiti of the great white shark.", "itap of my t-shirt."])
+    side = model.visual.image_size[0]
+    images = torch.rand(2, 3, side, side)
+    tensors = {"tokens": tokens.long(), "images": images}
+    prepare = open_clip.image_transform(side, is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
+    tensors |= photo_and_prepared(prepare, 300, 401)
+    kept(tensors, f"{activation}.image", model.visual.transformer.resblocks)
+    kept(tensors, f"{activation}.text", model.transformer.resblocks)
+    with torch.no_grad():
+        image, text = model.encode_image(standardised(images)), model.encode_text(tokens)
+        directions = [rows / rows.norm(dim=-1, keepdim=True) for rows in (image, text)]
+        logits = model.logit_scale.exp() * directions[0] @ directions[1].T
+    tensors |= {f"{activation}.image.embedding": image, f"{activation}.text.embedding": text, f"{activation}.logits": logits}
+    tensors |= {f"weights.{name}": value for name, value in model.state_dict().items()}
+    write(pathlib.Path(folder) / "clip.safetensors", tensors, note=f"OpenCLIP's {name}, random weights", activations=[activation])
+
+
+if sys.argv[1] == "--openclip":
+    openclip(*sys.argv[2:])
+    sys.exit()
 folder = pathlib.Path(sys.argv[2])
 folder.mkdir(parents=True, exist_ok=True)
 words = tokenizer()
@@ -87,15 +145,12 @@ rows = rows[:3]
 longest = max(map(len, rows))
 tokens = torch.tensor([row + [words.token_to_id(END)] * (longest - len(row)) for row in rows])
 images = torch.rand(2, 3, SIDE, SIDE)
-pixels = (images - torch.tensor(MEAN)[:, None, None]) / torch.tensor(DEVIATION)[:, None, None]
+pixels = standardised(images)
 tensors = {"tokens": tokens, "images": images}
-
-photo = (torch.rand(45, 70, 3) * 255).round()
-picture = Image.fromarray(photo.to(torch.uint8).numpy())
 prepare = transforms.Compose([
     transforms.Resize(SIDE, interpolation=transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(SIDE), transforms.ToTensor(),
 ])
-tensors |= {"photo": photo, "prepared": prepare(picture)}
+tensors |= photo_and_prepared(prepare, 45, 70)
 
 weights = None
 for activation in ("quick_gelu", "gelu"):
@@ -112,14 +167,8 @@ for activation in ("quick_gelu", "gelu"):
             parameter.data = values.half().float()
         weights = model.state_dict()
     model.load_state_dict(weights)
-    layers = {"image": model.vision_model.encoder.layers, "text": model.text_model.encoder.layers}
-    for tower, blocks in layers.items():
-        for number, block in enumerate(blocks):
-
-            def keep(_, __, out, name=f"{activation}.{tower}.layer_{number}"):
-                tensors[name] = out[0] if isinstance(out, tuple) else out
-
-            block.register_forward_hook(keep)
+    kept(tensors, f"{activation}.image", model.vision_model.encoder.layers)
+    kept(tensors, f"{activation}.text", model.text_model.encoder.layers)
     with torch.no_grad():
         image = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
         text = model.text_projection(model.text_model(input_ids=tokens).pooler_output)
@@ -130,7 +179,7 @@ for activation in ("quick_gelu", "gelu"):
     print(activation, out.logits_per_image)
 
 tensors |= {f"weights.{name}": value.half() for name, value in weights.items() if value.is_floating_point()}
-config = {"note": "transformers' CLIPModel, narrow, random weights", "activations": ["quick-gelu", "gelu"], "layers": 2}
-tensors = {name.replace("quick_gelu.", "quick-gelu."): value.contiguous() for name, value in tensors.items()}
-save_file(tensors, sys.argv[1], {"config": json.dumps(config)})
-print(len(tensors), "tensors", words.get_vocab_size(), "pieces")
+tensors = {name.replace("quick_gelu.", "quick-gelu."): value for name, value in tensors.items()}
+note = "transformers' CLIPModel, narrow, random weights"
+write(sys.argv[1], tensors, note=note, activations=["quick-gelu", "gelu"])
+print(words.get_vocab_size(), "pieces")
