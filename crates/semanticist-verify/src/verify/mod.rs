@@ -19,6 +19,7 @@ mod encoder;
 mod generator;
 mod inception;
 mod preprocess;
+mod quantised;
 mod sampling;
 mod training_run;
 mod training_step;
@@ -42,7 +43,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 17] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -62,6 +63,8 @@ const CASES: [Case; 15] = [
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
     Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
     Case { name: "inception", file: inception::FILE, run: inception::run },
+    Case { name: "titok", file: quantised::TITOK, run: quantised::run_titok },
+    Case { name: "vq", file: quantised::VQ, run: quantised::run_vq },
 ];
 
 /// The names of all cases, in the order in which they run.

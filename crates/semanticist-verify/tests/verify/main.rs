@@ -109,6 +109,8 @@ fn every_case_agrees() {
         ("generator_ddpm_adaln", 10),
         ("generator_checkpoint", 1),
         ("inception", 12),
+        ("titok", 6),
+        ("vq", 4),
     ];
     assert!(case_names().eq(expected.iter().map(|(case, _)| *case)));
     for (case, count) in expected {
