@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use semanticist::diffusion::Sampler;
 use semanticist_eval::FeatureKind;
 
-use super::{ModelChoice, Sampling, count, guidance, kept, steps};
+use super::{Decomposing, ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
 
 /// What is measured.
@@ -20,8 +20,11 @@ pub enum EvaluateCommand {
 Examples:
   semanticist evaluate reconstruction --data photos
   semanticist evaluate reconstruction --data tiny-imagenet-100 --images 500 --json found.json --plot found.svg
-  semanticist evaluate reconstruction --data photos --series TiTok=titok-pictures --tokens 8,32")]
+  semanticist evaluate reconstruction --data photos --series TiTok=titok-pictures --tokens 8,32
+  semanticist evaluate reconstruction --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors")]
     Reconstruction {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -53,8 +56,12 @@ Examples:
     /// Whether fewer tokens mean other frequencies: mean power spectra
     #[command(after_help = "\
 Examples:
-  semanticist evaluate spectrum --data tiny-imagenet-100 --images 500 --tokens 1,8,32 --plot spectrum.svg")]
+  semanticist evaluate spectrum --data tiny-imagenet-100 --images 500 --tokens 1,8,32 --plot spectrum.svg
+  semanticist evaluate spectrum --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors --tokens 8,16,24,32 \\
+    --decomposition pca --plot spectrum.svg")]
     Spectrum {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -72,8 +79,12 @@ Examples:
   semanticist evaluate frechet --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors
   semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --tokens 16,64,256 \\
     --features inception=pt_inception-2015-12-05-6726825d.pth
-  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --features dinov2=dinov2_vitl14_pretrain.pth")]
+  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --features dinov2=dinov2_vitl14_pretrain.pth
+  semanticist evaluate frechet --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors --images 50000 --tokens 32 \\
+    --decomposition first-k --features inception-tf=pt_inception-2015-12-05-6726825d.pth")]
     Frechet {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         comparing: Comparing,
         #[command(flatten)]

@@ -5,6 +5,7 @@ mod compared;
 mod data;
 mod generation;
 mod keep;
+mod quantised;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use semanticist::model::{self, TokenizerModel};
 use semanticist_eval::findings::{Findings, Made, Model};
 use semanticist_eval::generation::powers;
 use semanticist_eval::measure::ablation::Decoding;
-use semanticist_eval::measure::frechet::Pictures;
+use semanticist_eval::measure::frechet::{Decoder, Pictures};
 use semanticist_eval::measure::{self, Components, Subject};
 use semanticist_eval::{plot, report};
 use serde_json::{Value, json};
@@ -84,7 +85,11 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
     on.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
     let none: &[(String, PathBuf)] = &[];
     match command {
-        EvaluateCommand::Reconstruction { measuring, sampling, series } => {
+        EvaluateCommand::Reconstruction { decomposing, measuring, sampling, series } => {
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                let series = &series.series;
+                return quantised::run(Kind::Reconstruction, opened, decomposing, measuring, series, None);
+            }
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?
                 .show(Kind::Reconstruction)
         }
@@ -95,11 +100,20 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             let kind = Kind::Probe { training_images: probing.training_images };
             Evaluation::open(measuring, None, 0, none)?.show(kind)
         }
-        EvaluateCommand::Spectrum { measuring, sampling, series } => {
+        EvaluateCommand::Spectrum { decomposing, measuring, sampling, series } => {
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                let series = &series.series;
+                return quantised::run(Kind::Spectrum, opened, decomposing, measuring, series, None);
+            }
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
         }
-        EvaluateCommand::Frechet { measuring, comparing, sampling, series } => {
+        EvaluateCommand::Frechet { decomposing, measuring, comparing, sampling, series } => {
             Compared::check(comparing)?;
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                let series = &series.series;
+                let compared = Some((comparing, sampling.seed));
+                return quantised::run(Kind::Frechet, opened, decomposing, measuring, series, compared);
+            }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
             evaluation.compared = Some(Compared::open(comparing, &evaluation.device)?);
             evaluation.show(Kind::Frechet)
@@ -133,6 +147,19 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             evaluation.report(output, Kind::Probe { training_images: probing.training_images })
         }
     }
+}
+
+/// No tokens, and powers of two up to all.
+fn none_and_powers(all: usize) -> Vec<usize> {
+    [0].into_iter().chain(powers(all)).collect()
+}
+
+/// The numbers of tokens that were asked for, each once.
+fn ascending(asked: &[usize], all: usize) -> Result<Vec<usize>> {
+    let mut counts = super::choice::counts(asked, all)?;
+    counts.sort_unstable();
+    counts.dedup();
+    Ok(counts)
 }
 
 impl<'a> Evaluation<'a> {
@@ -199,14 +226,11 @@ impl<'a> Evaluation<'a> {
                 Kind::Variance => measure::variance::default_counts(all),
                 Kind::Probe { .. } => powers(all),
                 Kind::Reconstruction | Kind::Spectrum | Kind::Frechet | Kind::Ablation => {
-                    [0].into_iter().chain(powers(all)).collect()
+                    none_and_powers(all)
                 }
             });
         }
-        let mut counts = super::choice::counts(asked, all)?;
-        counts.sort_unstable();
-        counts.dedup();
-        Ok(counts)
+        ascending(asked, all)
     }
 
     /// What decides what is found, beside the model and the data.
@@ -239,7 +263,9 @@ impl<'a> Evaluation<'a> {
         let pictures = self.pictures();
         let pieces = match kind {
             Kind::Probe { training_images } => measure::probe::passes(&subject, training_images),
-            Kind::Frechet => pictures.as_ref().map_or(0, |it| it.pieces(Some((&subject, self.steps)))),
+            Kind::Frechet => {
+                pictures.as_ref().map_or(0, |it| it.pieces(Decoder::Diffusion(&subject).passes(self.steps)))
+            }
             Kind::Reconstruction | Kind::Spectrum => {
                 measure::reconstruction::passes(&subject, self.steps) * subject.expected()
             }
@@ -275,7 +301,7 @@ impl<'a> Evaluation<'a> {
                 }
                 Kind::Frechet => {
                     let pictures = pictures.as_ref().expect("a classifier was opened for this kind");
-                    measure::frechet::measure(pictures, Some(&subject), finished, observe)
+                    measure::frechet::measure(pictures, Some(Decoder::Diffusion(&subject)), finished, observe)
                 }
                 Kind::Ablation => {
                     let decodings: Vec<_> = self.decodings.iter().map(|(it, _)| it.clone()).collect();

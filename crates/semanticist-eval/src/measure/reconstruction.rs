@@ -223,7 +223,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
     Measured { images, protocol, sentences, tables: vec![table, others], figures: vec![figure] }
 }
 
-fn quality(sum: &Sum) -> [Cell; 2] {
+pub(super) fn quality(sum: &Sum) -> [Cell; 2] {
     [sum.psnr().into(), sum.ssim().into()]
 }
 
