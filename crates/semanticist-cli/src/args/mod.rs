@@ -194,6 +194,9 @@ pub struct Encode {
     pub model: ModelChoice,
     #[command(flatten)]
     pub quantised: QuantisedChoice,
+    /// Of another tokenizer, write the numbers of its codes, one per token, instead of the entries of its codebook
+    #[arg(long, requires = "tokenizer", help_heading = "Other tokenizers")]
+    pub codes: bool,
     #[command(flatten)]
     pub machine: Machine,
 }

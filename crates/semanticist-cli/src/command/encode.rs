@@ -43,14 +43,17 @@ struct Skipped {
 /// What makes tokens.
 enum Model {
     Ours(Box<TokenizerModel>),
-    /// Its tokens are entries of its codebook, in float32.
-    Quantised(Box<QuantisedTokenizer>),
+    /// Tokens are entries of its codebook.
+    Vectors(Box<QuantisedTokenizer>),
+    /// Tokens are the numbers of these entries: whole ones, which float32 holds exactly.
+    Codes(Box<QuantisedTokenizer>),
 }
 
 impl Model {
     fn open(request: &Encode, images: usize) -> Result<(Self, Device)> {
         if let Some((tokenizer, device)) = request.quantised.open(&request.model, None, &request.machine)? {
-            return Ok((Self::Quantised(Box::new(tokenizer)), device));
+            let model = if request.codes { Self::Codes } else { Self::Vectors };
+            return Ok((model(Box::new(tokenizer)), device));
         }
         let precision = request.machine.precision();
         let device = request.machine.start(precision)?;
@@ -61,7 +64,7 @@ impl Model {
     fn image_size(&self) -> usize {
         match self {
             Self::Ours(model) => model.tokenizer.config.image_size,
-            Self::Quantised(tokenizer) => tokenizer.image_size(),
+            Self::Vectors(tokenizer) | Self::Codes(tokenizer) => tokenizer.image_size(),
         }
     }
 
@@ -69,14 +72,15 @@ impl Model {
     fn tokens(&self) -> (usize, usize) {
         match self {
             Self::Ours(model) => (model.tokenizer.config.tokens, model.tokenizer.config.token_dim),
-            Self::Quantised(tokenizer) => (tokenizer.tokens(), tokenizer.token_dim()),
+            Self::Vectors(tokenizer) => (tokenizer.tokens(), tokenizer.token_dim()),
+            Self::Codes(tokenizer) => (tokenizer.tokens(), 1),
         }
     }
 
     fn hash(&self) -> Result<String> {
         Ok(match self {
             Self::Ours(model) => model.hash()?.to_string(),
-            Self::Quantised(tokenizer) => tokenizer.hash().to_string(),
+            Self::Vectors(tokenizer) | Self::Codes(tokenizer) => tokenizer.hash().to_string(),
         })
     }
 
@@ -84,7 +88,11 @@ impl Model {
     fn encode(&self, images: &Pixels, count: usize) -> Result<Tokens> {
         Ok(match self {
             Self::Ours(model) => model.tokenizer.encode(images, count)?,
-            Self::Quantised(tokenizer) => tokenizer.encode(images).vectors.prefix(count),
+            Self::Vectors(tokenizer) => tokenizer.encode(images).vectors.prefix(count),
+            Self::Codes(tokenizer) => {
+                let codes = tokenizer.encode(images).codes.float(); // [B, K]
+                Tokens(codes.unsqueeze_dim(2)).prefix(count)
+            }
         })
     }
 }

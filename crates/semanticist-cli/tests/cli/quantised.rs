@@ -99,6 +99,19 @@ fn encoding_writes_entries_of_the_codebook() {
             assert!((length - 1.0).abs() < 1e-5, "{length}");
         }
     }
+    folder.run("encode photos -o codes.parquet --tokenizer titok=titok.safetensors --codes").ok();
+    assert_eq!(read("codes.parquet").info().token_dim, 1);
+    let codes: Vec<f32> = read("codes.parquet").flat_map(|record| record.unwrap().tokens).collect();
+    assert!(codes.len() == 15 && codes.iter().all(|code| code.fract() == 0.0 && (0.0..24.0).contains(code)));
+    // Equal codes are equal entries, and the reverse.
+    let vectors: Vec<f32> = read("all.safetensors").flat_map(|record| record.unwrap().tokens).collect();
+    let vectors: Vec<_> = vectors.chunks(6).collect();
+    for (a, code) in codes.iter().enumerate() {
+        for (b, other) in codes.iter().enumerate() {
+            assert_eq!(code == other, vectors[a] == vectors[b], "{a} {b}");
+        }
+    }
+    folder.fails("encode photos -o x.parquet --codes", 2, "--tokenizer");
     // A decoder of ours has nothing to do with them.
     folder.fails("decode all.safetensors -o out --model model.safetensors", 1, "5 tokens of 6 numbers");
 }
