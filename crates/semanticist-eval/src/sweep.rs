@@ -8,6 +8,7 @@ use semanticist::progress::Watcher;
 use semanticist::{Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
 
 use crate::quality::{self, Quality};
+use crate::quantised::{Decomposition, QuantisedTokenizer};
 use crate::sheet::{self, Cell};
 
 /// Reconstructions of an image that go through the network together.
@@ -96,12 +97,34 @@ impl<'a> Sweep<'a> {
             watch(progress, &|| from_pixels(&visible(&so_far(), self.window)))
         };
         let decoded = self.tokenizer.decode_watched(&repeated, counts, options, &mut noise, &mut watch)?;
-        let decoded = visible(&decoded, self.window);
-        let originals = Pixels(self.original.0.clone().repeat_dim(0, counts.len()));
-        let qualities = quality::compare(&originals, &decoded);
-        let rows = counts.iter().zip(qualities).zip(from_pixels(&decoded));
-        Ok(rows.map(|((&tokens, quality), picture)| Reconstruction { tokens, quality, picture }).collect())
+        Ok(compared(&self.original, &visible(&decoded, self.window), counts))
     }
+}
+
+/// The same of a tokenizer with a codebook, whose tokens are taken apart first.
+///
+/// # Panics
+/// If the image is of another size than the tokenizer's, or a count is more than the tokens there are.
+pub fn of_codes(
+    tokenizer: &QuantisedTokenizer,
+    decomposition: &Decomposition,
+    subject: &Subject,
+    counts: &[usize],
+    device: &Device,
+) -> Vec<Reconstruction> {
+    let square = to_pixels(std::slice::from_ref(&subject.square), device);
+    let vectors = tokenizer.encode(&square).vectors;
+    let repeated = Tokens(vectors.0.repeat_dim(0, counts.len()));
+    let decoded = tokenizer.decode(&decomposition.kept(&repeated, counts));
+    compared(&visible(&square, subject.window), &visible(&decoded, subject.window), counts)
+}
+
+/// Pictures from each number of tokens beside the one image they are of.
+fn compared(original: &Pixels, decoded: &Pixels, counts: &[usize]) -> Vec<Reconstruction> {
+    let originals = Pixels(original.0.clone().repeat_dim(0, counts.len()));
+    let qualities = quality::compare(&originals, decoded);
+    let rows = counts.iter().zip(qualities).zip(from_pixels(decoded));
+    rows.map(|((&tokens, quality), picture)| Reconstruction { tokens, quality, picture }).collect()
 }
 
 /// The contact sheet: the image, then its reconstructions.

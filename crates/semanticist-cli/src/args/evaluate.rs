@@ -7,7 +7,7 @@ use semanticist::diffusion::Sampler;
 use semanticist_eval::FeatureKind;
 use semanticist_eval::clip::ClipActivation;
 
-use super::{ModelChoice, Sampling, count, guidance, kept, steps};
+use super::{Decomposing, ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
 
 /// What is measured.
@@ -23,8 +23,11 @@ Examples:
   semanticist evaluate reconstruction --data photos
   semanticist evaluate reconstruction --data tiny-imagenet-100 --images 500 --json found.json --plot found.svg
   semanticist evaluate reconstruction --data photos --series TiTok=titok-pictures --tokens 8,32
-  semanticist evaluate reconstruction --data photos --lpips alexnet-owt-7be5be79.pth alex.pth --dists vgg16-397923af.pth weights.pt")]
+  semanticist evaluate reconstruction --data photos --lpips alexnet-owt-7be5be79.pth alex.pth --dists vgg16-397923af.pth weights.pt
+  semanticist evaluate reconstruction --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors")]
     Reconstruction {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -58,8 +61,12 @@ Examples:
     /// Whether fewer tokens mean other frequencies: mean power spectra
     #[command(after_help = "\
 Examples:
-  semanticist evaluate spectrum --data tiny-imagenet-100 --images 500 --tokens 1,8,32 --plot spectrum.svg")]
+  semanticist evaluate spectrum --data tiny-imagenet-100 --images 500 --tokens 1,8,32 --plot spectrum.svg
+  semanticist evaluate spectrum --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors --tokens 8,16,24,32 \\
+    --decomposition pca --plot spectrum.svg")]
     Spectrum {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -77,8 +84,12 @@ Examples:
   semanticist evaluate frechet --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors
   semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --tokens 16,64,256 \\
     --features inception=pt_inception-2015-12-05-6726825d.pth
-  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --features dinov2=dinov2_vitl14_pretrain.pth")]
+  semanticist evaluate frechet --data imagenet --model MODEL --images 50000 --features dinov2=dinov2_vitl14_pretrain.pth
+  semanticist evaluate frechet --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors --images 50000 --tokens 32 \\
+    --decomposition first-k --features inception-tf=pt_inception-2015-12-05-6726825d.pth")]
     Frechet {
+        #[command(flatten)]
+        decomposing: Decomposing,
         #[command(flatten)]
         comparing: Comparing,
         #[command(flatten)]

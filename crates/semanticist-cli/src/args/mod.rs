@@ -7,6 +7,7 @@ mod devices;
 mod evaluate;
 mod generator;
 mod models;
+mod quantised;
 mod runs;
 mod serve;
 mod study;
@@ -30,6 +31,7 @@ pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,
 };
+pub use quantised::{Decomposing, QuantisedChoice};
 pub use runs::Runs;
 pub use serve::Serve;
 pub use study::{StudyCommand, StudyNew, StudyResults};
@@ -126,7 +128,8 @@ Examples:
   semanticist reconstruct
   semanticist reconstruct photo.jpg -o sheet.png
   semanticist reconstruct *.jpg -o sheets/ --tokens 1,8,32 --json
-  semanticist reconstruct photo.jpg --model tokenizer.safetensors --steps 50 --guidance 3")]
+  semanticist reconstruct photo.jpg --model tokenizer.safetensors --steps 50 --guidance 3
+  semanticist reconstruct photo.jpg --tokenizer titok=tokenizer_titok_l32.safetensors --tokens 8,16,32")]
 pub struct Reconstruct {
     /// Image files (PNG, JPEG, WebP, BMP, GIF, TIFF) [default: a built-in image]
     #[arg(value_name = "IMAGE")]
@@ -149,6 +152,8 @@ pub struct Reconstruct {
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]
+    pub decomposing: Decomposing,
+    #[command(flatten)]
     pub machine: Machine,
 }
 
@@ -161,7 +166,8 @@ pub struct Reconstruct {
 Examples:
   semanticist encode photo.jpg -o photo.safetensors --fit pad
   semanticist encode photos more-photos -o tokens.parquet --tokens 16
-  semanticist encode imagenet/ -o validation.parquet --split validation --batch 64")]
+  semanticist encode imagenet/ -o validation.parquet --split validation --batch 64
+  semanticist encode photos -o vectors.parquet --tokenizer vq=vq_ds16_c2i.pt")]
 pub struct Encode {
     /// Image files, folders of images, Parquet files (column `image`) or folders of them
     #[arg(value_name = "INPUT", required = true)]
@@ -186,6 +192,11 @@ pub struct Encode {
     pub json: bool,
     #[command(flatten)]
     pub model: ModelChoice,
+    #[command(flatten)]
+    pub quantised: QuantisedChoice,
+    /// Of another tokenizer, write the numbers of its codes, one per token, instead of the entries of its codebook
+    #[arg(long, requires = "tokenizer", help_heading = "Other tokenizers")]
+    pub codes: bool,
     #[command(flatten)]
     pub machine: Machine,
 }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::tensor::Device;
 use rayon::prelude::*;
-use semanticist::Error;
 use semanticist::image::{Fit, RgbImage, decode, fit, to_pixels};
 use semanticist::model::{TokenizerModel, Work};
+use semanticist::{Error, Pixels, Tokens};
 use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 use semanticist_data::{Broken, Record, Source};
+use semanticist_eval::QuantisedTokenizer;
 use serde::Serialize;
 
 use super::choice::{check_count, listen};
@@ -39,9 +40,66 @@ struct Skipped {
     problem: String,
 }
 
+/// What makes tokens.
+enum Model {
+    Ours(Box<TokenizerModel>),
+    /// Tokens are entries of its codebook.
+    Vectors(Box<QuantisedTokenizer>),
+    /// Tokens are the numbers of these entries: whole ones, which float32 holds exactly.
+    Codes(Box<QuantisedTokenizer>),
+}
+
+impl Model {
+    fn open(request: &Encode, images: usize) -> Result<(Self, Device)> {
+        if let Some((tokenizer, device)) = request.quantised.open(&request.model, None, &request.machine)? {
+            let model = if request.codes { Self::Codes } else { Self::Vectors };
+            return Ok((model(Box::new(tokenizer)), device));
+        }
+        let precision = request.machine.precision();
+        let device = request.machine.start(precision)?;
+        let work = Work { encode: images, decode: 0, precision };
+        Ok((Self::Ours(Box::new(request.model.load_for(work, &device)?)), device))
+    }
+
+    fn image_size(&self) -> usize {
+        match self {
+            Self::Ours(model) => model.tokenizer.config.image_size,
+            Self::Vectors(tokenizer) | Self::Codes(tokenizer) => tokenizer.image_size(),
+        }
+    }
+
+    /// How many an image has, and how many numbers each.
+    fn tokens(&self) -> (usize, usize) {
+        match self {
+            Self::Ours(model) => (model.tokenizer.config.tokens, model.tokenizer.config.token_dim),
+            Self::Vectors(tokenizer) => (tokenizer.tokens(), tokenizer.token_dim()),
+            Self::Codes(tokenizer) => (tokenizer.tokens(), 1),
+        }
+    }
+
+    fn hash(&self) -> Result<String> {
+        Ok(match self {
+            Self::Ours(model) => model.hash()?.to_string(),
+            Self::Vectors(tokenizer) | Self::Codes(tokenizer) => tokenizer.hash().to_string(),
+        })
+    }
+
+    /// The first `count` tokens of each image.
+    fn encode(&self, images: &Pixels, count: usize) -> Result<Tokens> {
+        Ok(match self {
+            Self::Ours(model) => model.tokenizer.encode(images, count)?,
+            Self::Vectors(tokenizer) => tokenizer.encode(images).vectors.prefix(count),
+            Self::Codes(tokenizer) => {
+                let codes = tokenizer.encode(images).codes.float(); // [B, K]
+                Tokens(codes.unsqueeze_dim(2)).prefix(count)
+            }
+        })
+    }
+}
+
 /// What every batch goes through.
 struct Encoder<'a> {
-    model: &'a TokenizerModel,
+    model: &'a Model,
     device: &'a Device,
     count: usize,
     fit: Fit,
@@ -54,15 +112,12 @@ pub fn run(request: &Encode) -> Result<()> {
     let begun = Instant::now();
     check_name(&request.output)?;
     let source = Source::open(&request.inputs, request.split.into())?;
-    let precision = request.machine.precision();
-    let device = request.machine.start(precision)?;
-    let work = Work { encode: request.batch.min(source.len()), decode: 0, precision };
-    let model = request.model.load_for(work, &device)?;
-    let config = &model.tokenizer.config;
-    let count = request.tokens.unwrap_or(config.tokens);
-    check_count(count, config.tokens, "the model")?;
-    let hash = model.hash()?.to_string();
-    let info = TokenFileInfo { model_hash: hash.clone(), tokens: count, token_dim: config.token_dim };
+    let (model, device) = Model::open(request, request.batch.min(source.len()))?;
+    let (all, token_dim) = model.tokens();
+    let count = request.tokens.unwrap_or(all);
+    check_count(count, all, "the model")?;
+    let hash = model.hash()?;
+    let info = TokenFileInfo { model_hash: hash.clone(), tokens: count, token_dim };
     let writer = TokenWriter::create(&request.output, info)?;
     let broken = Broken::new(source.len());
     let mut encoder = Encoder {
@@ -79,7 +134,6 @@ pub fn run(request: &Encode) -> Result<()> {
     writer.finish()?;
     let skipped = broken.items().iter().cloned().map(|(path, problem)| Skipped { path, problem }).collect();
     let (output, seconds) = (request.output.display().to_string(), begun.elapsed().as_secs_f64());
-    let token_dim = config.token_dim;
     let report = Report { output, images, tokens: count, token_dim, model: hash, skipped, seconds };
     if request.json { output::print_json(&report) } else { output::print(&sentence(&report)) }
 }
@@ -105,7 +159,7 @@ impl Encoder<'_> {
     }
 
     fn batch(&mut self, records: Vec<semanticist::Result<Record>>) -> Result<()> {
-        let (size, fit) = (self.model.tokenizer.config.image_size, self.fit);
+        let (size, fit) = (self.model.image_size(), self.fit);
         // Only as many images as there are threads are held at their full size.
         let squares: Vec<_> = records.into_par_iter().map(|record| square(record?, size, fit)).collect();
         let (mut images, mut rows) = (Vec::new(), Vec::new());
@@ -125,7 +179,7 @@ impl Encoder<'_> {
         if images.is_empty() {
             return Ok(());
         }
-        let tokens = self.model.tokenizer.encode(&to_pixels(&images, self.device), self.count)?;
+        let tokens = self.model.encode(&to_pixels(&images, self.device), self.count)?;
         let values = tokens.0.into_data().convert::<f32>();
         let values = values.as_slice::<f32>().expect("the data was just converted to f32");
         let each = values.len() / rows.len();

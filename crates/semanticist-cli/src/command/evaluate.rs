@@ -6,6 +6,7 @@ mod data;
 mod generation;
 mod keep;
 mod perceptual;
+mod quantised;
 mod zero_shot;
 
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use semanticist::model::{self, TokenizerModel};
 use semanticist_eval::findings::{Findings, Made, Model};
 use semanticist_eval::generation::powers;
 use semanticist_eval::measure::ablation::Decoding;
-use semanticist_eval::measure::frechet::Pictures;
+use semanticist_eval::measure::frechet::{Decoder, Pictures};
 use semanticist_eval::measure::{self, Components, Subject};
 use semanticist_eval::{plot, report};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ use self::compared::{Asked, Compared};
 use self::data::{Data, NamedData};
 use self::keep::Work;
 use self::perceptual::Perceptual;
+use self::quantised::Question;
 use self::zero_shot::Clipped;
 use super::choice::{AskedDecoding, BUILTIN};
 use crate::args::{EvaluateCommand, Measuring, PerceptualFiles, Sampling};
@@ -94,7 +96,11 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
     on.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
     let none: &[(String, PathBuf)] = &[];
     match command {
-        EvaluateCommand::Reconstruction { measuring, sampling, series, perceptual } => {
+        EvaluateCommand::Reconstruction { decomposing, measuring, sampling, series, perceptual } => {
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                let question = Question::Reconstruction(perceptual);
+                return quantised::run(question, opened, decomposing, measuring, &series.series);
+            }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
             evaluation.add_perceptual(perceptual)?;
             evaluation.show(Kind::Reconstruction)
@@ -106,11 +112,18 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             let kind = Kind::Probe { training_images: probing.training_images };
             Evaluation::open(measuring, None, 0, none)?.show(kind)
         }
-        EvaluateCommand::Spectrum { measuring, sampling, series } => {
+        EvaluateCommand::Spectrum { decomposing, measuring, sampling, series } => {
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                return quantised::run(Question::Spectrum, opened, decomposing, measuring, &series.series);
+            }
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
         }
-        EvaluateCommand::Frechet { measuring, comparing, sampling, series } => {
+        EvaluateCommand::Frechet { decomposing, measuring, comparing, sampling, series } => {
             Compared::check(comparing)?;
+            if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
+                let question = Question::Frechet(comparing, sampling.seed);
+                return quantised::run(question, opened, decomposing, measuring, &series.series);
+            }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
             evaluation.compared = Some(Compared::open(comparing, &evaluation.device)?);
             evaluation.show(Kind::Frechet)
@@ -137,7 +150,16 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             }
             evaluation.show(Kind::Ablation)
         }
-        EvaluateCommand::Report { output, measuring, sampling, probing, series, features, perceptual, clip } => {
+        EvaluateCommand::Report {
+            output,
+            measuring,
+            sampling,
+            probing,
+            series,
+            features,
+            perceptual,
+            clip,
+        } => {
             if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
@@ -153,6 +175,19 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             evaluation.report(output, Kind::Probe { training_images: probing.training_images })
         }
     }
+}
+
+/// No tokens, and powers of two up to all.
+fn none_and_powers(all: usize) -> Vec<usize> {
+    [0].into_iter().chain(powers(all)).collect()
+}
+
+/// The numbers of tokens that were asked for, each once.
+fn ascending(asked: &[usize], all: usize) -> Result<Vec<usize>> {
+    let mut counts = super::choice::counts(asked, all)?;
+    counts.sort_unstable();
+    counts.dedup();
+    Ok(counts)
 }
 
 impl<'a> Evaluation<'a> {
@@ -226,14 +261,11 @@ impl<'a> Evaluation<'a> {
                 Kind::Variance => measure::variance::default_counts(all),
                 Kind::Probe { .. } => powers(all),
                 Kind::Reconstruction | Kind::Spectrum | Kind::Frechet | Kind::ZeroShot | Kind::Ablation => {
-                    [0].into_iter().chain(powers(all)).collect()
+                    none_and_powers(all)
                 }
             });
         }
-        let mut counts = super::choice::counts(asked, all)?;
-        counts.sort_unstable();
-        counts.dedup();
-        Ok(counts)
+        ascending(asked, all)
     }
 
     /// What decides what is found, beside the model and the data.
@@ -274,7 +306,9 @@ impl<'a> Evaluation<'a> {
         let pictures = self.pictures();
         let pieces = match kind {
             Kind::Probe { training_images } => measure::probe::passes(&subject, training_images),
-            Kind::Frechet => pictures.as_ref().map_or(0, |it| it.pieces(Some((&subject, self.steps)))),
+            Kind::Frechet => {
+                pictures.as_ref().map_or(0, |it| it.pieces(Decoder::Diffusion(&subject).passes(self.steps)))
+            }
             Kind::Reconstruction | Kind::Spectrum => {
                 measure::reconstruction::passes(&subject, self.steps) * subject.expected()
             }
@@ -311,7 +345,7 @@ impl<'a> Evaluation<'a> {
                 }
                 Kind::Frechet => {
                     let pictures = pictures.as_ref().expect("a classifier was opened for this kind");
-                    measure::frechet::measure(pictures, Some(&subject), finished, observe)
+                    measure::frechet::measure(pictures, Some(Decoder::Diffusion(&subject)), finished, observe)
                 }
                 Kind::ZeroShot => {
                     let clipped = self.clipped.as_ref().expect("CLIP was opened for this kind");

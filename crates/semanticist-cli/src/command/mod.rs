@@ -24,6 +24,7 @@ mod dry_run;
 mod generators;
 mod names;
 mod preflight;
+mod quantised;
 
 use anyhow::Result;
 

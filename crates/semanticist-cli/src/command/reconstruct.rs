@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use semanticist::Tokens;
 use semanticist::diffusion::DecodeOptions;
-use semanticist::image::{RgbImage, save_png};
+use semanticist::image::{RgbImage, save_png, to_pixels};
 use semanticist::model::{TokenizerModel, Work};
+use semanticist_eval::QuantisedTokenizer;
 use semanticist_eval::quality::Quality;
-use semanticist_eval::sweep::{Reconstruction, Subject, Sweep, TOGETHER, contact_sheet};
+use semanticist_eval::quantised::{Decomposition, DecompositionKind};
+use semanticist_eval::sweep::{self, Reconstruction, Subject, Sweep, TOGETHER, contact_sheet};
 use semanticist_hub::builtin;
 use serde::Serialize;
 
@@ -61,6 +64,11 @@ struct Reconstruct<'a> {
 pub fn run(request: &args::Reconstruct) -> Result<()> {
     check_distinct(&request.tokens)?;
     let sheets = sheets(request)?;
+    if let Some((tokenizer, device)) =
+        request.decomposing.choice.open(&request.model, Some(&request.sampling), &request.machine)?
+    {
+        return quantised(request, sheets, &tokenizer, &device);
+    }
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
     let together = if request.tokens.is_empty() { TOGETHER } else { request.tokens.len().min(TOGETHER) };
@@ -75,6 +83,52 @@ pub fn run(request: &args::Reconstruct) -> Result<()> {
     let reconstruct = Reconstruct { model: &model, device: &device, counts, options, seed, progress };
     let images = jobs.into_iter().map(|job| reconstruct.of(job)).collect::<Result<Vec<_>>>()?;
     drop(reconstruct);
+    show(request, images)
+}
+
+/// The same with a tokenizer with a codebook.
+fn quantised(
+    request: &args::Reconstruct,
+    sheets: Vec<PathBuf>,
+    tokenizer: &QuantisedTokenizer,
+    device: &Device,
+) -> Result<()> {
+    let counts = counts(&request.tokens, tokenizer.tokens())?;
+    let size = tokenizer.image_size();
+    let jobs = jobs(&request.images, sheets, |image| Subject::of(image, size, request.fit.into()))?;
+    let decomposition = match request.decomposing.decomposition[..] {
+        [] | [DecompositionKind::FirstK] => Decomposition::FirstK,
+        [DecompositionKind::Pca] if jobs.len() > 1 => {
+            let vectors = jobs.iter().map(|job| {
+                let square = to_pixels(std::slice::from_ref(&job.subject.square), device);
+                tokenizer.encode(&square).vectors.0
+            });
+            Decomposition::pca(&Tokens(Tensor::cat(vectors.collect(), 0)))?
+        }
+        [DecompositionKind::Pca] => {
+            return Err(failure::usage(
+                "--decomposition pca: components are fitted to the given images; give several, or use `evaluate \
+                 reconstruction`, which fits them to the images of --training",
+            ));
+        }
+        _ => return Err(failure::usage("--decomposition: a sheet has one of first-k and pca")),
+    };
+    let progress = Progress::of_steps(jobs.len() * counts.len());
+    let of = |job: Job| {
+        let begun = Instant::now();
+        let mut decoded = Vec::with_capacity(counts.len());
+        for counts in counts.chunks(TOGETHER) {
+            decoded.extend(sweep::of_codes(tokenizer, &decomposition, &job.subject, counts, device));
+            progress.advance(counts.len());
+        }
+        ImageReport::of(job, decoded, begun)
+    };
+    let images = jobs.into_iter().map(of).collect::<Result<Vec<_>>>()?;
+    drop(progress);
+    show(request, images)
+}
+
+fn show(request: &args::Reconstruct, images: Vec<ImageReport>) -> Result<()> {
     if request.json {
         return output::print_json(&Report { images });
     }
@@ -87,15 +141,18 @@ impl Reconstruct<'_> {
         let sweep = Sweep::new(&self.model.tokenizer, &job.subject, most, self.device)?;
         let begun = Instant::now();
         let decoded = decode_all(&sweep, &self.counts, &self.options, self.seed, &self.progress)?;
+        ImageReport::of(job, decoded, begun)
+    }
+}
+
+impl ImageReport {
+    /// Writes the sheet.
+    fn of(job: Job, decoded: Vec<Reconstruction>, begun: Instant) -> Result<Self> {
         let seconds = begun.elapsed().as_secs_f64();
         save_png(&contact_sheet(job.subject.visible(), &decoded), &job.sheet)?;
         let rows = decoded.into_iter().map(|Reconstruction { tokens, quality, .. }| Row { tokens, quality });
-        Ok(ImageReport {
-            path: job.path,
-            sheet: job.sheet.display().to_string(),
-            seconds,
-            rows: rows.collect(),
-        })
+        let sheet = job.sheet.display().to_string();
+        Ok(Self { path: job.path, sheet, seconds, rows: rows.collect() })
     }
 }
 

@@ -108,3 +108,21 @@ fn reconstructions_have_fid_at_every_count_and_not_from_training_images() {
     let classifier = "--reference train.npz --classifier inception.safetensors";
     fails_later(&folder, &format!("evaluate frechet --data set {on} {classifier}"), "inception.safetensors");
 }
+
+#[test]
+fn tokenizers_with_a_codebook_have_fid_too() {
+    let folder = folder();
+    super::quantised::tokenizer(&folder, "titok");
+    let on = "--tokenizer titok=titok.safetensors --decomposition pca --tokens 0,5";
+    let evaluate = format!("evaluate frechet --data set {on} {FEATURES} --json");
+    let found = folder.run(&evaluate).json();
+    let fid = |row: &str| cell(&found, row, "FID of 130 images").as_f64().unwrap();
+    // The mean of all tokens is one picture for all images, further away than any that differ.
+    assert!(fid("0 tokens, pca") > fid("5 tokens, pca") && fid("training images") > 0.0);
+    let protocol = found["protocol"].to_string();
+    assert!(
+        protocol.contains("The tokenizer is TiTok (weights ") && protocol.contains("of the 30 that could")
+    );
+    assert_eq!(found["figures"][0]["series"][0]["name"], "pca");
+    folder.fails(&format!("evaluate frechet --data set {on}"), 2, "--features inception=FILE");
+}

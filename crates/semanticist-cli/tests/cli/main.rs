@@ -13,6 +13,7 @@ mod features;
 mod generate;
 mod hub;
 mod models;
+mod quantised;
 mod reconstruct;
 mod serve;
 mod sizes;

@@ -42,8 +42,12 @@ impl Metric {
         }
     }
 
-    /// How it is measured, in a sentence.
-    pub fn protocol(self, perceptual: &PerceptualMeasures) -> String {
+    /// How all that can be told of squares of `size` pixels is measured, a sentence each.
+    pub fn protocols(size: usize, perceptual: &PerceptualMeasures) -> Vec<String> {
+        Self::of(size, perceptual).into_iter().map(|metric| metric.protocol(perceptual)).collect()
+    }
+
+    fn protocol(self, perceptual: &PerceptualMeasures) -> String {
         match self {
             Self::Psnr => "Closeness is measured per image on values clamped to [0, 1] and averaged over images.".into(),
             Self::Ssim => {

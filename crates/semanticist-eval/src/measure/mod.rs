@@ -9,7 +9,9 @@ mod closeness;
 mod codec;
 pub mod frechet;
 mod pairs;
+mod photos;
 pub mod probe;
+pub mod quantised;
 pub mod reconstruction;
 pub mod spectrum;
 pub mod variance;
@@ -19,7 +21,7 @@ use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, Tokens};
-use semanticist_data::{Record, Source, transform};
+use semanticist_data::Source;
 
 use crate::findings::Table;
 use crate::perceptual::PerceptualMeasures;
@@ -28,6 +30,8 @@ pub use crate::reconstruction::BATCH;
 pub use crate::resume::Finished;
 pub use baseline::Components;
 use closeness::Metric;
+pub use photos::Batch;
+use photos::Photos;
 
 /// How images become squares, in words.
 pub const CROP: &str = "the square in the middle, reduced as Pillow does (BOX, then BICUBIC)";
@@ -82,7 +86,12 @@ impl Subject<'_> {
 
     /// How many images there will be, if none is broken.
     pub fn expected(&self) -> usize {
-        self.images.min(self.source.len())
+        self.photos().expected()
+    }
+
+    fn photos(&self) -> Photos<'_> {
+        let Self { source, images, series, .. } = self;
+        Photos { source, images: *images, size: self.size(), series }
     }
 
     /// What can be told of how close images of this size come.
@@ -92,7 +101,7 @@ impl Subject<'_> {
 
     /// How closeness is measured, in sentences.
     fn metrics_protocol(&self) -> Vec<String> {
-        self.metrics().into_iter().map(|metric| metric.protocol(&self.perceptual)).collect()
+        Metric::protocols(self.size(), &self.perceptual)
     }
 
     /// The numbers that an image's first tokens are.
@@ -105,67 +114,14 @@ impl Subject<'_> {
         &self,
         finished: &mut Finished,
         name: &str,
-        mut of_batch: impl FnMut(&Batch) -> Result<T>,
+        of_batch: impl FnMut(&Batch) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let mut records = self.source.spread_records(self.images);
-        let mut others: Vec<_> =
-            self.series.iter().map(|(_, source)| source.spread_records(self.images)).collect();
-        let mut found = Vec::new();
-        for (number, first) in (0..self.expected()).step_by(BATCH).enumerate() {
-            let of_source = records.by_ref().take(BATCH).collect::<Vec<_>>();
-            let of_series: Vec<Vec<_>> =
-                others.iter_mut().map(|records| records.by_ref().take(BATCH).collect()).collect();
-            let part = finished.part(&format!("{name} {number}"), || {
-                let (mut images, mut labels, mut originals) = (Vec::new(), Vec::new(), Vec::new());
-                for record in of_source {
-                    let original = match record.and_then(decoded) {
-                        Ok((record, image)) => {
-                            images.push(transform::evaluation(&image, self.size()));
-                            labels.push(record.label);
-                            Some((record.name, image.dimensions()))
-                        }
-                        Err(Error::Image { .. }) => None,
-                        Err(error) => return Err(error),
-                    };
-                    originals.push(original);
-                }
-                let mut series = Vec::new();
-                for records in of_series {
-                    let mut pictures = Vec::new();
-                    for (record, original) in records.into_iter().zip(&originals) {
-                        let Some((image, dimensions)) = original else { continue };
-                        // One that cannot be read is an error: it has a partner.
-                        let (record, picture) = decoded(record?)?;
-                        let original = (image.as_str(), *dimensions);
-                        pairs::check_size(&record.name, picture.dimensions(), original, self.size())?;
-                        pictures.push(transform::evaluation(&picture, self.size()));
-                    }
-                    series.push(pictures);
-                }
-                if images.is_empty() {
-                    Ok(None)
-                } else {
-                    of_batch(&Batch { first, images, labels, series }).map(Some)
-                }
-            })?;
-            found.extend(part);
-        }
-        if found.is_empty() {
-            return Err(Error::Data("no image to evaluate on could be decoded".into()));
-        }
-        Ok(found)
+        self.photos().batches(finished, name, of_batch)
     }
 
     /// Shows each batch to `of_batch`; nothing is kept, and other tokenizers' pictures are not read.
-    fn each(&self, mut of_batch: impl FnMut(&Batch) -> Result<()>) -> Result<()> {
-        let alone = Subject {
-            counts: self.counts.clone(),
-            sampling: self.sampling.clone(),
-            series: Vec::new(),
-            perceptual: PerceptualMeasures::default(),
-            ..*self
-        };
-        alone.batches(&mut Finished::nowhere(), "", |batch| of_batch(batch)).map(|_: Vec<()>| ())
+    fn each(&self, of_batch: impl FnMut(&Batch) -> Result<()>) -> Result<()> {
+        self.photos().each(of_batch)
     }
 
     /// A sheet of the first `count` of the images that are measured, each beside its samples from every number of tokens.
@@ -203,9 +159,7 @@ impl Subject<'_> {
     /// # Errors
     /// Says of the first series that does not fit why.
     pub fn check_series(&self) -> Result<()> {
-        self.series
-            .iter()
-            .try_for_each(|(name, pictures)| pairs::check(name, pictures, self.source, self.expected()))
+        self.photos().check_series()
     }
 
     /// The noise that images are decoded from: that of an image depends on its number alone.
@@ -269,23 +223,6 @@ fn first_time(process: &Process) -> Result<f32> {
     };
     let plan: SamplingPlan = options.plan(process)?;
     Ok(plan.times()[0])
-}
-
-fn decoded(record: Record) -> Result<(Record, RgbImage)> {
-    let image = semanticist::image::decode(&record.name, &record.bytes)?;
-    Ok((record, image))
-}
-
-/// Some images.
-pub struct Batch {
-    /// The number of the first among all.
-    pub first: usize,
-    /// The images.
-    pub images: Vec<RgbImage>,
-    /// The class of each, where the data has classes.
-    pub labels: Vec<Option<i64>>,
-    /// Their pictures by other tokenizers, in the order of [`Subject::series`].
-    pub series: Vec<Vec<RgbImage>>,
 }
 
 /// `1 token`, `8 tokens`: what rows and series are called.

@@ -50,11 +50,12 @@ pub fn measure(
     Ok(report(subject, components, all.expect("there is a batch")))
 }
 
-fn add(sums: &mut [f64], more: &[f64]) {
+pub(super) fn add(sums: &mut [f64], more: &[f64]) {
     sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
 }
 
-fn power(images: &[RgbImage]) -> Vec<f64> {
+/// The sum of the spectra of pictures.
+pub(super) fn power(images: &[RgbImage]) -> Vec<f64> {
     let mut sums = vec![0.0; images.first().map_or(0, |image| image.width() as usize / 2 + 1)];
     images.iter().for_each(|image| add(&mut sums, &radial_power(image)));
     sums
@@ -98,21 +99,9 @@ fn report(subject: &Subject, components: &Components, all: Part) -> Measured {
     for ((name, _), sums) in subject.series.iter().zip(&all.series) {
         table.row([name.as_str().into(), away(sums).into(), None.into(), None.into()]);
     }
-    let line = |name: String, sums: &[f64]| {
-        let points = mean(sums).into_iter().enumerate().skip(1).map(|(ring, power)| (ring as f64, power));
-        Series::line(name, points)
-    };
     let figure = |title: &str, of_counts: &[Vec<f64>]| {
-        let mut series = vec![line("originals".into(), &all.original)];
-        series.extend(
-            subject.counts.iter().zip(of_counts).map(|(&count, sums)| line(tokens_text(count), sums)),
-        );
-        Figure {
-            title: title.into(),
-            x: Axis::logarithmic("cycles per image"),
-            y: Axis::logarithmic("mean power"),
-            series,
-        }
+        let names = subject.counts.iter().map(|&count| tokens_text(count));
+        figure(title, &original, names.zip(of_counts.iter().map(|sums| mean(sums))))
     };
     let mut figures = vec![
         figure("Spectrum of samples", &all.samples),
@@ -120,15 +109,9 @@ fn report(subject: &Subject, components: &Components, all: Part) -> Measured {
         figure("Spectrum of principal components, as many numbers", &all.components),
     ];
     if !subject.series.is_empty() {
-        let mut series = vec![line("originals".into(), &all.original)];
-        series
-            .extend(subject.series.iter().zip(&all.series).map(|((name, _), sums)| line(name.clone(), sums)));
-        figures.push(Figure {
-            title: "Spectrum of other pictures".into(),
-            x: Axis::logarithmic("cycles per image"),
-            y: Axis::logarithmic("mean power"),
-            series,
-        });
+        let names = subject.series.iter().map(|(name, _)| name.clone());
+        let means = all.series.iter().map(|sums| mean(sums));
+        figures.push(self::figure("Spectrum of other pictures", &original, names.zip(means)));
     }
     let quarter = subject.tokenizer.config.tokens / 4;
     let nearest =
@@ -144,12 +127,35 @@ fn report(subject: &Subject, components: &Components, all: Part) -> Measured {
         shown(&all.means),
         shown(&all.components),
     )];
-    let protocol = vec![
-        "Power is the squared magnitude of the Fourier transform of luminance, averaged over rings of frequencies, then over \
-         images."
-            .into(),
-        "The distance is the root mean square over rings, from 1 cycle per image on, of the difference in decibels.".into(),
-        components.protocol(),
-    ];
+    let mut protocol = PROTOCOL.map(String::from).to_vec();
+    protocol.push(components.protocol());
     Measured { images: all.images, protocol, sentences, tables: vec![table], figures }
+}
+
+/// What power and its distance are.
+pub(super) const PROTOCOL: [&str; 2] = [
+    "Power is the squared magnitude of the Fourier transform of luminance, averaged over rings of frequencies, then over \
+     images.",
+    "The distance is the root mean square over rings, from 1 cycle per image on, of the difference in decibels.",
+];
+
+/// Mean spectra beside that of the originals.
+pub(super) fn figure(
+    title: &str,
+    original: &[f64],
+    others: impl Iterator<Item = (String, Vec<f64>)>,
+) -> Figure {
+    let line = |name: String, powers: Vec<f64>| {
+        // Ring 0, the mean brightness, is no structure.
+        let points = powers.into_iter().enumerate().skip(1).map(|(ring, power)| (ring as f64, power));
+        Series::line(name, points)
+    };
+    let mut series = vec![line("originals".into(), original.to_vec())];
+    series.extend(others.map(|(name, powers)| line(name, powers)));
+    Figure {
+        title: title.into(),
+        x: Axis::logarithmic("cycles per image"),
+        y: Axis::logarithmic("mean power"),
+        series,
+    }
 }

@@ -21,6 +21,7 @@ mod generator;
 mod inception;
 mod perceptual;
 mod preprocess;
+mod quantised;
 mod sampling;
 mod training_run;
 mod training_step;
@@ -44,7 +45,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -67,6 +68,8 @@ const CASES: [Case; 18] = [
     Case { name: "lpips", file: perceptual::LPIPS_FILE, run: perceptual::run_lpips },
     Case { name: "dists", file: perceptual::DISTS_FILE, run: perceptual::run_dists },
     Case { name: "clip", file: clip::FILE, run: clip::run },
+    Case { name: "titok", file: quantised::TITOK, run: quantised::run_titok },
+    Case { name: "vq", file: quantised::VQ, run: quantised::run_vq },
 ];
 
 /// The names of all cases, in the order in which they run.

@@ -112,6 +112,8 @@ fn every_case_agrees() {
         ("lpips", 2),
         ("dists", 1),
         ("clip", 15),
+        ("titok", 6),
+        ("vq", 4),
     ];
     assert!(case_names().eq(expected.iter().map(|(case, _)| *case)));
     for (case, count) in expected {

@@ -70,9 +70,25 @@ impl GroupNorm {
     }
 }
 
+/// Every position four times, in rows and columns twice as many.
+///
+/// # Shapes
+/// `[B, H, W, C]` -> `[B, 2 H, 2 W, C]`
+pub fn doubled(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doubling_repeats_rows_and_columns() {
+        let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
+        let rows = [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 3.0, 3.0, 4.0, 4.0];
+        assert_eq!(doubled(x).into_data().try_to_vec::<f32>().unwrap(), rows);
+    }
 
     #[test]
     fn groups_come_out_with_mean_zero_and_variance_one() {

@@ -13,7 +13,7 @@ mod bicubic;
 
 pub use bicubic::{GridResize, resize_grid, resize_grid_as};
 pub use block::{Attention, BlockSize, Mlp};
-pub use convolution::{Convolution, GroupNorm};
+pub use convolution::{Convolution, GroupNorm, doubled};
 pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
 pub use initial::{Initial, constant};
 pub use linear::Linear;

@@ -179,7 +179,7 @@ impl HostTensor {
     ///
     /// # Panics
     /// If it holds another number of elements.
-    pub(crate) fn reshaped(self, shape: &[usize]) -> Self {
+    pub fn reshaped(self, shape: &[usize]) -> Self {
         Self::new(self.dtype, shape.to_vec(), self.bytes)
     }
 

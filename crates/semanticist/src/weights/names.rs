@@ -81,7 +81,7 @@ fn translate(name: &str, from: &str, to: &str) -> Option<String> {
 
 /// What stands for each `{…}` of a pattern in `name`, if it has that form: `weight` or `bias` for
 /// `{p}`, a number for every other.
-pub(super) fn captures<'a>(name: &'a str, pattern: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+pub fn captures<'a>(name: &'a str, pattern: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
     let mut found = Vec::new();
     let mut parts = name.split('.');
     for pattern in pattern.split('.') {
@@ -104,7 +104,7 @@ pub(super) fn captures<'a>(name: &'a str, pattern: &'a str) -> Option<Vec<(&'a s
 }
 
 /// A pattern with what stands for its `{…}`.
-pub(super) fn fill(pattern: &str, captures: &[(&str, &str)]) -> String {
+pub fn fill(pattern: &str, captures: &[(&str, &str)]) -> String {
     captures.iter().fold(pattern.to_owned(), |name, (place, value)| name.replace(place, value))
 }
 

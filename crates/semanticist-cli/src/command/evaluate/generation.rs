@@ -51,7 +51,7 @@ pub fn run(
         kind: "generation",
         made,
         data: all,
-        pieces: pictures.pieces(None),
+        pieces: pictures.pieces(0),
         takes_earlier: pictures.save.is_none(),
     };
     keep::show(on, |kept| {

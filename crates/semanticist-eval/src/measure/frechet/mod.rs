@@ -1,23 +1,23 @@
 //! `evaluate frechet` and `evaluate generation`: whether sets of pictures look alike in the features of a network, whether it
 //! knows what they show, and whether they are copies of what was learnt.
 
+mod decoder;
 mod report;
 mod set;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use semanticist::diffusion::Process;
-use semanticist::image::{from_pixels, to_pixels};
-use semanticist::{Error, Pixels, Result};
+use semanticist::{Error, Result};
 use semanticist_data::{Record, Source, transform};
 
-use super::{BATCH, Batch, Finished, Measured, Observer, Subject, tokens_text};
+use super::{BATCH, Finished, Measured, Observer};
 use crate::classification::Labels;
 use crate::features::FeatureNetwork;
 use crate::frechet::FrechetError;
 use crate::neighbours::nearest;
 use crate::statistics::{Origin, Statistics, of_training};
+pub use decoder::Decoder;
 use set::{Found, Reference, Role, Set};
 
 /// What is compared, in whose features.
@@ -78,7 +78,7 @@ pub enum Customs {
 /// features, the reference is of another network, or [`Customs`] are broken.
 pub fn measure(
     pictures: &Pictures,
-    tokenizer: Option<&Subject>,
+    tokenizer: Option<Decoder>,
     finished: &mut Finished,
     observe: Observer,
 ) -> Result<Measured> {
@@ -110,8 +110,17 @@ pub fn measure(
     let reference =
         Reference { gaussian, spatial, from_file, features, training, held_out, seed: pictures.seed };
     let mut rows: Vec<(String, Found)> = vec![(IMAGES.into(), originals.finish(&reference, Role::Measured)?)];
-    if let Some(subject) = tokenizer {
-        decoded(pictures, subject, known.as_ref(), &reference, finished, observe, &mut rows)?;
+    let mut said = Vec::new();
+    if let Some(decoder) = tokenizer {
+        said = decoder.decode(observe, &mut |name: String, of_batches| {
+            let found = finished.part(&name, || {
+                let mut set = Set::new(pictures.network, known.as_ref(), pictures.device);
+                of_batches(&mut |pictures, labels| set.add(&pictures, labels))?;
+                set.finish(&reference, Role::Pictures)
+            })?;
+            rows.push((name, found));
+            Ok(())
+        })?;
     }
     let others = [(TRAINING.to_string(), pictures.training)].into_iter().chain(pictures.series.clone());
     for (number, (name, source)) in others.enumerate() {
@@ -124,13 +133,14 @@ pub fn measure(
         let found = found.map_err(|error| of_series(&name, error))?;
         rows.push((name, found));
     }
-    Ok(report::report(pictures, tokenizer, &rows))
+    let mut measured = report::report(pictures, tokenizer, &rows);
+    measured.protocol.extend(said);
+    Ok(measured)
 }
 
 impl Pictures<'_> {
-    /// How many pictures the observer is told of, with those that a tokenizer decodes in so many steps.
-    pub fn pieces(&self, tokenizer: Option<(&Subject, usize)>) -> usize {
-        let decoded = tokenizer.map_or(0, |(subject, steps)| subject.counts.len() * (steps + 1) + 1);
+    /// How many pictures the observer is told of if a tokenizer passes each image `decoded` times.
+    pub fn pieces(&self, decoded: usize) -> usize {
         let of = |source: &Source, count: usize| count.min(source.len());
         let series: usize = self.series.iter().map(|(_, source)| of(source, self.images)).sum();
         of(self.source, self.images) * (1 + decoded)
@@ -140,8 +150,8 @@ impl Pictures<'_> {
     }
 
     /// Asked before anything is measured.
-    fn check(&self, tokenizer: Option<&Subject>) -> Result<()> {
-        let wanted = tokenizer.map_or(self.size, Subject::size);
+    fn check(&self, tokenizer: Option<Decoder>) -> Result<()> {
+        let wanted = tokenizer.map_or(self.size, Decoder::size);
         if let Some(found) = self.network.image_size().filter(|size| *size != wanted) {
             return Err(Error::Input(format!(
                 "the classifier sees {found}×{found} pixels, but the tokenizer makes {wanted}×{wanted}; give a classifier of that \
@@ -256,48 +266,6 @@ fn of_series(name: &str, error: Error) -> Error {
         Error::Data(problem) => Error::Data(format!("{name}: {problem}")),
         other => other,
     }
-}
-
-/// What a tokenizer makes of the images.
-fn decoded(
-    pictures: &Pictures,
-    subject: &Subject,
-    labels: Option<&Labels>,
-    reference: &Reference,
-    finished: &mut Finished,
-    observe: Observer,
-    rows: &mut Vec<(String, Found)>,
-) -> Result<()> {
-    let process = Process::new(&subject.tokenizer.config.diffusion)?;
-    let mut add = |name: String, of: &mut dyn FnMut(&Batch) -> Result<Pixels>| {
-        let found = finished.part(&name, || {
-            let mut set = Set::new(pictures.network, labels, pictures.device);
-            // In 8 bits, as if they had been written to files and read.
-            subject.each(|batch| set.add(&from_pixels(&of(batch)?), &batch.labels))?;
-            set.finish(reference, Role::Pictures)
-        })?;
-        rows.push((name, found));
-        Ok::<(), Error>(())
-    };
-    add("the autoencoder alone".into(), &mut |batch| {
-        observe(batch.images.len());
-        let latents = subject.tokenizer.autoencoder.encode(&to_pixels(&batch.images, subject.device));
-        Ok(subject.tokenizer.autoencoder.decode(&latents))
-    })?;
-    let tokens = |batch: &Batch| {
-        let tokenizer = subject.tokenizer;
-        tokenizer.encode(&to_pixels(&batch.images, subject.device), tokenizer.config.tokens)
-    };
-    for &count in &subject.counts {
-        add(format!("{}, {SAMPLED}", tokens_text(count)), &mut |batch| {
-            subject.sample(batch, &tokens(batch)?, count, observe)
-        })?;
-        add(format!("{}, {MEAN}", tokens_text(count)), &mut |batch| {
-            observe(batch.images.len());
-            subject.one_step_mean(&process, batch, &tokens(batch)?, count)
-        })?;
-    }
-    Ok(())
 }
 
 /// What rows are called that the report looks for.

@@ -2,9 +2,9 @@
 
 use semanticist_data::Source;
 
-use super::super::{CROP, Measured, Subject, tokens_text};
+use super::super::{CROP, Measured, tokens_text};
 use super::set::{Found, Nearness};
-use super::{Customs, FileReference, MEAN, Pictures, SAMPLED, TRAINING};
+use super::{Customs, Decoder, FileReference, Pictures, TRAINING};
 use crate::features::FeatureKind;
 use crate::findings::{Cell, Table};
 use crate::plot::{Axis, Figure, Series};
@@ -15,7 +15,7 @@ const CUSTOMARY: usize = 50_000;
 
 type Column = (String, Box<dyn Fn(&Found) -> Cell>);
 
-pub(super) fn report(pictures: &Pictures, tokenizer: Option<&Subject>, rows: &[(String, Found)]) -> Measured {
+pub(super) fn report(pictures: &Pictures, tokenizer: Option<Decoder>, rows: &[(String, Found)]) -> Measured {
     let distance = distance_name(pictures, tokenizer.is_some(), rows);
     let columns = columns(pictures.network.kind(), &distance);
     let mut names = vec!["pictures"];
@@ -25,7 +25,7 @@ pub(super) fn report(pictures: &Pictures, tokenizer: Option<&Subject>, rows: &[(
         let cells = columns.iter().map(|(_, cell)| cell(found));
         table.row([Cell::from(name.as_str())].into_iter().chain(cells));
     }
-    let figure = tokenizer.map(|subject| figure(&distance, subject, rows));
+    let figure = tokenizer.map(|decoder| figure(&distance, decoder, rows));
     let mut sentences = vec![how(pictures, rows)];
     sentences.extend(reference_note(pictures));
     sentences.extend(pictures.series.iter().filter_map(|series| of_series(&distance, series, rows)));
@@ -96,9 +96,9 @@ fn columns(kind: FeatureKind, distance: &str) -> Vec<Column> {
     columns
 }
 
-fn figure(distance: &str, subject: &Subject, rows: &[(String, Found)]) -> Figure {
+fn figure(distance: &str, decoder: Decoder, rows: &[(String, Found)]) -> Figure {
     let line = |kind: &str| {
-        let points = subject.counts.iter().filter_map(|&count| {
+        let points = decoder.counts().iter().filter_map(|&count| {
             let name = format!("{}, {kind}", tokens_text(count));
             let found = rows.iter().find(|(row, _)| *row == name)?.1;
             Some((count as f64, found.frechet?))
@@ -113,7 +113,7 @@ fn figure(distance: &str, subject: &Subject, rows: &[(String, Found)]) -> Figure
         title: title.into(),
         x: Axis::linear("tokens"),
         y: Axis::linear(y),
-        series: vec![line(SAMPLED), line(MEAN)],
+        series: decoder.ways().into_iter().map(line).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use semanticist_ops::{self as ops, Stride};
 
 use super::config::KlConfig;
 use super::layers::{Level, Middle};
-use crate::nn::{Convolution, GroupNorm};
+use crate::nn::{Convolution, GroupNorm, doubled};
 
 /// Images to moments.
 #[derive(Module, Debug)]
@@ -20,7 +20,11 @@ pub struct KlEncoder {
 }
 
 impl KlEncoder {
-    pub(crate) fn blank(config: &KlConfig, device: &Device) -> Self {
+    /// Zeros everywhere but in the scales of norms: what weights are placed in.
+    ///
+    /// # Panics
+    /// If the configuration is not valid.
+    pub fn blank(config: &KlConfig, device: &Device) -> Self {
         let (groups, last) = (config.groups, config.levels() - 1);
         let level = |i: usize| {
             let width = config.width(i);
@@ -70,7 +74,11 @@ pub struct KlDecoder {
 }
 
 impl KlDecoder {
-    pub(crate) fn blank(config: &KlConfig, device: &Device) -> Self {
+    /// Zeros everywhere but in the scales of norms: what weights are placed in.
+    ///
+    /// # Panics
+    /// If the configuration is not valid.
+    pub fn blank(config: &KlConfig, device: &Device) -> Self {
         let (groups, last) = (config.groups, config.levels() - 1);
         let level = |i: usize| {
             let width = config.width(i);
@@ -104,23 +112,5 @@ impl KlDecoder {
             }
         }
         self.output.forward(ops::silu(self.norm.forward(x)), Stride::One)
-    }
-}
-
-/// Every position four times: `[B, H, W, C]` -> `[B, 2 H, 2 W, C]`.
-fn doubled(x: Tensor<4>) -> Tensor<4> {
-    let [b, h, w, c] = x.dims();
-    x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn doubling_repeats_rows_and_columns() {
-        let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &Device::flex()).reshape([1, 2, 2, 1]);
-        let rows = [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0, 3.0, 3.0, 4.0, 4.0];
-        assert_eq!(doubled(x).into_data().try_to_vec::<f32>().unwrap(), rows);
     }
 }
