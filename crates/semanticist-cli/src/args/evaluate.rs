@@ -14,19 +14,23 @@ use crate::device::Machine;
 pub enum EvaluateCommand {
     /// How close images come back from 0, 1, 2, 4 … tokens
     ///
-    /// PSNR and SSIM of samples and of the one-step mean, and the diffusion loss; beside them the autoencoder alone, PCA of
+    /// PSNR and SSIM of samples and of the one-step mean (MS-SSIM above 160 pixels; LPIPS and DISTS where their weights are given),
+    /// and the diffusion loss; beside them the autoencoder alone, PCA of
     /// whole images with as many numbers, JPEG and WebP with as many bytes, and pictures by other tokenizers.
     #[command(after_help = "\
 Examples:
   semanticist evaluate reconstruction --data photos
   semanticist evaluate reconstruction --data tiny-imagenet-100 --images 500 --json found.json --plot found.svg
   semanticist evaluate reconstruction --data photos --series TiTok=titok-pictures --tokens 8,32
+  semanticist evaluate reconstruction --data photos --lpips alexnet-owt-7be5be79.pth alex.pth --dists vgg16-397923af.pth weights.pt
   semanticist evaluate reconstruction --data imagenet --tokenizer titok=tokenizer_titok_l32.safetensors")]
     Reconstruction {
         #[command(flatten)]
         decomposing: Decomposing,
         #[command(flatten)]
         series: OtherTokenizers,
+        #[command(flatten)]
+        perceptual: PerceptualFiles,
         #[command(flatten)]
         measuring: Measuring,
         #[command(flatten)]
@@ -143,6 +147,8 @@ Examples:
         #[arg(long, value_name = "N", default_value = "0")]
         seed: u64,
         #[command(flatten)]
+        perceptual: PerceptualFiles,
+        #[command(flatten)]
         measuring: Measuring,
     },
     /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
@@ -162,6 +168,8 @@ Examples:
         series: OtherTokenizers,
         #[command(flatten)]
         probing: Probing,
+        #[command(flatten)]
+        perceptual: PerceptualFiles,
         #[command(flatten)]
         measuring: Measuring,
         #[command(flatten)]
@@ -267,6 +275,19 @@ fn features(text: &str) -> Result<(FeatureKind, PathBuf), String> {
         Some((name, path)) if !path.is_empty() => Ok((name.parse()?, path.into())),
         _ => Err("expected NAME=FILE, such as inception=pt_inception-2015-12-05-6726825d.pth".into()),
     }
+}
+
+/// Weights of measures that compare images as networks see them.
+#[derive(Debug, Args)]
+pub struct PerceptualFiles {
+    /// Measure LPIPS too: the weights of torchvision's vgg16 or alexnet, and those of LPIPS for it (lpips/weights/v0.1/vgg.pth or
+    /// alex.pth of PyPI's lpips), in one file or two
+    #[arg(long, value_name = "FILE", num_args = 1..=2)]
+    pub lpips: Vec<PathBuf>,
+    /// Measure DISTS too: the weights of torchvision's vgg16, and those of DISTS (weights.pt of PyPI's dists-pytorch), in one file
+    /// or two
+    #[arg(long, value_name = "FILE", num_args = 1..=2)]
+    pub dists: Vec<PathBuf>,
 }
 
 /// How probes are trained.

@@ -5,6 +5,7 @@ mod compared;
 mod data;
 mod generation;
 mod keep;
+mod perceptual;
 mod quantised;
 
 use std::path::{Path, PathBuf};
@@ -26,8 +27,9 @@ use serde_json::{Value, json};
 use self::compared::{Asked, Compared};
 use self::data::{Data, NamedData};
 use self::keep::Work;
+use self::perceptual::Perceptual;
 use super::choice::{AskedDecoding, BUILTIN};
-use crate::args::{EvaluateCommand, Measuring, Sampling};
+use crate::args::{EvaluateCommand, Measuring, PerceptualFiles, Sampling};
 use crate::failure;
 use crate::output::{self, note};
 
@@ -73,6 +75,8 @@ struct Evaluation<'a> {
     components: Option<Components>,
     /// In whose features pictures are compared.
     compared: Option<Compared>,
+    /// Measures of closeness that need weights.
+    perceptual: Perceptual,
     /// Ways to decode, and how many evaluations of the network each takes.
     decodings: Vec<(Decoding, usize)>,
 }
@@ -85,13 +89,14 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
     on.plot.as_deref().map_or(Ok(()), plot::check_name).map_err(failure::usage)?;
     let none: &[(String, PathBuf)] = &[];
     match command {
-        EvaluateCommand::Reconstruction { decomposing, measuring, sampling, series } => {
+        EvaluateCommand::Reconstruction { decomposing, measuring, sampling, series, perceptual } => {
             if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
-                let series = &series.series;
-                return quantised::run(Kind::Reconstruction, opened, decomposing, measuring, series, None);
+                let asked = quantised::Asked { perceptual: Some(perceptual), ..quantised::Asked::of(series) };
+                return quantised::run(Kind::Reconstruction, opened, decomposing, measuring, asked);
             }
-            Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?
-                .show(Kind::Reconstruction)
+            let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            evaluation.add_perceptual(perceptual)?;
+            evaluation.show(Kind::Reconstruction)
         }
         EvaluateCommand::Variance { measuring, seed } => {
             Evaluation::open(measuring, None, *seed, none)?.show(Kind::Variance)
@@ -102,17 +107,17 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
         }
         EvaluateCommand::Spectrum { decomposing, measuring, sampling, series } => {
             if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
-                let series = &series.series;
-                return quantised::run(Kind::Spectrum, opened, decomposing, measuring, series, None);
+                let asked = quantised::Asked::of(series);
+                return quantised::run(Kind::Spectrum, opened, decomposing, measuring, asked);
             }
             Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?.show(Kind::Spectrum)
         }
         EvaluateCommand::Frechet { decomposing, measuring, comparing, sampling, series } => {
             Compared::check(comparing)?;
             if let Some(opened) = decomposing.choice.open(&measuring.model, Some(sampling), &on.machine)? {
-                let series = &series.series;
-                let compared = Some((comparing, sampling.seed));
-                return quantised::run(Kind::Frechet, opened, decomposing, measuring, series, compared);
+                let comparing = Some((comparing, sampling.seed));
+                let asked = quantised::Asked { comparing, ..quantised::Asked::of(series) };
+                return quantised::run(Kind::Frechet, opened, decomposing, measuring, asked);
             }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
             evaluation.compared = Some(Compared::open(comparing, &evaluation.device)?);
@@ -122,8 +127,9 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             Compared::check(comparing)?;
             generation::run(on, comparing, (series, *size), *seed)
         }
-        EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed } => {
+        EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed, perceptual } => {
             let mut evaluation = Evaluation::open(measuring, None, *seed, none)?;
+            evaluation.add_perceptual(perceptual)?;
             let samplers =
                 if sampler.is_empty() { vec![None] } else { sampler.iter().copied().map(Some).collect() };
             for &steps in steps {
@@ -133,13 +139,14 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             }
             evaluation.show(Kind::Ablation)
         }
-        EvaluateCommand::Report { output, measuring, sampling, probing, series, features } => {
+        EvaluateCommand::Report { output, measuring, sampling, probing, series, features, perceptual } => {
             if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
                 ));
             }
             let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            evaluation.add_perceptual(perceptual)?;
             if let Some(chosen) = features.file() {
                 let network = Compared::network(chosen, probing.training_images, &evaluation.device)?;
                 evaluation.compared = Some(network);
@@ -196,8 +203,14 @@ impl<'a> Evaluation<'a> {
             seed,
             components: None,
             compared: None,
+            perceptual: Perceptual::default(),
             decodings: Vec::new(),
         })
+    }
+
+    fn add_perceptual(&mut self, files: &PerceptualFiles) -> Result<()> {
+        self.perceptual = Perceptual::open(files, self.model.tokenizer.config.image_size, &self.device)?;
+        Ok(())
     }
 
     /// Adds a way to decode for every scale of guidance: those that are asked for, or none and the model's own.
@@ -238,7 +251,11 @@ impl<'a> Evaluation<'a> {
         let series = self.series.options();
         let mut options = json!({ "tokens": self.counts(kind)?, "seed": self.seed });
         let more = match kind {
-            Kind::Reconstruction | Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
+            Kind::Reconstruction => {
+                let perceptual = &self.perceptual.hashes;
+                json!({ "sampling": self.sampling, "series": series, "perceptual": perceptual })
+            }
+            Kind::Spectrum => json!({ "sampling": self.sampling, "series": series }),
             Kind::Probe { training_images } => json!({ "training_images": training_images }),
             Kind::Frechet => {
                 let compared = self.compared.as_ref().map(Compared::options);
@@ -247,7 +264,7 @@ impl<'a> Evaluation<'a> {
             Kind::Ablation => {
                 let decodings: Vec<_> =
                     self.decodings.iter().map(|(decoding, _)| &decoding.options).collect();
-                json!({ "decodings": decodings })
+                json!({ "decodings": decodings, "perceptual": self.perceptual.hashes })
             }
             Kind::Variance => json!({}),
         };
@@ -333,6 +350,7 @@ impl<'a> Evaluation<'a> {
             sampling: self.sampling.clone(),
             seed: self.seed,
             series: self.series.sources(),
+            perceptual: self.perceptual.measures.clone(),
             device: &self.device,
         }
     }

@@ -1,5 +1,6 @@
 //! `evaluate`: what it measures, on how many images, and what it refuses.
 
+use semanticist::weights;
 use serde_json::Value;
 
 use super::Folder;
@@ -82,6 +83,48 @@ fn other_pictures_are_measured_against_the_same_images() {
         &format!("{evaluate} --series Other=same"),
         "8×8 pixels, but photos/a/2.png has 20×17",
     );
+}
+
+/// Networks with few channels that `verify` has recordings of.
+fn perceptual_weights(folder: &Folder, file: &str, prefix: &str, name: &str) {
+    let recording = format!("../semanticist-verify/tests/data/reference/{file}");
+    let recording = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(recording);
+    let weights = weights::load(&recording).unwrap().0.split_prefix(prefix);
+    weights::save(&folder.path(name), &weights, &weights::Metadata::new(), weights::Precision::F32).unwrap();
+}
+
+#[test]
+fn perceptual_measures_have_columns_where_their_weights_are_given() {
+    let folder = photos();
+    perceptual_weights(&folder, "lpips.safetensors", "weights.vgg.", "vgg.safetensors");
+    perceptual_weights(&folder, "lpips.safetensors", "weights.alex.", "alex.safetensors");
+    perceptual_weights(&folder, "dists.safetensors", "weights.", "dists.safetensors");
+    let evaluate = format!("evaluate reconstruction {ON} --steps 2 --tokens 0,4 --json found.json");
+    let both = "--lpips vgg.safetensors --dists dists.safetensors --series same=photos";
+    let read = || -> Value {
+        serde_json::from_str(&std::fs::read_to_string(folder.path("found.json")).unwrap()).unwrap()
+    };
+    folder.run(&format!("{evaluate} {both}")).ok();
+    let report = read();
+    let protocol = report["protocol"].to_string();
+    assert!(protocol.contains("LPIPS is version 0.1 on vgg16") && protocol.contains("DISTS"), "{protocol}");
+    for name in ["LPIPS", "DISTS"] {
+        let found: Vec<f64> =
+            column(&report["tables"][0], name).iter().map(|value| value.as_f64().unwrap()).collect();
+        let [none, all, autoencoder, same] = found[..] else { panic!("{name}: {found:?}") };
+        assert!(none > 0.01 && all > 0.01 && autoencoder < all && same.abs() < 1e-5, "{name}: {found:?}");
+    }
+    assert!(column(&report["tables"][0], "mean LPIPS")[0].as_f64().unwrap() > 0.01);
+    // What was measured with other weights, or without, is not taken for it.
+    assert!(folder.run(&format!("{evaluate} {both}")).stderr.contains("has it already"));
+    folder.run(&format!("{evaluate} --series same=photos")).ok();
+    assert!(!read()["tables"][0]["columns"].to_string().contains("LPIPS"));
+    let ablation = format!("evaluate ablation {ON} --steps 2 --tokens 4 --dists dists.safetensors --json");
+    let found = column(&folder.run(&ablation).json()["tables"][0], "DISTS");
+    assert!(found[0].as_f64().unwrap() > 0.01);
+    fails_later(&folder, &format!("{evaluate} --lpips alex.safetensors"), "takes 31 or more");
+    fails_later(&folder, &format!("{evaluate} --dists vgg.safetensors"), "there is no alpha");
+    fails_later(&folder, &format!("{evaluate} --lpips nowhere.pth"), "nowhere.pth");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use semanticist::diffusion::DecodeOptions;
 use semanticist::image::to_pixels;
 use serde::{Deserialize, Serialize};
 
-use super::reconstruction::Sum;
+use super::closeness::{Metric, Sum};
 use super::{Finished, Measured, Observer, Subject, tokens_text};
 use crate::findings::Table;
 use crate::plot::{Axis, Figure, Series};
@@ -33,7 +33,7 @@ struct Found {
 
 impl Found {
     fn psnr(&self) -> f64 {
-        self.sum.psnr().unwrap_or(f64::NAN)
+        self.sum.mean(Metric::Psnr).unwrap_or(f64::NAN)
     }
 
     fn seconds(&self) -> f64 {
@@ -61,13 +61,14 @@ pub fn measure(
                 counts: subject.counts.clone(),
                 sampling: options.clone(),
                 series: Vec::new(),
+                perceptual: Default::default(),
                 ..*subject
             };
             for &count in &subject.counts {
                 let begun = Instant::now();
                 let pictures = decoded.sample(batch, &tokens, count, observe)?;
                 let seconds = begun.elapsed().as_secs_f64();
-                found.push(Found { sum: Sum::of(&pixels, &pictures), seconds });
+                found.push(Found { sum: Sum::of(&pixels, &pictures, &subject.perceptual), seconds });
             }
         }
         Ok(found)
@@ -85,12 +86,20 @@ pub fn measure(
 fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured {
     let counts = &subject.counts;
     let ways = || decodings.iter().zip(all.chunks(counts.len()));
-    let mut table =
-        Table::new("Ways to decode", &["decoding", "tokens", "PSNR dB", "SSIM", "seconds per image"]);
+    let metrics = subject.metrics();
+    let names = metrics.iter().map(|metric| metric.name());
+    let columns: Vec<&str> =
+        ["decoding", "tokens"].into_iter().chain(names).chain(["seconds per image"]).collect();
+    let mut table = Table::new("Ways to decode", &columns);
     for (Decoding { name, .. }, found) in ways() {
         for (&count, found) in counts.iter().zip(found) {
-            let (psnr, ssim) = (found.sum.psnr().into(), found.sum.ssim().into());
-            table.row([name.as_str().into(), count.into(), psnr, ssim, found.seconds().into()]);
+            let quality = found.sum.cells(&metrics);
+            table.row(
+                [name.as_str().into(), count.into()]
+                    .into_iter()
+                    .chain(quality)
+                    .chain([found.seconds().into()]),
+            );
         }
     }
     let figure = |title: &str, value: fn(&Found) -> f64| Figure {
@@ -129,11 +138,12 @@ fn report(subject: &Subject, decodings: &[Decoding], all: &[Found]) -> Measured 
             ),
         }
     });
-    let protocol = vec![
-        "All decode the same tokens from the same noise; PSNR and SSIM are means over images.".into(),
+    let mut protocol = vec![
+        "All decode the same tokens from the same noise; quality is the mean over images.".into(),
         "Seconds are those of this machine with all else that ran on it, of batches of up to 64 images."
             .into(),
     ];
+    protocol.extend(subject.metrics_protocol());
     Measured {
         images: all[0].sum.images(),
         protocol,

@@ -5,6 +5,7 @@
 
 pub mod ablation;
 mod baseline;
+mod closeness;
 mod codec;
 pub mod frechet;
 mod pairs;
@@ -22,10 +23,12 @@ use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenize
 use semanticist_data::Source;
 
 use crate::findings::Table;
+use crate::perceptual::PerceptualMeasures;
 use crate::plot::Figure;
 pub use crate::reconstruction::BATCH;
 pub use crate::resume::Finished;
 pub use baseline::Components;
+use closeness::Metric;
 pub use photos::Batch;
 use photos::Photos;
 
@@ -50,6 +53,8 @@ pub struct Subject<'a> {
     pub seed: u64,
     /// Images by other tokenizers, by name.
     pub series: Vec<(String, &'a Source)>,
+    /// Measures of closeness that need weights.
+    pub perceptual: PerceptualMeasures,
     /// Where it is computed.
     pub device: &'a Device,
 }
@@ -88,6 +93,16 @@ impl Subject<'_> {
         Photos { source, images: *images, size: self.size(), series }
     }
 
+    /// What can be told of how close images of this size come.
+    fn metrics(&self) -> Vec<Metric> {
+        Metric::of(self.size(), &self.perceptual)
+    }
+
+    /// How closeness is measured, in sentences.
+    fn metrics_protocol(&self) -> Vec<String> {
+        self.metrics().into_iter().map(|metric| metric.protocol(&self.perceptual)).collect()
+    }
+
     /// The numbers that an image's first tokens are.
     fn numbers(&self, count: usize) -> usize {
         count * self.tokenizer.config.token_dim
@@ -118,6 +133,7 @@ impl Subject<'_> {
             counts: self.counts.clone(),
             sampling: self.sampling.clone(),
             series: vec![],
+            perceptual: PerceptualMeasures::default(),
             ..*self
         };
         let mut rows = Vec::new();

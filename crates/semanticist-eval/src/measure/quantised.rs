@@ -8,11 +8,12 @@ use semanticist_data::Source;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::closeness::{Metric, Sum};
 use super::photos::Photos;
-use super::reconstruction::{Sum, quality};
 use super::spectrum::{self, add, power};
 use super::{BATCH, Batch, Finished, Measured, Observer, finite, tokens_text};
 use crate::findings::Table;
+use crate::perceptual::PerceptualMeasures;
 use crate::plot::{Axis, Figure, Series};
 use crate::quantised::{Decomposition, DecompositionKind, QuantisedTokenizer};
 use crate::reconstruction;
@@ -37,6 +38,8 @@ pub struct QuantisedSubject<'a> {
     pub counts: Vec<usize>,
     /// Images by other tokenizers, by name.
     pub series: Vec<(String, &'a Source)>,
+    /// Measures of closeness that need weights.
+    pub perceptual: PerceptualMeasures,
     /// Where it is computed.
     pub device: &'a Device,
 }
@@ -186,22 +189,29 @@ pub fn reconstruction(
     finished: &mut Finished,
     observe: Observer,
 ) -> Result<Measured> {
-    let (all, decompositions) = subject.measured(finished, observe, Sum::of, Sum::add)?;
-    let mut table = Table::new("Reconstruction", &["images from", "kept", "bits", "PSNR dB", "SSIM"]);
+    let of = |originals: &Pixels, pictures: &Pixels| Sum::of(originals, pictures, &subject.perceptual);
+    let (all, decompositions) = subject.measured(finished, observe, of, Sum::add)?;
+    let metrics = Metric::of(subject.tokenizer.image_size(), &subject.perceptual);
+    let mut columns = vec!["images from", "kept", "bits"];
+    columns.extend(metrics.iter().map(|metric| metric.name()));
+    let mut table = Table::new("Reconstruction", &columns);
     for (kind, sums) in subject.rows(&all) {
         for (&count, sum) in subject.counts.iter().zip(sums) {
             // Components are no codes: how many bits they would take, nobody says.
             let bits = (kind == DecompositionKind::FirstK).then(|| subject.tokenizer.bits(count));
             let start = [tokens_text(count).into(), kind.name().into(), bits.into()];
-            table.row(start.into_iter().chain(quality(sum)));
+            table.row(start.into_iter().chain(sum.cells(&metrics)));
         }
     }
     for ((name, _), sum) in subject.series.iter().zip(&all.series) {
-        table.row([name.as_str().into(), None.into(), None.into()].into_iter().chain(quality(sum)));
+        table.row([name.as_str().into(), None.into(), None.into()].into_iter().chain(sum.cells(&metrics)));
     }
     let line = |(kind, sums): (DecompositionKind, &Vec<Sum>)| {
         let points = subject.counts.iter().zip(sums);
-        Series::line(kind.name(), points.filter_map(|(&count, sum)| Some((count as f64, sum.psnr()?))))
+        Series::line(
+            kind.name(),
+            points.filter_map(|(&count, sum)| Some((count as f64, sum.mean(Metric::Psnr)?))),
+        )
     };
     let figure = Figure {
         title: "How close images come back".into(),
@@ -211,13 +221,11 @@ pub fn reconstruction(
     };
     let most = tokens_text(subject.counts.last().copied().unwrap_or(0));
     let sentence = |(kind, sums): (DecompositionKind, &Vec<Sum>)| {
-        let psnr = sums.last().and_then(Sum::psnr)?;
+        let psnr = sums.last()?.mean(Metric::Psnr)?;
         Some(format!("From {most} ({kind}) images come back at {psnr:.1} dB."))
     };
     let mut protocol = subject.protocol(&decompositions);
-    protocol.push(
-        "PSNR and SSIM are computed per image on values clamped to [0, 1] and averaged over images.".into(),
-    );
+    protocol.extend(metrics.iter().map(|metric| metric.protocol(&subject.perceptual)));
     Ok(Measured {
         images: all.images,
         protocol,

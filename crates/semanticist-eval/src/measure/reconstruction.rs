@@ -6,58 +6,18 @@ use semanticist::image::{RgbImage, to_pixels};
 use semanticist::{Pixels, Result};
 use serde::{Deserialize, Serialize};
 
+use super::closeness::{Metric, Sum};
 use super::codec::Codec;
 use super::{Batch, Components, Finished, Measured, Observer, Subject, tokens_text};
 use crate::findings::{Cell, Table};
 use crate::plot::{Axis, Figure, Series};
-use crate::quality::compare;
 use crate::reconstruction::batch_losses;
 
 /// Bytes of a number of a token in half precision, as token files can store it.
 const BYTES_PER_NUMBER: usize = 2;
 
-/// Sums over images.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Sum {
-    images: usize,
-    psnr: f64,
-    ssim: f64,
-    /// Images too small for a window.
-    without_ssim: usize,
-}
-
-impl Sum {
-    pub fn of(originals: &Pixels, others: &Pixels) -> Self {
-        let mut sum = Self::default();
-        for found in compare(originals, others) {
-            sum.images += 1;
-            // Equal images would be infinitely good; 8 bits can say no more than this.
-            sum.psnr += found.psnr.min(100.0);
-            sum.ssim += found.ssim.unwrap_or_default();
-            sum.without_ssim += usize::from(found.ssim.is_none());
-        }
-        sum
-    }
-
-    pub fn add(&mut self, other: Self) {
-        self.images += other.images;
-        self.psnr += other.psnr;
-        self.ssim += other.ssim;
-        self.without_ssim += other.without_ssim;
-    }
-
-    pub fn images(&self) -> usize {
-        self.images
-    }
-
-    pub fn psnr(&self) -> Option<f64> {
-        (self.images > 0).then(|| self.psnr / self.images as f64)
-    }
-
-    pub fn ssim(&self) -> Option<f64> {
-        (self.images > 0 && self.without_ssim == 0).then(|| self.ssim / self.images as f64)
-    }
-}
+/// What is shown of other ways with as many numbers or bytes.
+const SHOWN: [Metric; 2] = [Metric::Psnr, Metric::Ssim];
 
 /// What a batch gave; lists have an entry per count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -105,21 +65,22 @@ fn part(
 ) -> Result<Part> {
     let Subject { tokenizer, device, .. } = subject;
     let pixels = to_pixels(&batch.images, device);
+    let sum = |pictures: &Pixels| Sum::of(&pixels, pictures, &subject.perceptual);
     let tokens = tokenizer.encode(&pixels, tokenizer.config.tokens)?;
     let (mut samples, mut means, mut of_components) = (vec![], vec![], vec![]);
     let mut files: [Vec<Sum>; Codec::ALL.len()] = Default::default();
     for &count in &subject.counts {
-        samples.push(Sum::of(&pixels, &subject.sample(batch, &tokens, count, observe)?));
-        means.push(Sum::of(&pixels, &subject.one_step_mean(process, batch, &tokens, count)?));
-        of_components.push(Sum::of(&pixels, &components.shown(&pixels, subject.numbers(count))));
+        samples.push(sum(&subject.sample(batch, &tokens, count, observe)?));
+        means.push(sum(&subject.one_step_mean(process, batch, &tokens, count)?));
+        of_components.push(sum(&components.shown(&pixels, subject.numbers(count))));
         for (sums, codec) in files.iter_mut().zip(Codec::ALL) {
             sums.push(file_sum(codec, &batch.images, BYTES_PER_NUMBER * subject.numbers(count), subject)?);
         }
         observe(batch.images.len());
     }
     let latents = tokenizer.autoencoder.encode(&pixels);
-    let autoencoder = Sum::of(&pixels, &tokenizer.autoencoder.decode(&latents));
-    let series = batch.series.iter().map(|pictures| Sum::of(&pixels, &to_pixels(pictures, device))).collect();
+    let autoencoder = sum(&tokenizer.autoencoder.decode(&latents));
+    let series = batch.series.iter().map(|pictures| sum(&to_pixels(pictures, device))).collect();
     let losses = batch_losses(tokenizer, process, (&pixels, &tokens), batch.first, &subject.counts);
     Ok(Part { samples, means, components: of_components, files, losses, autoencoder, series })
 }
@@ -135,7 +96,8 @@ fn file_sum(codec: Codec, images: &[RgbImage], bytes: usize, subject: &Subject) 
     if originals.is_empty() {
         return Ok(Sum::default());
     }
-    Ok(Sum::of(&to_pixels(&originals, subject.device), &to_pixels(&decoded, subject.device)))
+    let [originals, decoded] = [originals, decoded].map(|pictures| to_pixels(&pictures, subject.device));
+    Ok(Sum::of(&originals, &decoded, &subject.perceptual))
 }
 
 fn together(mut a: Part, b: Part) -> Part {
@@ -153,29 +115,39 @@ fn together(mut a: Part, b: Part) -> Part {
 }
 
 fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
-    let images = all.autoencoder.images;
-    let mut table = Table::new(
-        "Reconstruction",
-        &["images from", "PSNR dB", "SSIM", "mean PSNR dB", "mean SSIM", "loss"],
-    );
+    let images = all.autoencoder.images();
+    let metrics = subject.metrics();
+    let names = metrics.iter().map(|metric| metric.name().to_string());
+    let of_mean = metrics.iter().map(|metric| format!("mean {}", metric.name()));
+    let columns: Vec<String> = ["images from".to_string()]
+        .into_iter()
+        .chain(names)
+        .chain(of_mean)
+        .chain(["loss".to_string()])
+        .collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let mut table = Table::new("Reconstruction", &columns);
     for (at, &count) in subject.counts.iter().enumerate() {
-        let [sample, mean] = [&all.samples, &all.means].map(|sums| quality(&sums[at]));
+        let [sample, mean] = [&all.samples, &all.means].map(|sums| sums[at].cells(&metrics));
         let loss = (all.losses[at] / images as f64).into();
         table.row([tokens_text(count).into()].into_iter().chain(sample).chain(mean).chain([loss]));
     }
     let singles = subject.series.iter().map(|(name, _)| name.as_str()).zip(&all.series);
     for (name, sum) in [("the autoencoder alone", &all.autoencoder)].into_iter().chain(singles) {
-        let nothing = [(); 3].map(|()| None.into());
-        table.row([name.into()].into_iter().chain(quality(sum)).chain(nothing));
+        let nothing = vec![None.into(); metrics.len() + 1];
+        table.row([name.into()].into_iter().chain(sum.cells(&metrics)).chain(nothing));
     }
     let others = others(subject, all);
     let line = |name: &str, sums: &[Sum]| {
-        let points =
-            subject.counts.iter().zip(sums).filter_map(|(&count, sum)| Some((count as f64, sum.psnr()?)));
+        let points = subject
+            .counts
+            .iter()
+            .zip(sums)
+            .filter_map(|(&count, sum)| Some((count as f64, sum.mean(Metric::Psnr)?)));
         Series::line(name, points)
     };
     let ends = [0, subject.counts.last().copied().unwrap_or(1)];
-    let floor = ends.map(|count| (count as f64, all.autoencoder.psnr().unwrap_or_default()));
+    let floor = ends.map(|count| (count as f64, all.autoencoder.mean(Metric::Psnr).unwrap_or_default()));
     let mut series = vec![
         line("sampled", &all.samples),
         line("one-step mean", &all.means),
@@ -184,7 +156,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
     ];
     // A mean over those images alone that are easy to compress would be too good.
     let complete = |sums: &[Sum]| -> Vec<Sum> {
-        sums.iter().map(|sum| if sum.images == images { *sum } else { Sum::default() }).collect()
+        sums.iter().map(|sum| if sum.images() == images { *sum } else { Sum::default() }).collect()
     };
     for (sums, codec) in all.files.iter().zip(Codec::ALL) {
         series.push(line(&format!("{}, as many bytes", codec.name()), &complete(sums)));
@@ -197,7 +169,7 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         series,
     };
     let last = subject.counts.len() - 1;
-    let best = |sums: &[Sum]| sums[last].psnr().unwrap_or_default();
+    let best = |sums: &[Sum]| sums[last].mean(Metric::Psnr).unwrap_or_default();
     let sentences = vec![format!(
         "From {} images come back at {:.1} dB when sampled and {:.1} dB as the one-step mean; {} components of whole \
          images give {:.1} dB.",
@@ -207,8 +179,8 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
         subject.numbers(subject.counts[last]),
         best(&all.components),
     )];
-    let protocol = vec![
-        "PSNR and SSIM are computed per image on values clamped to [0, 1] and averaged over images.".into(),
+    let mut protocol = subject.metrics_protocol();
+    protocol.extend([
         "The one-step mean is what the decoder takes the image to be at pure noise, without guidance: the mean of all \
          that it may be. A perfect sample has twice its squared error."
             .into(),
@@ -219,12 +191,8 @@ fn report(subject: &Subject, components: &Components, all: &Part) -> Measured {
              ({BYTES_PER_NUMBER} bytes a number), header included, of those images that fit; their number is beside them, and \
              the plot shows them where all fit."
         ),
-    ];
+    ]);
     Measured { images, protocol, sentences, tables: vec![table, others], figures: vec![figure] }
-}
-
-pub(super) fn quality(sum: &Sum) -> [Cell; 2] {
-    [sum.psnr().into(), sum.ssim().into()]
 }
 
 /// What else takes as many numbers or bytes.
@@ -239,11 +207,11 @@ fn others(subject: &Subject, all: &Part) -> Table {
     for (at, &count) in subject.counts.iter().enumerate() {
         let numbers = subject.numbers(count);
         let mut row: Vec<Cell> = vec![count.into(), numbers.into()];
-        row.extend(quality(&all.components[at]));
+        row.extend(all.components[at].cells(&SHOWN));
         row.push((BYTES_PER_NUMBER * numbers).into());
         for sums in &all.files {
-            row.extend(quality(&sums[at]));
-            row.push(sums[at].images.into());
+            row.extend(sums[at].cells(&SHOWN));
+            row.push(sums[at].images().into());
         }
         table.row(row);
     }

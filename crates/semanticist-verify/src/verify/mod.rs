@@ -18,6 +18,7 @@ mod diffusion_tables;
 mod encoder;
 mod generator;
 mod inception;
+mod perceptual;
 mod preprocess;
 mod quantised;
 mod sampling;
@@ -43,7 +44,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 19] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -63,6 +64,8 @@ const CASES: [Case; 17] = [
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
     Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
     Case { name: "inception", file: inception::FILE, run: inception::run },
+    Case { name: "lpips", file: perceptual::LPIPS_FILE, run: perceptual::run_lpips },
+    Case { name: "dists", file: perceptual::DISTS_FILE, run: perceptual::run_dists },
     Case { name: "titok", file: quantised::TITOK, run: quantised::run_titok },
     Case { name: "vq", file: quantised::VQ, run: quantised::run_vq },
 ];

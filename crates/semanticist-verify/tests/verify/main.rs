@@ -109,6 +109,8 @@ fn every_case_agrees() {
         ("generator_ddpm_adaln", 10),
         ("generator_checkpoint", 1),
         ("inception", 12),
+        ("lpips", 2),
+        ("dists", 1),
         ("titok", 6),
         ("vq", 4),
     ];
@@ -350,6 +352,9 @@ fn tensors_that_contradict_are_reported_and_never_panic() {
         ("autoencoder_diffusers", "weights.encoder.mid_block.attentions.0.query.bias", Some(float(&[64]))),
         ("inception", "small.images", Some(float(&[2, 1, 24, 32]))),
         ("inception", "weights.fc.bias", None),
+        ("lpips", "weights.alex.features.3.weight", Some(float(&[7, 6, 3, 3]))),
+        ("lpips", "weights.vgg.lin4.model.1.weight", None),
+        ("dists", "weights.alpha", Some(float(&[1, 4, 1, 1]))),
         ("inception", "weights.Mixed_5b.branch1x1.conv.weight", Some(float(&[4, 0, 1, 1]))),
         ("diffusion_tables", "linear.2000.betas", Some(float(&[2000]))),
         ("diffusion_tables", "linear.ddim25.timesteps", Some(float(&[25]))),

@@ -13,19 +13,33 @@ use semanticist_eval::measure::{self};
 use semanticist_eval::quantised::DecompositionKind;
 use serde_json::json;
 
-use super::compared::{Asked, Compared};
+use super::compared::{self, Compared};
 use super::data::{Data, NamedData};
 use super::keep::{self, Work};
+use super::perceptual::Perceptual;
 use super::{Kind, ascending, none_and_powers};
-use crate::args::{Comparing, Decomposing, Measuring};
+use crate::args::{Comparing, Decomposing, Measuring, OtherTokenizers, PerceptualFiles};
+
+/// What is asked of a kind beside what all are asked.
+pub struct Asked<'a> {
+    pub series: &'a [(String, PathBuf)],
+    /// In whose features, with the seed of subsets.
+    pub comparing: Option<(&'a Comparing, u64)>,
+    pub perceptual: Option<&'a PerceptualFiles>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn of(series: &'a OtherTokenizers) -> Self {
+        Self { series: &series.series, comparing: None, perceptual: None }
+    }
+}
 
 pub fn run(
     kind: Kind,
     (tokenizer, device): (QuantisedTokenizer, Device),
     decomposing: &Decomposing,
     measuring: &Measuring,
-    series: &[(String, PathBuf)],
-    comparing: Option<(&Comparing, u64)>,
+    Asked { series, comparing, perceptual }: Asked,
 ) -> Result<()> {
     let on = &measuring.on;
     let all = tokenizer.tokens();
@@ -38,6 +52,8 @@ pub fn run(
         decompositions = DecompositionKind::ALL.to_vec();
     }
     let compared = comparing.map(|(comparing, _)| Compared::open(comparing, &device)).transpose()?;
+    let perceptual = perceptual.map(|files| Perceptual::open(files, tokenizer.image_size(), &device));
+    let perceptual = perceptual.transpose()?.unwrap_or_default();
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;
     let series = NamedData::open(series)?;
@@ -57,6 +73,7 @@ pub fn run(
             "decompositions": names,
             "series": series.options(),
             "features": compared.as_ref().map(Compared::options),
+            "perceptual": perceptual.hashes,
             "seed": comparing.map(|(_, seed)| seed),
         }),
         seconds: 0.0,
@@ -69,11 +86,12 @@ pub fn run(
         training: &training.source,
         counts,
         series: series.sources(),
+        perceptual: perceptual.measures,
         device: &device,
     };
     let pictures = compared.as_ref().zip(comparing).map(|(compared, (_, seed))| {
         let size = tokenizer.image_size();
-        let asked = Asked { size, images: on.images, series: series.sources(), seed };
+        let asked = compared::Asked { size, images: on.images, series: series.sources(), seed };
         compared.pictures(&data, &training, asked, &device)
     });
     let work = Work {

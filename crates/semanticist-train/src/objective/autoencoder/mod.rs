@@ -14,7 +14,7 @@ use semanticist::model::save_autoencoder;
 use semanticist::weights::Weights;
 use semanticist::{Error, Noise, Pixels, Precision, Purpose, Result, Seed};
 use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
-use semanticist_eval::PerceptualLoss;
+use semanticist_eval::perceptual::Lpips;
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_eval::{quality, reconstruction};
 use serde::{Deserialize, Serialize};
@@ -223,7 +223,7 @@ pub fn untrained(config: &RunConfig<AutoencoderRun>, device: &Device) -> Result<
 pub struct AutoencoderObjective {
     source: Arc<Source>,
     config: RunConfig<AutoencoderRun>,
-    perceptual: Option<PerceptualLoss>,
+    perceptual: Option<Lpips>,
     validation_images: Vec<RgbImage>,
     device: Device,
 }
@@ -240,8 +240,7 @@ impl AutoencoderObjective {
         device: &Device,
     ) -> Result<Self> {
         let perceptual = config.objective.perceptual.as_ref();
-        let perceptual =
-            perceptual.map(|config| PerceptualLoss::load(&config.files, &device.clone().autodiff()));
+        let perceptual = perceptual.map(|config| Lpips::load(&config.files, &device.clone().autodiff()));
         let AutoencoderValidation { images, samples } = config.validation;
         let count = images.max(samples).max(1);
         Ok(Self {
