@@ -8,7 +8,7 @@ use semanticist::image::{RgbImage, to_pixels};
 use semanticist::model::ClassifierModel;
 use semanticist::{Classifier, Error, Pixels, Result};
 use semanticist_data::{Record, Source, transform};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Images that go through the network together.
 pub const BATCH: usize = 64;
@@ -134,7 +134,7 @@ pub struct Accuracy {
 }
 
 /// [`Accuracy`] while images come in, of which one batch at a time is in memory.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct AccuracyCount {
     images: usize,
     first: usize,
@@ -188,6 +188,14 @@ impl AccuracyCount {
             self.cross_entropy -= values[class];
             self.images += 1;
         }
+    }
+
+    /// Counts what another counted too.
+    pub fn join(&mut self, other: Self) {
+        self.images += other.images;
+        self.first += other.first;
+        self.among_five += other.among_five;
+        self.cross_entropy += other.cross_entropy;
     }
 
     /// The shares and the mean.

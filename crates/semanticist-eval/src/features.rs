@@ -12,6 +12,7 @@ use semanticist::model::{ClassifierModel, ModelFile};
 use semanticist::{Error, Result};
 use sha2::{Digest, Sha256};
 
+use crate::clip::{Clip, ClipActivation};
 use crate::dinov2::DinoV2;
 use crate::inception::{self, Inception, InputResize};
 
@@ -36,11 +37,22 @@ pub enum FeatureKind {
     InceptionTensorFlow,
     /// That of FD-DINOv2 (Stein et al., 2023).
     DinoV2,
+    /// The images of CLIP as OpenAI published it.
+    Clip,
+    /// The same with the activation of OpenCLIP's models of LAION and DataComp.
+    ClipGelu,
 }
 
 impl FeatureKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Inception, Self::InceptionTensorFlow, Self::DinoV2, Self::Classifier];
+    pub const ALL: [Self; 6] = [
+        Self::Inception,
+        Self::InceptionTensorFlow,
+        Self::DinoV2,
+        Self::Clip,
+        Self::ClipGelu,
+        Self::Classifier,
+    ];
 
     /// What people type.
     pub fn name(self) -> &'static str {
@@ -49,12 +61,19 @@ impl FeatureKind {
             Self::Inception => "inception",
             Self::InceptionTensorFlow => "inception-tf",
             Self::DinoV2 => "dinov2",
+            Self::Clip => "clip",
+            Self::ClipGelu => "clip-gelu",
         }
     }
 
     /// Whether it is Inception-v3, whichever way images are resized for it.
     pub fn is_inception(self) -> bool {
         matches!(self, Self::Inception | Self::InceptionTensorFlow)
+    }
+
+    /// Whether it is CLIP, whichever its activation.
+    pub fn is_clip(self) -> bool {
+        matches!(self, Self::Clip | Self::ClipGelu)
     }
 }
 
@@ -86,6 +105,7 @@ enum Network {
     Classifier(Box<ClassifierModel>),
     Inception(Box<Inception>),
     DinoV2(Box<DinoV2>),
+    Clip(Box<Clip>),
 }
 
 /// What a network makes of pictures.
@@ -120,6 +140,14 @@ impl FeatureNetwork {
                 let (network, hash) = DinoV2::load(path, device)?;
                 (Network::DinoV2(Box::new(network)), hash, false)
             }
+            FeatureKind::Clip | FeatureKind::ClipGelu => {
+                let activation = match kind {
+                    FeatureKind::ClipGelu => ClipActivation::Gelu,
+                    _ => ClipActivation::QuickGelu,
+                };
+                let (network, hash) = Clip::load(path, activation, device)?;
+                (Network::Clip(Box::new(network)), hash, false)
+            }
         };
         Ok(Self { kind, network, hash, published })
     }
@@ -140,6 +168,7 @@ impl FeatureNetwork {
             Network::Classifier(model) => model.classifier.config.blocks.width,
             Network::Inception(network) => network.widths()[3],
             Network::DinoV2(network) => network.width(),
+            Network::Clip(network) => network.width(),
         }
     }
 
@@ -153,7 +182,7 @@ impl FeatureNetwork {
     pub fn image_size(&self) -> Option<usize> {
         match &self.network {
             Network::Classifier(model) => Some(model.classifier.config.image_size),
-            Network::Inception(_) | Network::DinoV2(_) => None,
+            Network::Inception(_) | Network::DinoV2(_) | Network::Clip(_) => None,
         }
     }
 
@@ -161,7 +190,7 @@ impl FeatureNetwork {
     pub fn classifier(&self) -> Option<&ClassifierModel> {
         match &self.network {
             Network::Classifier(model) => Some(model),
-            Network::Inception(_) | Network::DinoV2(_) => None,
+            Network::Inception(_) | Network::DinoV2(_) | Network::Clip(_) => None,
         }
     }
 
@@ -186,6 +215,14 @@ impl FeatureNetwork {
                 let side = PATCHES * network.patch_size();
                 format!(
                     "DINOv2 of {} numbers (weights {hash}), images resized from {size} to {side} pixels (bicubic as Pillow)",
+                    network.width()
+                )
+            }
+            Network::Clip(network) => {
+                let (side, activation) = (network.image_size(), self.kind.name());
+                format!(
+                    "CLIP of {} numbers ({activation}, weights {hash}), images resized from {size} to {side} pixels (bicubic as \
+                     Pillow)",
                     network.width()
                 )
             }
@@ -228,6 +265,10 @@ impl FeatureNetwork {
                 });
                 Ok(Features { vectors: Tensor::cat(vectors.collect(), 0), spatial: None, logits: None })
             }
+            Network::Clip(network) => {
+                let vectors = clip_features(network, pictures, device);
+                Ok(Features { vectors, spatial: None, logits: None })
+            }
         }
     }
 
@@ -237,6 +278,21 @@ impl FeatureNetwork {
             _ => InputResize::PytorchFid,
         }
     }
+}
+
+/// What CLIP makes of pictures of any size, one after the other.
+///
+/// # Shapes
+/// `[B, E]`
+///
+/// # Panics
+/// If there are none.
+pub(crate) fn clip_features(network: &Clip, pictures: &[RgbImage], device: &Device) -> Tensor<2> {
+    let vectors = pictures.chunks(TOGETHER).map(|pictures| {
+        let prepared: Vec<_> = pictures.iter().map(|picture| network.prepared(picture)).collect();
+        network.image_features(&to_pixels(&prepared, device))
+    });
+    Tensor::cat(vectors.collect(), 0)
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -276,11 +332,14 @@ mod tests {
         let weights = inception::tests::recording().split_prefix("weights.");
         weights::save(&inception, &weights, &Metadata::new(), Precision::F32).unwrap();
         let dinov2 = crate::dinov2::tests::file("plain", folder.path());
+        let clip = crate::clip::tests::file(folder.path());
         let device = Device::flex();
         for (kind, path, width) in [
             (FeatureKind::Inception, &inception, 128),
             (FeatureKind::InceptionTensorFlow, &inception, 128),
             (FeatureKind::DinoV2, &dinov2, 64),
+            (FeatureKind::Clip, &clip, 48),
+            (FeatureKind::ClipGelu, &clip, 48),
         ] {
             let network = FeatureNetwork::open(kind, path, &device).unwrap();
             let found = network.of(&pictures(), &device).unwrap();
@@ -304,7 +363,10 @@ mod tests {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
         assert!(
-            "vgg".parse::<FeatureKind>().unwrap_err().contains("inception, inception-tf, dinov2, classifier")
+            "vgg"
+                .parse::<FeatureKind>()
+                .unwrap_err()
+                .contains("inception, inception-tf, dinov2, clip, clip-gelu, classifier")
         );
     }
 }

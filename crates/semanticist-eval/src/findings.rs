@@ -10,7 +10,7 @@ use crate::plot::Figure;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Findings {
-    /// Which measurement: `reconstruction`, `variance`, `probe`, `spectrum` or `ablation`.
+    /// Which measurement: `reconstruction`, `variance`, `probe`, `spectrum`, `zero-shot` or `ablation`.
     pub kind: String,
     /// How it was made.
     pub made: Made,

@@ -1,6 +1,7 @@
 //! How good images are that a model gives: metrics, and the networks that some of them need.
 
 pub mod classification;
+pub mod clip;
 pub mod dinov2;
 pub mod features;
 pub mod findings;
@@ -28,6 +29,7 @@ pub mod generation;
 pub mod sheet;
 pub mod sweep;
 
+pub use clip::Clip;
 pub use dinov2::DinoV2;
 pub use features::{FeatureKind, FeatureNetwork};
 pub use inception::Inception;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use semanticist::diffusion::Sampler;
 use semanticist_eval::FeatureKind;
+use semanticist_eval::clip::ClipActivation;
 
 use super::{Decomposing, ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
@@ -128,6 +129,27 @@ Examples:
         #[command(flatten)]
         on: Images,
     },
+    /// How often CLIP, which was not taught them, tells the classes of images and of their reconstructions
+    ///
+    /// Top-1 and top-5 of the images, of samples from every number of tokens, of the autoencoder alone and of pictures by other
+    /// tokenizers. A class is its name in the 80 sentences of CLIP's notebook for ImageNet; the images are the squares that the
+    /// tokenizer sees, resized for CLIP as it does it (bicubic).
+    #[command(after_help = "\
+Examples:
+  semanticist evaluate zero-shot --data tiny-imagenet-100 --images 1000 --clip model.safetensors --clip-tokenizer tokenizer.json \\
+    --plot zero-shot.svg
+  semanticist evaluate zero-shot --data imagenet --model MODEL --images 50000 --tokens 1,4,16,64,256 --class-names names.txt \\
+    --clip open_clip_pytorch_model.bin --clip-activation gelu --clip-tokenizer tokenizer.json")]
+    ZeroShot {
+        #[command(flatten)]
+        clip: ClipChoice,
+        #[command(flatten)]
+        series: OtherTokenizers,
+        #[command(flatten)]
+        measuring: Measuring,
+        #[command(flatten)]
+        sampling: Sampling,
+    },
     /// What steps, samplers and guidance do to quality from the same tokens, and what they cost
     #[command(after_help = "\
 Examples:
@@ -153,7 +175,8 @@ Examples:
     },
     /// Quality, variance, spectra and probes in a folder: JSON and plots of each, and a page
     ///
-    /// What an earlier, interrupted call finished is not measured again. With a feature network there are Fréchet distances too.
+    /// What an earlier, interrupted call finished is not measured again. With a feature network there are Fréchet distances too,
+    /// with CLIP the classes that it tells.
     #[command(after_help = "\
 Examples:
   semanticist evaluate report --data tiny-imagenet-100 -o report
@@ -164,6 +187,8 @@ Examples:
         output: PathBuf,
         #[command(flatten)]
         features: FeatureChoice,
+        #[command(flatten)]
+        clip: ClipChoice,
         #[command(flatten)]
         series: OtherTokenizers,
         #[command(flatten)]
@@ -186,6 +211,7 @@ impl EvaluateCommand {
             | Self::Probe { measuring, .. }
             | Self::Spectrum { measuring, .. }
             | Self::Frechet { measuring, .. }
+            | Self::ZeroShot { measuring, .. }
             | Self::Ablation { measuring, .. }
             | Self::Report { measuring, .. } => &measuring.on,
             Self::Generation { on, .. } => on,
@@ -254,7 +280,8 @@ pub struct Comparing {
 #[derive(Debug, Args)]
 pub struct FeatureChoice {
     /// The network in whose features pictures are compared, and its file: inception (FID; resized as pytorch-fid), inception-tf
-    /// (the same, resized as ADM's evaluator and torch-fidelity), dinov2 (FD-DINOv2), classifier
+    /// (the same, resized as ADM's evaluator and torch-fidelity), dinov2 (FD-DINOv2), clip and clip-gelu (FD-CLIP, of OpenAI's
+    /// weights and of OpenCLIP's of LAION and DataComp), classifier
     #[arg(long, value_name = "NAME=FILE", value_parser = features)]
     pub features: Option<(FeatureKind, PathBuf)>,
     /// Short for --features classifier=FILE: a file of `train classifier`
@@ -288,6 +315,25 @@ pub struct PerceptualFiles {
     /// or two
     #[arg(long, value_name = "FILE", num_args = 1..=2)]
     pub dists: Vec<PathBuf>,
+}
+
+/// CLIP, and what the classes are called.
+#[derive(Debug, Args)]
+pub struct ClipChoice {
+    /// CLIP with a vision transformer: model.safetensors or pytorch_model.bin of openai/clip-vit-base-patch32 and the like, a
+    /// file of OpenCLIP, or the state dictionary of one of OpenAI's
+    #[arg(long, value_name = "FILE", requires = "clip_tokenizer")]
+    pub clip: Option<PathBuf>,
+    /// Its tokenizer.json: that of openai/clip-vit-base-patch32 serves all
+    #[arg(long, value_name = "FILE", requires = "clip")]
+    pub clip_tokenizer: Option<PathBuf>,
+    /// What its blocks have, which files do not tell: quick-gelu (OpenAI's weights) or gelu (OpenCLIP's of LAION and DataComp)
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub clip_activation: ClipActivation,
+    /// What the classes are called, one a line, in the order of the labels (of folders the alphabetical one) [default: the names
+    /// that the data has for them, of several the first, and spaces for _]
+    #[arg(long, value_name = "FILE", requires = "clip")]
+    pub class_names: Option<PathBuf>,
 }
 
 /// How probes are trained.

@@ -7,6 +7,7 @@ mod generation;
 mod keep;
 mod perceptual;
 mod quantised;
+mod zero_shot;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ use self::compared::{Asked, Compared};
 use self::data::{Data, NamedData};
 use self::keep::Work;
 use self::perceptual::Perceptual;
+use self::zero_shot::Clipped;
 use super::choice::{AskedDecoding, BUILTIN};
 use crate::args::{EvaluateCommand, Measuring, PerceptualFiles, Sampling};
 use crate::failure;
@@ -41,6 +43,7 @@ enum Kind {
     Probe { training_images: usize },
     Spectrum,
     Frechet,
+    ZeroShot,
     Ablation,
 }
 
@@ -52,6 +55,7 @@ impl Kind {
             Self::Probe { .. } => "probe",
             Self::Spectrum => "spectrum",
             Self::Frechet => "frechet",
+            Self::ZeroShot => "zero-shot",
             Self::Ablation => "ablation",
         }
     }
@@ -77,6 +81,8 @@ struct Evaluation<'a> {
     compared: Option<Compared>,
     /// Measures of closeness that need weights.
     perceptual: Perceptual,
+    /// Who is asked for classes.
+    clipped: Option<Clipped>,
     /// Ways to decode, and how many evaluations of the network each takes.
     decodings: Vec<(Decoding, usize)>,
 }
@@ -123,6 +129,12 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             evaluation.compared = Some(Compared::open(comparing, &evaluation.device)?);
             evaluation.show(Kind::Frechet)
         }
+        EvaluateCommand::ZeroShot { measuring, clip, sampling, series } => {
+            Clipped::check(clip)?;
+            let mut evaluation = Evaluation::open(measuring, Some(sampling), sampling.seed, &series.series)?;
+            evaluation.clipped = Clipped::open(clip, &evaluation.data.source, &evaluation.device)?;
+            evaluation.show(Kind::ZeroShot)
+        }
         EvaluateCommand::Generation { on, comparing, series, size, seed } => {
             Compared::check(comparing)?;
             generation::run(on, comparing, (series, *size), *seed)
@@ -139,7 +151,16 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
             }
             evaluation.show(Kind::Ablation)
         }
-        EvaluateCommand::Report { output, measuring, sampling, probing, series, features, perceptual } => {
+        EvaluateCommand::Report {
+            output,
+            measuring,
+            sampling,
+            probing,
+            series,
+            features,
+            perceptual,
+            clip,
+        } => {
             if on.json.is_some() || on.plot.is_some() {
                 return Err(failure::usage(
                     "--json and --plot: a report writes both into its folder, which -o names",
@@ -151,6 +172,7 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
                 let network = Compared::network(chosen, probing.training_images, &evaluation.device)?;
                 evaluation.compared = Some(network);
             }
+            evaluation.clipped = Clipped::open(clip, &evaluation.data.source, &evaluation.device)?;
             evaluation.report(output, Kind::Probe { training_images: probing.training_images })
         }
     }
@@ -204,6 +226,7 @@ impl<'a> Evaluation<'a> {
             components: None,
             compared: None,
             perceptual: Perceptual::default(),
+            clipped: None,
             decodings: Vec::new(),
         })
     }
@@ -238,7 +261,7 @@ impl<'a> Evaluation<'a> {
             return Ok(match kind {
                 Kind::Variance => measure::variance::default_counts(all),
                 Kind::Probe { .. } => powers(all),
-                Kind::Reconstruction | Kind::Spectrum | Kind::Frechet | Kind::Ablation => {
+                Kind::Reconstruction | Kind::Spectrum | Kind::Frechet | Kind::ZeroShot | Kind::Ablation => {
                     none_and_powers(all)
                 }
             });
@@ -261,6 +284,10 @@ impl<'a> Evaluation<'a> {
                 let compared = self.compared.as_ref().map(Compared::options);
                 json!({ "sampling": self.sampling, "series": series, "features": compared })
             }
+            Kind::ZeroShot => {
+                let clip = self.clipped.as_ref().map(Clipped::options);
+                json!({ "sampling": self.sampling, "series": series, "clip": clip })
+            }
             Kind::Ablation => {
                 let decodings: Vec<_> =
                     self.decodings.iter().map(|(decoding, _)| &decoding.options).collect();
@@ -276,7 +303,7 @@ impl<'a> Evaluation<'a> {
         let mut components = self.components.take();
         let counts = self.counts(kind)?;
         let subject = self.subject(counts);
-        let fits = !matches!(kind, Kind::Frechet | Kind::Ablation);
+        let fits = !matches!(kind, Kind::Frechet | Kind::ZeroShot | Kind::Ablation);
         let pictures = self.pictures();
         let pieces = match kind {
             Kind::Probe { training_images } => measure::probe::passes(&subject, training_images),
@@ -287,6 +314,7 @@ impl<'a> Evaluation<'a> {
                 measure::reconstruction::passes(&subject, self.steps) * subject.expected()
             }
             Kind::Variance => measure::variance::passes(&subject) * subject.expected(),
+            Kind::ZeroShot => self.clipped.as_ref().map_or(0, |clipped| clipped.pieces(&subject, self.steps)),
             Kind::Ablation => {
                 let steps: usize = self.decodings.iter().map(|(_, evaluations)| evaluations).sum();
                 steps * subject.counts.len() * subject.expected()
@@ -319,6 +347,10 @@ impl<'a> Evaluation<'a> {
                 Kind::Frechet => {
                     let pictures = pictures.as_ref().expect("a classifier was opened for this kind");
                     measure::frechet::measure(pictures, Some(Decoder::Diffusion(&subject)), finished, observe)
+                }
+                Kind::ZeroShot => {
+                    let clipped = self.clipped.as_ref().expect("CLIP was opened for this kind");
+                    measure::zero_shot::measure(&subject, clipped.zero_shot(), finished, observe)
                 }
                 Kind::Ablation => {
                     let decodings: Vec<_> = self.decodings.iter().map(|(it, _)| it.clone()).collect();
@@ -397,6 +429,9 @@ impl<'a> Evaluation<'a> {
         }
         if self.compared.is_some() {
             kinds.push(Kind::Frechet);
+        }
+        if self.clipped.is_some() {
+            kinds.push(Kind::ZeroShot);
         }
         let mut all = Vec::new();
         for kind in kinds {

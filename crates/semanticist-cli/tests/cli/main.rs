@@ -18,6 +18,7 @@ mod reconstruct;
 mod serve;
 mod sizes;
 mod study;
+mod zero_shot;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -202,6 +203,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "verify --help",
         "evaluate frechet --help",
         "evaluate generation --help",
+        "evaluate zero-shot --help",
     ] {
         let run = folder.run(arguments).ok();
         assert!(run.stdout.contains("Examples:\n  semanticist "), "{arguments}: {}", run.stdout);

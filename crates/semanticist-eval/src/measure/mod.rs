@@ -15,6 +15,7 @@ pub mod quantised;
 pub mod reconstruction;
 pub mod spectrum;
 pub mod variance;
+pub mod zero_shot;
 
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::{DecodeOptions, Process, SamplingPlan};

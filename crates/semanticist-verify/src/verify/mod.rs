@@ -13,6 +13,7 @@ mod tolerance;
 
 mod autoencoder;
 mod checkpoints;
+mod clip;
 mod decoder;
 mod diffusion_tables;
 mod encoder;
@@ -44,7 +45,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -66,6 +67,7 @@ const CASES: [Case; 19] = [
     Case { name: "inception", file: inception::FILE, run: inception::run },
     Case { name: "lpips", file: perceptual::LPIPS_FILE, run: perceptual::run_lpips },
     Case { name: "dists", file: perceptual::DISTS_FILE, run: perceptual::run_dists },
+    Case { name: "clip", file: clip::FILE, run: clip::run },
     Case { name: "titok", file: quantised::TITOK, run: quantised::run_titok },
     Case { name: "vq", file: quantised::VQ, run: quantised::run_vq },
 ];

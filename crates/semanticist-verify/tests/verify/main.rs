@@ -111,6 +111,7 @@ fn every_case_agrees() {
         ("inception", 12),
         ("lpips", 2),
         ("dists", 1),
+        ("clip", 15),
         ("titok", 6),
         ("vq", 4),
     ];
@@ -356,6 +357,10 @@ fn tensors_that_contradict_are_reported_and_never_panic() {
         ("lpips", "weights.vgg.lin4.model.1.weight", None),
         ("dists", "weights.alpha", Some(float(&[1, 4, 1, 1]))),
         ("inception", "weights.Mixed_5b.branch1x1.conv.weight", Some(float(&[4, 0, 1, 1]))),
+        ("clip", "images", Some(float(&[2, 3, 32, 16]))),
+        ("clip", "tokens", Some(float(&[3, 23]))),
+        ("clip", "weights.visual_projection.weight", Some(float(&[0, 128]))),
+        ("clip", "weights.text_model.embeddings.token_embedding.weight", Some(float(&[531, 64]))),
         ("diffusion_tables", "linear.2000.betas", Some(float(&[2000]))),
         ("diffusion_tables", "linear.ddim25.timesteps", Some(float(&[25]))),
     ] {

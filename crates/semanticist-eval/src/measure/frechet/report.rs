@@ -45,6 +45,7 @@ fn title(pictures: &Pictures, reconstructs: bool) -> &'static str {
             "Distance from the images in the classifier's features, and classes that it knows"
         }
         (FeatureKind::DinoV2, _) => "Distance from the images in the features of DINOv2",
+        (FeatureKind::Clip | FeatureKind::ClipGelu, _) => "Distance from the images in the features of CLIP",
         (_, true) => "Reconstructions in the features of Inception-v3",
         (_, false) => "Pictures in the features of Inception-v3",
     }
@@ -54,7 +55,11 @@ fn title(pictures: &Pictures, reconstructs: bool) -> &'static str {
 fn distance_name(pictures: &Pictures, reconstructs: bool, rows: &[(String, Found)]) -> String {
     let kind = pictures.network.kind();
     if !kind.is_inception() {
-        return if kind == FeatureKind::DinoV2 { "FD-DINOv2".into() } else { "distance".into() };
+        return match kind {
+            FeatureKind::DinoV2 => "FD-DINOv2".into(),
+            _ if kind.is_clip() => "FD-CLIP".into(),
+            _ => "distance".into(),
+        };
     }
     let counts = || rows.iter().filter(|(_, found)| found.frechet.is_some()).map(|(_, found)| found.images);
     let (least, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
@@ -168,6 +173,10 @@ fn protocol(pictures: &Pictures) -> Vec<String> {
         FeatureKind::DinoV2 => format!(
             "FD-DINOv2: the squared Fréchet distance between normal distributions of {width} features of DINOv2 (the class token \
              behind the last norm; Stein et al., 2023, have those of ViT-L/14, 1024)."
+        ),
+        FeatureKind::Clip | FeatureKind::ClipGelu => format!(
+            "FD-CLIP: the squared Fréchet distance between normal distributions of {width} features of CLIP (`encode_image`, not \
+             normalised)."
         ),
         FeatureKind::Inception | FeatureKind::InceptionTensorFlow => format!(
             "FID: the squared Fréchet distance between normal distributions of {width} features of Inception-v3 (Heusel et al., \
