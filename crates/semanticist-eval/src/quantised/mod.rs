@@ -178,6 +178,8 @@ impl QuantisedTokenizer {
         }
     }
 
+    /// The tokens of images.
+    ///
     /// # Shapes
     /// `[B, 3, side, side]` in `[0, 1]`, of [`QuantisedTokenizer::image_size`]
     ///
@@ -190,7 +192,9 @@ impl QuantisedTokenizer {
             Network::TiTok(network) => network.latents(&Pixels(part)),
             Network::Vq(network) => network.latents(&Pixels(part)),
         });
-        let codes = self.codebook().nearest(latents.clone());
+        // The products of a batch with all of a large codebook would be a gigabyte.
+        let parts = latents.clone().split(TOGETHER, 0).into_iter();
+        let codes = Tensor::cat(parts.map(|part| self.codebook().nearest(part)).collect(), 0);
         let vectors = Tokens(self.codebook().vectors(codes.clone()));
         Quantised { latents, codes, vectors }
     }

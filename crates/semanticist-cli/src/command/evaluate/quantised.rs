@@ -13,7 +13,7 @@ use semanticist_eval::measure::{self};
 use semanticist_eval::quantised::DecompositionKind;
 use serde_json::json;
 
-use super::compared::{Asked, Compared};
+use super::compared::{self, Compared};
 use super::data::{Data, NamedData};
 use super::keep::{self, Work};
 use super::perceptual::Perceptual;
@@ -62,6 +62,8 @@ pub fn run(
         decompositions = DecompositionKind::ALL.to_vec();
     }
     let compared = comparing.map(|(comparing, _)| Compared::open(comparing, &device)).transpose()?;
+    let perceptual = perceptual.map(|files| Perceptual::open(files, tokenizer.image_size(), &device));
+    let perceptual = perceptual.transpose()?.unwrap_or_default();
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;
     let series = NamedData::open(series)?;
@@ -82,6 +84,7 @@ pub fn run(
             "series": series.options(),
             "perceptual": perceptual.hashes,
             "features": compared.as_ref().map(Compared::options),
+            "perceptual": perceptual.hashes,
             "seed": comparing.map(|(_, seed)| seed),
         }),
         seconds: 0.0,
@@ -99,7 +102,7 @@ pub fn run(
     };
     let pictures = compared.as_ref().zip(comparing).map(|(compared, (_, seed))| {
         let size = tokenizer.image_size();
-        let asked = Asked { size, images: on.images, series: series.sources(), seed };
+        let asked = compared::Asked { size, images: on.images, series: series.sources(), seed };
         compared.pictures(&data, &training, asked, &device)
     });
     let work = Work {
