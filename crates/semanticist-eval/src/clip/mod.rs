@@ -28,7 +28,7 @@ use tower::{Tower, TowerSize, normal};
 
 /// Of the photographs it was trained on, for pixels in `[0, 1]`.
 const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const DEVIATION: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const DEVIATION: [f32; 3] = [0.26862954, 0.2613026, 0.2757771];
 
 /// The non-linearity of its blocks, which files of weights do not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -116,7 +116,7 @@ mod tests {
         let whole = std::fs::read_to_string(file("tokenizer.json")).unwrap();
         // Cut anywhere, or with a byte that is wrong, it is read or refused.
         for at in (0..whole.len()).step_by(97) {
-            std::fs::write(&path, &whole[..at]).unwrap();
+            std::fs::write(&path, &whole.as_bytes()[..at]).unwrap();
             assert!(ClipTokenizer::open(&path).is_err());
             let mut wrong = whole.clone().into_bytes();
             wrong[at] ^= 1 << (at % 7);
