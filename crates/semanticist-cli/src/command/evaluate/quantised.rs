@@ -62,8 +62,6 @@ pub fn run(
         decompositions = DecompositionKind::ALL.to_vec();
     }
     let compared = comparing.map(|(comparing, _)| Compared::open(comparing, &device)).transpose()?;
-    let perceptual = perceptual.map(|files| Perceptual::open(files, tokenizer.image_size(), &device));
-    let perceptual = perceptual.transpose()?.unwrap_or_default();
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;
     let series = NamedData::open(series)?;
@@ -84,7 +82,6 @@ pub fn run(
             "series": series.options(),
             "perceptual": perceptual.hashes,
             "features": compared.as_ref().map(Compared::options),
-            "perceptual": perceptual.hashes,
             "seed": comparing.map(|(_, seed)| seed),
         }),
         seconds: 0.0,
