@@ -4,14 +4,25 @@
 //! Encoded bytes are read as late as possible and never a whole shard at once. Everything drawn is a
 //! function of (seed, epoch, index), so training resumes exactly from a [`Position`].
 
+mod address;
 mod batches;
 mod broken;
+mod feeder;
 mod fingerprint;
 mod folder;
 mod list;
+mod listings;
+mod mixture;
 mod order;
 mod parquet;
+mod place;
+mod ranges;
 mod source;
+#[cfg(feature = "stores")]
+mod stores;
+#[cfg(not(feature = "stores"))]
+#[path = "stores/absent.rs"]
+mod stores;
 pub mod tokens;
 pub mod transform;
 mod views;

@@ -15,6 +15,7 @@ use semanticist_data::{Broken, Record, Source};
 use serde::Serialize;
 
 use super::choice::{check_count, listen};
+use super::sources;
 use crate::args::Encode;
 use crate::failure::{self, Interrupted};
 use crate::output;
@@ -53,7 +54,7 @@ struct Encoder<'a> {
 pub fn run(request: &Encode) -> Result<()> {
     let begun = Instant::now();
     check_name(&request.output)?;
-    let source = Source::open(&request.inputs, request.split.into())?;
+    let source = sources::open(&request.inputs, request.split.into())?;
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
     let work = Work { encode: request.batch.min(source.len()), decode: 0, precision };

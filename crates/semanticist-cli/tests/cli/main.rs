@@ -6,6 +6,7 @@
 mod bench;
 mod cache_tokens;
 mod classify;
+mod datasets;
 mod decode;
 mod encode;
 mod evaluate;
@@ -16,6 +17,7 @@ mod models;
 mod reconstruct;
 mod serve;
 mod sizes;
+mod stores;
 mod study;
 
 use std::collections::BTreeMap;
