@@ -4,7 +4,6 @@
 //! Encoded bytes are read as late as possible and never a whole shard at once. Everything drawn is a
 //! function of (seed, epoch, index), so training resumes exactly from a [`Position`].
 
-mod address;
 mod batches;
 mod broken;
 mod feeder;

@@ -32,7 +32,7 @@ pub(crate) struct Version {
 #[derive(Debug)]
 pub(crate) enum Opened {
     File(File),
-    Object(Reader),
+    Object(Box<Reader>),
 }
 
 impl Place {
@@ -78,7 +78,7 @@ impl Place {
     /// If the file is gone or is another one now; of objects that shows when they are read.
     pub fn open(&self) -> Result<Opened> {
         let (path, version) = match self {
-            Self::Object(object, _) => return Ok(Opened::Object(Reader::of(object.clone()))),
+            Self::Object(object, _) => return Ok(Opened::Object(Box::new(Reader::of(object.clone())))),
             Self::File(path, version) => (path, version),
         };
         let io = |error| Error::io(path, "open", error);

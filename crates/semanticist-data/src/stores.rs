@@ -25,12 +25,12 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use semanticist::{Error, Result};
 use tokio::runtime::Runtime;
 
-use super::address;
 use super::folder;
 use super::ranges::in_parallel;
 use super::source::Split;
 use transport::Connector;
 
+mod braces;
 mod transport;
 
 /// How often something is tried, the first time included.
@@ -177,7 +177,7 @@ impl Stores {
         if !folder::is_shard(FilePath::new(address)) {
             return self.below(address, split);
         }
-        let addresses = address::expand(address)?;
+        let addresses = braces::expand(address)?;
         let places = addresses.iter().map(|one| self.place(one)).collect::<Result<Vec<_>>>()?;
         let all: Vec<_> = addresses.into_iter().zip(places).collect();
         let objects = in_parallel(&all, TOGETHER, |(url, (store, path))| {

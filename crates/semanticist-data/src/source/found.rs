@@ -8,7 +8,6 @@ use std::sync::Arc;
 use semanticist::{Error, Result};
 
 use super::{Chunk, Source, Split};
-use crate::address;
 use crate::folder::{self, Contents};
 use crate::list;
 use crate::parquet::Shard;
@@ -61,7 +60,7 @@ impl Found {
 
     /// Adds what is at a path or address.
     pub fn add(&mut self, path: &Path, split: Split) -> Result<()> {
-        if let Some(address) = address::of(path) {
+        if let Some(address) = address(path) {
             let found = self.stores.get_or_insert_with(Stores::from_env).find(address, split)?;
             self.skipped += found.skipped;
             let open = |object: &Object| Opened::at(Place::object(object.clone()));
@@ -156,4 +155,9 @@ impl Found {
         let (all, groups) = (0..chunks.len(), self.groups);
         Source { chunks, classes, rows, skipped: self.skipped, parts: vec![all], groups, weights: Vec::new() }
     }
+}
+
+/// The address that is given as a path, if it is one: `s3://bucket/folder`. A file of that name goes before.
+fn address(path: &Path) -> Option<&str> {
+    path.to_str().filter(|text| text.contains("://") && !path.exists())
 }

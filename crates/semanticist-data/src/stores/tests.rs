@@ -120,6 +120,8 @@ fn shards_behind_http_are_named() {
     assert!(error.contains("name the shards, such as"), "{error}");
     let error = both.source(&address("x.tar"), Split::All).unwrap_err().to_string();
     assert!(error.contains("x.tar: there is nothing of that name"), "{error}");
+    let error = both.source("photos://", Split::All).unwrap_err().to_string();
+    assert!(error.contains("photos://: there are no stores of this kind"), "{error}");
     let error = both.source("ftp://host/x.tar", Split::All).unwrap_err().to_string();
     assert!(error.contains("expected s3://, gs://, az://, http://"), "{error}");
 }

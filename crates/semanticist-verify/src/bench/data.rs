@@ -19,7 +19,7 @@ use super::{BenchOptions, Measured};
 const PHOTOS: usize = 64;
 
 /// How long is measured at least, if images are given: the first of them may wait for a disk or a network.
-const AT_LEAST: Duration = Duration::from_secs(5);
+const AT_LEAST: Duration = Duration::from_secs(2);
 
 /// How fast images come.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -56,8 +56,7 @@ pub fn data(options: &BenchOptions, batch: usize) -> Result<Measured> {
     let with = BatchOptions { size, batch, seed: Seed::new(0), workers, crop: Crop::Largest, flip: 0.5 };
     let mut batches = Batches::new(source, with, Position::default());
     let mut next = || match batches.next() {
-        Some(Ok(images)) => Ok(drop(black_box(images))),
-        Some(Err(error)) => Err(error),
+        Some(images) => images.map(|images| drop(black_box(images))),
         None => Err(Error::Data("the data has ended".into())),
     };
     // What was prepared ahead must not count.

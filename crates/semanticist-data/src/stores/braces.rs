@@ -1,23 +1,16 @@
-//! Addresses of data that lies elsewhere, and what braces in them stand for.
-
-use std::path::Path;
+//! What braces in an address stand for.
 
 use semanticist::{Error, Result};
 
 /// More addresses than this are a mistake in the braces.
 const MOST: usize = 1_000_000;
 
-/// The address that is given as a path, if it is one: `s3://bucket/folder`. A file of that name goes before.
-pub(crate) fn of(path: &Path) -> Option<&str> {
-    path.to_str().filter(|text| text.contains("://") && !path.exists())
-}
-
 /// All addresses that one with braces stands for, in order: `{000..120}` counts, with as many digits as its ends, and
 /// `{a,b}` lists.
 ///
 /// # Errors
 /// If a brace is not closed, or holds neither.
-pub(crate) fn expand(address: &str) -> Result<Vec<String>> {
+pub(super) fn expand(address: &str) -> Result<Vec<String>> {
     let Some((before, rest)) = address.split_once('{') else { return Ok(vec![address.to_string()]) };
     let wrong = |problem: &str| {
         Error::Data(format!(
@@ -70,11 +63,5 @@ mod tests {
             let error = expand(text).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
-    }
-
-    #[test]
-    fn a_file_goes_before_an_address_of_its_name() {
-        assert_eq!(of(Path::new("s3://bucket/x")), Some("s3://bucket/x"));
-        assert_eq!([of(Path::new("photos")), of(Path::new("C:/photos"))], [None, None]);
     }
 }
