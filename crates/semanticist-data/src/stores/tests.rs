@@ -57,7 +57,7 @@ impl Both {
             ("XDG_CACHE_HOME", cache.to_str().unwrap()),
         ];
         let mut stores = Stores::with(variables.map(|(name, value)| (name.to_string(), value.to_string())));
-        stores.manners.pause = Duration::from_millis(1);
+        stores.manners.pause = Duration::ZERO;
         stores
     }
 
