@@ -55,6 +55,8 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, state) = (stream.unwrap(), shared.clone());
+                // Answers are written in pieces, which would wait for each other.
+                stream.set_nodelay(true).unwrap();
                 thread::spawn(move || {
                     let mut reader = BufReader::new(stream.try_clone().unwrap());
                     // A client that has enough closes the connection.
