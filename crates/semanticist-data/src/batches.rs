@@ -1,11 +1,10 @@
 //! An endless stream of training batches, prepared ahead on threads, in an order that depends on
 //! nothing but the seed.
 //!
-//! One feeder walks the order and reads shards; worker `i` of `n` decodes every `n`-th sample and
-//! hands it over through its own short queue. Taking the queues in turn restores the order without
+//! One feeder walks the order, for which shards are read one pool ahead; worker `i` of `n` decodes every `n`-th sample
+//! and hands it over through its own short queue. Taking the queues in turn restores the order without
 //! a buffer that could grow.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,8 +15,8 @@ use semanticist::{Error, Purpose, Result, Seed};
 use serde::{Deserialize, Serialize};
 
 use super::broken::Broken;
-use super::order::EpochOrder;
-use super::source::{Chunk, Record, Source};
+use super::feeder::{Content, Feeder, Task};
+use super::source::{Record, Source};
 use super::transform::Crop;
 
 /// What the batches are made of.
@@ -75,20 +74,6 @@ pub struct Batches {
     reported: usize,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Task {
-    at: Position,
-    next: Position,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    /// The number of a chunk that is one file; the worker reads it.
-    File(usize),
-    Record(Result<Record>),
 }
 
 #[derive(Debug)]
@@ -207,112 +192,6 @@ fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sampl
     let mut noise = options.seed.of(Purpose::Augmentation).at(at.epoch).at(at.index as u64).noise();
     let image = options.crop.of(&image, options.size, options.flip, &mut noise);
     Ok(Sample { image, label: record.label, name: record.name })
-}
-
-/// The rows of row groups, by the number of the chunk, until they are sent.
-type Loaded = HashMap<usize, Vec<Option<Result<Record>>>>;
-
-/// Walks through the epochs and hands each sample to the worker whose turn it is.
-struct Feeder {
-    source: Arc<Source>,
-    seed: Seed,
-    senders: Vec<SyncSender<Task>>,
-    turn: usize,
-    stop: Arc<AtomicBool>,
-}
-
-/// The batches were dropped: there is nothing more to do, and nobody to tell.
-struct Stopped;
-
-impl Feeder {
-    fn run(mut self, start: Position) {
-        let rows = self.source.len();
-        if start.index >= rows {
-            let found = start.index;
-            let problem = format!(
-                "cannot go on at image {found} of the epoch: the data set has {rows}; use the data set \
-                 with which the run was started"
-            );
-            let _ = self.give_up::<()>(start, Error::Data(problem));
-            return;
-        }
-        let sizes: Vec<_> = self.source.chunks().iter().map(Chunk::rows).collect();
-        let mut at = start;
-        loop {
-            let order = EpochOrder::new(&sizes, self.seed, at.epoch, self.source.pool_rows());
-            for number in order.pool_of(at.index)..order.pools() {
-                let pool = order.pool(number);
-                let rest = &pool.rows[at.index - pool.start..];
-                match self.feed(rest, at) {
-                    Ok(()) => at.index += rest.len(),
-                    Err(Stopped) => return,
-                }
-            }
-            at = Position { epoch: at.epoch + 1, index: 0 };
-        }
-    }
-
-    /// Sends the samples `rows`, of which the first is at `at`.
-    fn feed(&mut self, rows: &[(usize, usize)], mut at: Position) -> Result<(), Stopped> {
-        let mut loaded = self.load(rows, at)?;
-        for &(chunk, row) in rows {
-            let content = match loaded.get_mut(&chunk) {
-                Some(records) => Content::Record(records[row].take().expect("an order names each row once")),
-                None => Content::File(chunk),
-            };
-            self.send(at, content)?;
-            at.index += 1;
-        }
-        Ok(())
-    }
-
-    /// Reads the row groups among the chunks of `rows`; files are left to the workers.
-    fn load(&mut self, rows: &[(usize, usize)], at: Position) -> Result<Loaded, Stopped> {
-        let source = self.source.clone();
-        let mut loaded = Loaded::new();
-        for &(chunk, _) in rows {
-            let group = &source.chunks()[chunk];
-            if matches!(group, Chunk::File { .. }) || loaded.contains_key(&chunk) {
-                continue;
-            }
-            let mut records = Vec::with_capacity(group.rows());
-            for record in group.records() {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(Stopped);
-                }
-                match record {
-                    Err(Error::Image { .. }) | Ok(_) => records.push(Some(record)),
-                    Err(fatal) => return self.give_up(at, fatal),
-                }
-            }
-            if records.len() != group.rows() {
-                let (found, expected) = (records.len(), group.rows());
-                let problem =
-                    format!("a row group holds {found} rows; its metadata says {expected}: {group:?}");
-                return self.give_up(at, Error::Data(problem));
-            }
-            loaded.insert(chunk, records);
-        }
-        Ok(loaded)
-    }
-
-    /// Hands out an error that concerns the whole data set, and ends.
-    fn give_up<T>(&mut self, at: Position, fatal: Error) -> Result<T, Stopped> {
-        self.send(at, Content::Record(Err(fatal)))?;
-        Err(Stopped)
-    }
-
-    fn send(&mut self, at: Position, content: Content) -> Result<(), Stopped> {
-        let index = at.index + 1;
-        let next = if index < self.source.len() {
-            Position { index, ..at }
-        } else {
-            Position { epoch: at.epoch + 1, index: 0 }
-        };
-        self.senders[self.turn].send(Task { at, next, content }).map_err(|_| Stopped)?;
-        self.turn = (self.turn + 1) % self.senders.len();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -140,10 +140,7 @@ pub(super) fn choose(root: &Path, shards: Vec<PathBuf>, split: Split) -> Result<
     if chosen.is_empty() {
         return Err(Error::file(
             root,
-            format!(
-                "none of the {found} Parquet files belongs to the split {split:?}; expected {}",
-                split.names()
-            ),
+            format!("none of the {found} shards belongs to the split {split:?}; expected {}", split.names()),
         ));
     }
     Ok(chosen)

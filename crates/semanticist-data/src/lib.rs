@@ -6,12 +6,22 @@
 
 mod batches;
 mod broken;
+mod feeder;
 mod fingerprint;
 mod folder;
 mod list;
+mod listings;
+mod mixture;
 mod order;
 mod parquet;
+mod place;
+mod ranges;
 mod source;
+#[cfg(feature = "stores")]
+mod stores;
+#[cfg(not(feature = "stores"))]
+#[path = "stores/absent.rs"]
+mod stores;
 pub mod tokens;
 pub mod transform;
 mod views;

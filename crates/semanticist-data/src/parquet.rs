@@ -1,19 +1,21 @@
 //! Images in Parquet files, as Hugging Face lays them out, one row group at a time.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
+use ::parquet::errors::ParquetError;
+use ::parquet::file::reader::ChunkReader;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Fields};
 use semanticist::{Error, Result};
 
+use super::place::{Opened, Place};
+use super::ranges::Pieces;
 use super::source::{Record, Records};
 
 /// Rows decoded at a time; bounds the memory that reading takes.
@@ -22,9 +24,7 @@ const BATCH_ROWS: usize = 16;
 /// A Parquet file whose columns are known to hold images.
 #[derive(Debug)]
 pub struct Shard {
-    path: PathBuf,
-    /// What the file was when its metadata was read.
-    version: Version,
+    place: Place,
     metadata: ArrowReaderMetadata,
     /// The columns to read.
     columns: Vec<&'static str>,
@@ -34,17 +34,24 @@ pub struct Shard {
 
 impl Shard {
     /// Reads the metadata and checks the columns.
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
-        let version = Version::of(&file).map_err(|error| Error::io(path, "open", error))?;
+    pub(crate) fn open(place: Place) -> Result<Self> {
+        let path = place.name();
         // The stored Arrow schema could ask for large or dictionary arrays; the plain types suffice.
         let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options)
-            .map_err(|error| Error::file(path, format!("not a readable Parquet file: {error}")))?;
+        let metadata = match place.open()? {
+            Opened::File(file) => ArrowReaderMetadata::load(&file, options),
+            Opened::Object(object) => ArrowReaderMetadata::load(&Pieces::tail(object.object())?, options),
+        };
+        let metadata = metadata.map_err(|error| unreadable(path, "not a readable Parquet file", error))?;
         let columns = columns(metadata.schema().fields()).map_err(|problem| Error::file(path, problem))?;
         let sizes = metadata.metadata().row_groups().iter().map(|group| group.num_rows() as usize);
         let first_rows = sizes.scan(0, |next, rows| Some(std::mem::replace(next, *next + rows))).collect();
-        Ok(Self { path: path.to_path_buf(), version, metadata, columns, first_rows })
+        Ok(Self { place, metadata, columns, first_rows })
+    }
+
+    /// Where it lies.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The names of the classes in the order of the labels, if the file says them as those of the
@@ -88,26 +95,34 @@ impl Shard {
     }
 
     fn batches(&self, group: usize) -> Result<impl Iterator<Item = Result<RecordBatch>> + Send + '_> {
-        let file = File::open(&self.path).map_err(|error| Error::io(&self.path, "open", error))?;
-        let version = Version::of(&file).map_err(|error| Error::io(&self.path, "open", error))?;
-        if version != self.version {
-            let (was, is) = (self.version.bytes, version.bytes);
-            let problem = format!(
-                "the file changed while it was in use: it had {was} bytes when it was opened, now it has {is} and \
-                 another time of change; put it back, or begin again with the new data"
-            );
-            return Err(Error::file(&self.path, problem));
-        }
         let unreadable =
-            move |error: String| Error::file(&self.path, format!("cannot read row group {group}: {error}"));
+            move |error| unreadable(self.place.name(), &format!("cannot read row group {group}"), error);
         let columns = ProjectionMask::columns(self.metadata.parquet_schema(), self.columns.iter().copied());
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+        let reader = match self.place.open()? {
+            Opened::File(file) => self.reader(file, group, columns),
+            Opened::Object(object) => {
+                let group_columns = self.metadata.metadata().row_group(group).columns().iter().enumerate();
+                let read = group_columns.filter(|(leaf, _)| columns.leaf_included(*leaf));
+                let ranges =
+                    read.map(|(_, column)| column.byte_range()).map(|(start, len)| start..start + len);
+                self.reader(Pieces::of(object.object(), ranges.collect())?, group, columns)
+            }
+        };
+        let batches = reader.map_err(unreadable)?;
+        Ok(batches.map(move |batch| batch.map_err(|error| unreadable(ParquetError::from(error)))))
+    }
+
+    fn reader(
+        &self,
+        content: impl ChunkReader + 'static,
+        group: usize,
+        columns: ProjectionMask,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(content, self.metadata.clone())
             .with_row_groups(vec![group])
             .with_projection(columns)
             .with_batch_size(BATCH_ROWS)
             .build()
-            .map_err(|error| unreadable(error.to_string()))?;
-        Ok(reader.map(move |batch| batch.map_err(|error| unreadable(error.to_string()))))
     }
 
     /// The records of `batch`, which begins at row `first` of the file.
@@ -122,7 +137,7 @@ impl Shard {
         let labels = batch.column_by_name("label");
         let record = |row: usize| {
             let inner = inner.and_then(|inner| text(inner, row)).filter(|inner| !inner.is_empty());
-            let place = format!("{}#{}", self.path.display(), first + row);
+            let place = format!("{}#{}", self.place.name().display(), first + row);
             let name = inner.map_or(place.clone(), |inner| format!("{place} ({inner})"));
             if image.is_null(row) || bytes.is_null(row) {
                 return Err(Error::image(
@@ -137,19 +152,14 @@ impl Shard {
     }
 }
 
-/// Tells a file from what is later written under its name.
-#[derive(Debug, PartialEq)]
-struct Version {
-    bytes: u64,
-    /// None where the file system has no times.
-    modified: Option<SystemTime>,
-}
-
-impl Version {
-    fn of(file: &File) -> std::io::Result<Self> {
-        let found = file.metadata()?;
-        Ok(Self { bytes: found.len(), modified: found.modified().ok() })
-    }
+/// What went wrong on the way from a store says it all; the rest is about the file.
+fn unreadable(path: &Path, what: &str, error: ParquetError) -> Error {
+    let text = error.to_string();
+    let own = match error {
+        ParquetError::External(source) => source.downcast::<Error>().ok(),
+        _ => None,
+    };
+    own.map_or_else(|| Error::file(path, format!("{what}: {text}")), |error| *error)
 }
 
 /// The columns to read, if the file has them with the right types.

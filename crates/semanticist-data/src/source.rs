@@ -1,23 +1,28 @@
 //! Where images lie: class folders, flat folders, Parquet and WebDataset shards, lists, single files.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use semanticist::{Error, Result};
 
 use super::fingerprint::{Fingerprint, SAMPLED, spread};
-use super::folder::{self, Contents};
-use super::list;
+use super::folder;
 use super::parquet::Shard;
+use super::stores::Stores;
 use super::webdataset::Archive;
+use found::Found;
+
+mod found;
 
 /// Rows of a pool when they are small enough.
 const POOL_ROWS: usize = 4096;
 
-/// Encoded bytes that a pool should not exceed, in bytes.
+/// Encoded bytes that the pools in memory should not exceed: one that is drawn from and the next one, of each part of the
+/// data.
 const POOL_BYTES: usize = 1 << 30;
 
 /// Which shards of a folder with named splits to use.
@@ -79,6 +84,12 @@ pub struct Source {
     classes: Option<Vec<String>>,
     rows: usize,
     skipped: usize,
+    /// The chunks that are drawn from with a weight of their own; else all.
+    parts: Vec<Range<usize>>,
+    /// Where the chunks of each group of paths end.
+    groups: Vec<usize>,
+    /// One for each part; none if there is one part.
+    weights: Vec<f64>,
 }
 
 impl Source {
@@ -93,15 +104,34 @@ impl Source {
     /// - a folder with WebDataset tar files, chosen likewise, or such a file: samples of an image and, optionally, `cls`
     ///   (a whole number),
     /// - a list (`.jsonl`): lines such as `{"image": "a/b.jpg", "label": 3}` or with `"class": "cat"`,
-    /// - an image file, whatever its extension.
+    /// - an image file, whatever its extension,
+    /// - the address of shards of either kind (`s3://`, `gs://`, `az://`, `http://`, `https://`), or but for HTTP of a folder
+    ///   of them; braces count, as in `https://host/train-{000..146}.tar`.
+    ///
+    /// # Errors
+    /// Names what cannot be read, or holds no image.
     pub fn open(paths: &[PathBuf], split: Split) -> Result<Self> {
-        let mut found = Found::default();
-        for path in paths {
-            found.add(path, split)?;
+        Self::open_groups(&paths.iter().map(|path| vec![path.clone()]).collect::<Vec<_>>(), split)
+    }
+
+    /// The same of paths of which several may have one weight together ([`Source::weighted`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_groups(groups: &[Vec<PathBuf>], split: Split) -> Result<Self> {
+        Self::open_with(groups, split, None)
+    }
+
+    /// The same; without stores they are those that the environment describes.
+    pub(crate) fn open_with(groups: &[Vec<PathBuf>], split: Split, stores: Option<Stores>) -> Result<Self> {
+        let mut found = Found::asking(stores);
+        for paths in groups {
+            paths.iter().try_for_each(|path| found.add(path, split))?;
+            found.end_group();
         }
         let source = found.into_source();
         if source.is_empty() {
-            let places: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            let places: Vec<_> = groups.iter().flatten().map(|path| path.display().to_string()).collect();
             return Err(Error::Data(format!(
                 "no images in {}; expected image files ({}) Parquet or WebDataset shards",
                 if places.is_empty() { "an empty list of paths".into() } else { places.join(", ") },
@@ -109,6 +139,35 @@ impl Source {
             )));
         }
         Ok(source)
+    }
+
+    /// The same images, but an epoch, which has as many images as before, takes them from the paths (or groups of them)
+    /// that were opened in proportion to `weights`, one for each. Each part has an order of its own that goes on from
+    /// epoch to epoch, so that all of its images are seen equally often, to one. Without weights nothing changes.
+    ///
+    /// # Errors
+    /// If there is another number of weights, one that is not above 0, or a path without images.
+    pub fn weighted(mut self, weights: &[f64]) -> Result<Self> {
+        if weights.is_empty() {
+            return Ok(self);
+        }
+        let ends = self.groups.iter().copied();
+        let begins = std::iter::once(0).chain(self.groups.iter().copied());
+        let parts: Vec<Range<usize>> = begins.zip(ends).map(|(begin, end)| begin..end).collect();
+        let rows = |part: &Range<usize>| self.chunks[part.clone()].iter().map(Chunk::rows).sum::<usize>();
+        let problem = if weights.len() != parts.len() {
+            format!("{} weights for {} sources; give one for each", weights.len(), parts.len())
+        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
+            format!("the weight {weight} of a source is not above 0; leave out what is not to be seen")
+        } else if let Some(empty) = parts.iter().position(|part| rows(part) == 0) {
+            format!("source {} of {} has no images, and so can have no weight", empty + 1, parts.len())
+        } else {
+            if weights.len() > 1 {
+                (self.parts, self.weights) = (parts, weights.to_vec());
+            }
+            return Ok(self);
+        };
+        Err(Error::Data(problem))
     }
 
     /// How many images there are, broken ones included.
@@ -124,6 +183,16 @@ impl Source {
     /// The chunks, in order.
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
+    }
+
+    /// Chunks that are drawn from together.
+    pub(crate) fn parts(&self) -> &[Range<usize>] {
+        &self.parts
+    }
+
+    /// The weight of each part; none if there is one.
+    pub(crate) fn weights(&self) -> &[f64] {
+        &self.weights
     }
 
     /// The names of the classes in the order of the labels, if class folders or shards gave them.
@@ -145,24 +214,20 @@ impl Source {
         self.skipped
     }
 
-    /// How many rows to shuffle together: 4096, or as many as fit into 1 GiB on average, since the
-    /// shards' part of a pool is held in memory.
+    /// How many rows to shuffle together: 4096, or as many as fit into memory on average, since the shards' part of two
+    /// pools is held there, of each part of the data: 1 GiB in all.
     pub fn pool_rows(&self) -> usize {
         let (mut rows, mut bytes) = (0, 0);
         for chunk in &self.chunks {
             match chunk {
                 Chunk::File { .. } => {}
-                Chunk::RowGroup { shard, group } => {
-                    rows += shard.rows(*group);
-                    bytes += shard.bytes(*group);
-                }
-                Chunk::Samples { archive, chunk } => {
-                    rows += archive.rows(*chunk);
-                    bytes += archive.bytes(*chunk);
+                Chunk::RowGroup { .. } | Chunk::Samples { .. } => {
+                    rows += chunk.rows();
+                    bytes += chunk.bytes();
                 }
             }
         }
-        pool_rows(rows, bytes)
+        pool_rows(rows, bytes, self.parts.len())
     }
 
     /// All records in order, read as they are asked for.
@@ -173,21 +238,27 @@ impl Source {
     /// Up to `count` records spread evenly over the data, in order, so that of data sorted by class all
     /// classes are seen. Row groups without any of them are not read.
     pub fn spread_records(&self, count: usize) -> Records<'_> {
+        self.spread_over(count, |_| true)
+    }
+
+    /// Those of them that lie in chunks of which `counts` is true.
+    fn spread_over(&self, count: usize, counts: impl Fn(&Chunk) -> bool + Send + 'static) -> Records<'_> {
         let wanted: BTreeSet<usize> = spread(count, self.rows).collect();
         let mut first = 0;
         Box::new(self.chunks.iter().flat_map(move |chunk| -> Records<'_> {
             let range = first..first + chunk.rows();
             first = range.end;
             let rows: BTreeSet<usize> = wanted.range(range.clone()).map(|row| row - range.start).collect();
-            if rows.is_empty() {
+            if rows.is_empty() || !counts(chunk) {
                 return Box::new(std::iter::empty());
             }
-            Box::new(chunk.records().enumerate().filter(move |(row, _)| rows.contains(row)).map(|(_, r)| r))
+            chunk.some_records(rows)
         }))
     }
 
     /// Which data this is: equal for equal data wherever it lies, different if an image is added, removed, or
-    /// of another class. Contents are read of some images only.
+    /// of another class. Contents are read of some images only, and of shards in stores not at all: what counts is their
+    /// ETag, or for want of one the time of their last change.
     ///
     /// # Errors
     /// If one of those cannot be read.
@@ -199,15 +270,15 @@ impl Source {
                     fingerprint.add(path.file_name().unwrap_or_default().as_encoded_bytes());
                     fingerprint.add(format!("{label:?}"));
                 }
-                Chunk::RowGroup { shard, group } => {
-                    fingerprint.add(format!("{} {}", shard.rows(*group), shard.bytes(*group)));
-                }
-                Chunk::Samples { archive, chunk } => {
-                    fingerprint.add(format!("{} {}", archive.rows(*chunk), archive.bytes(*chunk)));
+                Chunk::RowGroup { .. } | Chunk::Samples { .. } => {
+                    fingerprint.add(format!("{} {}", chunk.rows(), chunk.bytes()));
                 }
             }
+            if let Some(stated) = chunk.stated() {
+                fingerprint.add(stated);
+            }
         }
-        for record in self.spread_records(SAMPLED) {
+        for record in self.spread_over(SAMPLED, |chunk| chunk.stated().is_none()) {
             match record {
                 Ok(Record { label, bytes, .. }) => {
                     fingerprint.add(format!("{label:?}"));
@@ -221,10 +292,10 @@ impl Source {
     }
 }
 
-/// Rows of average size that fit into a pool, for `rows` rows of `bytes` bytes together.
-fn pool_rows(rows: usize, bytes: usize) -> usize {
+/// Rows of average size that fit into a pool, for `rows` rows of `bytes` bytes together, if `parts` parts have two each.
+fn pool_rows(rows: usize, bytes: usize, parts: usize) -> usize {
     match bytes.checked_div(rows) {
-        Some(average) => (POOL_BYTES / average.max(1)).clamp(1, POOL_ROWS),
+        Some(average) => (POOL_BYTES / 2 / parts / average.max(1)).clamp(1, POOL_ROWS),
         None => POOL_ROWS,
     }
 }
@@ -246,6 +317,39 @@ impl Chunk {
             Self::File { path, label } => Box::new(std::iter::once_with(|| read_file(path, *label))),
             Self::RowGroup { shard, group } => shard.records(*group),
             Self::Samples { archive, chunk } => archive.records(*chunk),
+        }
+    }
+
+    /// The images of these rows in order. What else the chunk holds is read only where rows cannot be told apart before.
+    pub fn some_records(&self, rows: BTreeSet<usize>) -> Records<'_> {
+        match self {
+            Self::Samples { archive, chunk } => archive.some_records(*chunk, rows),
+            Self::File { .. } | Self::RowGroup { .. } => {
+                let all = self.records().enumerate();
+                // What ends reading stands where its row would, and must not be passed over.
+                let wanted = move |(row, record): &(usize, Result<Record>)| {
+                    rows.contains(row) || !matches!(record, Ok(_) | Err(Error::Image { .. }))
+                };
+                Box::new(all.filter(wanted).map(|(_, record)| record))
+            }
+        }
+    }
+
+    /// How many bytes its images have; of a file that is not known before it is read, and 0.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::File { .. } => 0,
+            Self::RowGroup { shard, group } => shard.bytes(*group),
+            Self::Samples { archive, chunk } => archive.bytes(*chunk),
+        }
+    }
+
+    /// What a store says of the content, if that is where it lies.
+    fn stated(&self) -> Option<&str> {
+        match self {
+            Self::File { .. } => None,
+            Self::RowGroup { shard, .. } => shard.place().stated(),
+            Self::Samples { archive, .. } => archive.place().stated(),
         }
     }
 }
@@ -271,106 +375,21 @@ impl Split {
         }
     }
 
+    /// Those of the shards `names` that belong to this split. Which one a shard belongs to is the start of its file name or
+    /// of the folder in which it lies, below `root` if that is part of the name; if no name tells, all belong to every split.
+    ///
+    /// # Errors
+    /// If there are none, though others are told.
+    pub fn choose(self, root: &Path, names: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+        folder::choose(root, names, self)
+    }
+
     pub(super) fn names(self) -> &'static str {
         match self {
             Self::Train => "names that begin with \"train\"",
             Self::Validation => "names that begin with \"val\" or \"test\"",
             Self::All => "any name",
         }
-    }
-}
-
-/// What was found so far; labels follow once all classes are known.
-#[derive(Default)]
-struct Found {
-    chunks: Vec<(Chunk, Option<String>)>,
-    classes: BTreeSet<String>,
-    /// What the shards say of their classes, each in its turn.
-    shard_classes: Vec<Option<Vec<String>>>,
-    skipped: usize,
-}
-
-impl Found {
-    fn add(&mut self, path: &Path, split: Split) -> Result<()> {
-        let kind = fs::metadata(path).map_err(|error| Error::io(path, "open", error))?;
-        if kind.is_dir() {
-            return self.add_folder(path, split);
-        }
-        if folder::is_shard(path) {
-            return self.add_shard(path);
-        }
-        if list::is_list(path) {
-            for list::Line { image, label, class } in list::read(path)? {
-                // A number that is given stays; a name gets its place among all.
-                let class = class.filter(|_| label.is_none());
-                self.classes.extend(class.clone());
-                self.chunks.push((Chunk::File { path: image, label }, class));
-            }
-            return Ok(());
-        }
-        self.chunks.push((Chunk::File { path: path.to_path_buf(), label: None }, None));
-        Ok(())
-    }
-
-    fn add_folder(&mut self, root: &Path, split: Split) -> Result<()> {
-        let Contents { images, shards, folders, skipped } = folder::scan(root)?;
-        self.skipped += skipped;
-        if !shards.is_empty() {
-            // Images beside shards belong to the data set's description.
-            self.skipped += images.len() + shards.len();
-            for shard in folder::choose(root, shards, split)? {
-                self.skipped -= 1;
-                self.add_shard(&shard)?;
-            }
-            return Ok(());
-        }
-        if folder::are_splits(&folders) {
-            let chosen = |name: &&String| split == Split::All || Split::named(name) == Some(split);
-            return folders
-                .iter()
-                .filter(chosen)
-                .try_for_each(|name| self.add_folder(&root.join(name), split));
-        }
-        if images.iter().any(|image| image.folder.is_some()) {
-            self.classes.extend(folders);
-        }
-        let chunk = |path| Chunk::File { path, label: None };
-        self.chunks.extend(images.into_iter().map(|image| (chunk(image.path), image.folder)));
-        Ok(())
-    }
-
-    fn add_shard(&mut self, path: &Path) -> Result<()> {
-        if folder::is_archive(path) {
-            let archive = Arc::new(Archive::open(path)?);
-            self.shard_classes.push(None);
-            let chunk = |chunk| (Chunk::Samples { archive: archive.clone(), chunk }, None);
-            self.chunks.extend((0..archive.chunks()).map(chunk));
-            return Ok(());
-        }
-        let shard = Arc::new(Shard::open(path)?);
-        self.shard_classes.push(shard.classes());
-        let groups = (0..shard.groups()).filter(|&group| shard.rows(group) > 0);
-        self.chunks.extend(groups.map(|group| (Chunk::RowGroup { shard: shard.clone(), group }, None)));
-        Ok(())
-    }
-
-    fn into_source(self) -> Source {
-        let labels: BTreeMap<&str, i64> = self.classes.iter().map(String::as_str).zip(0..).collect();
-        let labelled = |(chunk, class): (Chunk, Option<String>)| match (chunk, class) {
-            (Chunk::File { path, .. }, Some(class)) => {
-                Chunk::File { path, label: labels.get(class.as_str()).copied() }
-            }
-            (chunk, _) => chunk,
-        };
-        let chunks: Vec<_> = self.chunks.into_iter().map(labelled).collect();
-        let rows = chunks.iter().map(Chunk::rows).sum();
-        let agreed = self.shard_classes.windows(2).all(|pair| pair[0] == pair[1]);
-        let classes = match self.shard_classes.into_iter().next() {
-            // Labels of folders and of shards together have no names that fit both.
-            Some(names) => names.filter(|_| agreed && self.classes.is_empty()),
-            None => (!self.classes.is_empty()).then(|| self.classes.into_iter().collect()),
-        };
-        Source { chunks, classes, rows, skipped: self.skipped }
     }
 }
 

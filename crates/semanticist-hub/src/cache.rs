@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::{Error, Remote, Result};
+use crate::{Error, Remote, Repository, Result};
 
 /// How deep the files of a repository are looked for.
 const DEPTH: usize = 4;
@@ -38,12 +38,36 @@ impl Cache {
 
     /// The copy of a file, if there is one.
     pub fn find(&self, remote: &Remote) -> Option<PathBuf> {
+        let path = self.snapshot(remote).join(&remote.file);
+        path.is_file().then_some(path)
+    }
+
+    /// The names of all files of the repository that are here, as its revision has them.
+    pub(crate) fn names(&self, remote: &Remote) -> Vec<String> {
+        below(&self.snapshot(remote), DEPTH)
+    }
+
+    /// The folder of the files of a revision.
+    fn snapshot(&self, remote: &Remote) -> PathBuf {
         let repository = self.repository(remote);
         let named = fs::read_to_string(repository.join("refs").join(&remote.revision));
         // A revision that no branch or tag has may be a commit.
         let commit = named.map_or_else(|_| remote.revision.clone(), |commit| commit.trim().to_string());
-        let path = repository.join("snapshots").join(commit).join(&remote.file);
-        path.is_file().then_some(path)
+        repository.join("snapshots").join(commit)
+    }
+
+    /// Remembers at which commit the revision of `remote` is.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub(crate) fn refer(&self, remote: &Remote, commit: &str) -> Result<()> {
+        if remote.revision == commit {
+            return Ok(());
+        }
+        let repository = self.repository(remote);
+        let reference = repository.join("refs").join(&remote.revision);
+        create(reference.parent().unwrap_or(&repository))?;
+        write(&reference, commit).map_err(Error::cache(&reference))
     }
 
     /// Where the content with this hash belongs, and its folder is made.
@@ -70,11 +94,7 @@ impl Cache {
         let up = "../".repeat(2 + remote.file.split('/').count() - 1);
         let name = blob.file_name().unwrap_or_default();
         place(blob, &Path::new(&up).join("blobs").join(name), &path).map_err(Error::cache(&path))?;
-        if remote.revision != commit {
-            let reference = repository.join("refs").join(&remote.revision);
-            create(reference.parent().unwrap_or(&repository))?;
-            write(&reference, commit).map_err(Error::cache(&reference))?;
-        }
+        self.refer(remote, commit)?;
         Ok(path)
     }
 
@@ -102,7 +122,11 @@ impl Cache {
     }
 
     fn repository(&self, remote: &Remote) -> PathBuf {
-        self.0.join(format!("models--{}--{}", remote.owner, remote.repository))
+        let kind = match remote.kind {
+            Repository::Models => "models",
+            Repository::Datasets => "datasets",
+        };
+        self.0.join(format!("{kind}--{}--{}", remote.owner, remote.repository))
     }
 }
 

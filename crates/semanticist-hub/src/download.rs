@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{Response, StatusCode, Uri};
@@ -29,17 +30,7 @@ struct Stated {
 
 /// The newest version of a file, in the cache.
 pub(crate) fn fetch(hub: &Hub, remote: &Remote, observe: &mut dyn FnMut(Transfer)) -> Result<PathBuf> {
-    let agent: Agent = Agent::config_builder()
-        .http_status_as_error(false)
-        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-        .user_agent(concat!("semanticist/", env!("CARGO_PKG_VERSION")))
-        .timeout_resolve(Some(Duration::from_secs(20)))
-        .timeout_connect(Some(Duration::from_secs(20)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
-        .build()
-        .into();
-    let client = Client { agent, hub, remote };
+    let client = Client::new(hub, remote);
     let stated = client.ask()?;
     let blob = hub.cache.blob(remote, &stated.hash)?;
     if fs::metadata(&blob).map(|found| found.len()).ok() != Some(stated.bytes) {
@@ -48,13 +39,59 @@ pub(crate) fn fetch(hub: &Hub, remote: &Remote, observe: &mut dyn FnMut(Transfer
     hub.cache.link(remote, &stated.commit, &blob)
 }
 
-struct Client<'a> {
+/// Who asks the hub for a file.
+pub(crate) struct Client<'a> {
     agent: Agent,
     hub: &'a Hub,
     remote: &'a Remote,
 }
 
-impl Client<'_> {
+impl<'a> Client<'a> {
+    /// For this file, which need not be there if the hub is asked for something else.
+    pub fn new(hub: &'a Hub, remote: &'a Remote) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .user_agent(concat!("semanticist/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(Duration::from_secs(20)))
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_per_read(Some(Duration::from_secs(60)))
+            .build();
+        Self { agent: agent.into(), hub, remote }
+    }
+
+    /// The hub's answer in JSON, and the address of its continuation if there is one.
+    ///
+    /// # Errors
+    /// If the hub cannot be reached, again and again, or does not answer so.
+    pub fn json<T: DeserializeOwned>(&self, url: &str) -> Result<(T, Option<String>)> {
+        let mut attempt = 0;
+        let mut response = loop {
+            let response = self.authorized(self.agent.get(url)).call();
+            attempt += 1;
+            match response {
+                Ok(response) if !response.status().is_server_error() || attempt > ATTEMPTS => break response,
+                Err(error) if attempt > ATTEMPTS => return Err(self.unreachable(error)),
+                Ok(_) | Err(_) => sleep(Duration::from_millis(125 << attempt)),
+            }
+        };
+        if !response.status().is_success() {
+            return Err(self.refused(&response));
+        }
+        let next = header(&response, "link").and_then(|link| link.strip_prefix('<')?.split_once('>'));
+        let next = next.filter(|(_, what)| what.contains("next")).map(|(url, _)| url.to_string());
+        // What it continues at must be the hub, whom the token is for.
+        let next = next.filter(|url| url.starts_with(&format!("{}/", self.hub.endpoint)));
+        let text = response.body_mut().read_to_string().map_err(|error| self.unreachable(error))?;
+        let answer = serde_json::from_str(&text).map_err(|error| {
+            let problem =
+                format!("{} does not answer as the hub does ({error}); check HF_ENDPOINT", self.hub.endpoint);
+            Error::refused(self.remote, problem)
+        })?;
+        Ok((answer, next))
+    }
+
     /// Asks for the file's hash, size and commit. Content on another host is not asked: the hub says all
     /// of it in the redirection there, and the token is none of that host's business.
     fn ask(&self) -> Result<Stated> {
@@ -204,9 +241,9 @@ impl Client<'_> {
 
     /// The answer of a hub that does not give the file.
     fn refused(&self, response: &Response<Body>) -> Error {
-        let Remote { owner, repository, revision, file } = self.remote;
+        let Remote { owner, repository, revision, file, .. } = self.remote;
         let (status, code) = (response.status(), header(response, "x-error-code").unwrap_or_default());
-        let page = format!("{}/{owner}/{repository}", self.hub.endpoint);
+        let page = self.remote.page(&self.hub.endpoint);
         let login = match self.hub.token {
             Some(_) => "the token of HF_TOKEN does not allow to read it",
             None => "if it is private or asks for consent, set HF_TOKEN to your token",

@@ -12,6 +12,22 @@ pub enum Error {
     /// A name that begins with `hf:` has another form than that.
     #[error("\"{0}\": expected hf:OWNER/REPOSITORY/FILE, or hf:OWNER/REPOSITORY@REVISION/FILE")]
     Name(String),
+    /// A name that begins with `hf://` has another form than that.
+    #[error(
+        "\"{0}\": expected hf://datasets/OWNER/NAME, hf://datasets/OWNER/NAME@REVISION, and after either a folder or file, in \
+         which * stands for any part of a name and ** for any folders"
+    )]
+    Dataset(String),
+    /// A data set has no file of data, or none that fits.
+    #[error("{name}: none of its {found} files is a Parquet or tar file of that name; see {page}")]
+    NoData {
+        /// What was asked for.
+        name: String,
+        /// How many files the data set has.
+        found: usize,
+        /// Where they are listed.
+        page: String,
+    },
     /// A name that is neither a file's nor that of a model.
     #[error("\"{0}\" is neither a file nor a known model; use a file, {names}, or hf:OWNER/REPOSITORY/FILE", names = names())]
     Unknown(String),
@@ -103,7 +119,7 @@ impl Error {
 
     /// Whether what was asked for is wrong, and not what was found.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Name(_) | Self::Unknown(_) | Self::Environment(_))
+        matches!(self, Self::Name(_) | Self::Dataset(_) | Self::Unknown(_) | Self::Environment(_))
     }
 
     pub(crate) fn refused(remote: &Remote, problem: impl Into<String>) -> Self {

@@ -1,4 +1,4 @@
-//! Models on the Hugging Face hub: what they are called, where their copies lie, how they get there.
+//! Models and data sets on the Hugging Face hub: what they are called, where their copies lie, how they get there.
 //!
 //! The cache is the one that Hugging Face's own libraries use, in their layout, so that what one of them
 //! has fetched need not be fetched again. The transfer is our own on `ureq`, the HTTP client of the
@@ -9,6 +9,7 @@
 pub mod builtin;
 
 mod cache;
+mod dataset;
 mod download;
 mod error;
 mod known;
@@ -19,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use cache::{Cache, Cached};
+pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use known::{KNOWN, Kind, Known};
 pub use location::Location;
-pub use remote::Remote;
+pub use remote::{Remote, Repository};
 
 /// What a transfer has to say while it runs.
 #[derive(Debug, Clone, Copy)]

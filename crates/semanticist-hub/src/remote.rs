@@ -2,14 +2,25 @@
 
 use std::fmt;
 
-use crate::{Error, Result};
+use crate::{Error, Result, dataset};
 
 /// What names of files on the hub begin with.
 const SCHEME: &str = "hf:";
 
-/// A file in a repository of models, at a branch, tag or commit.
+/// What a repository on the hub holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repository {
+    /// Weights.
+    Models,
+    /// Data.
+    Datasets,
+}
+
+/// A file in a repository, at a branch, tag or commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
+    /// Of what kind the repository is.
+    pub kind: Repository,
     /// The user or organisation.
     pub owner: String,
     /// Its name, without the owner's.
@@ -24,7 +35,7 @@ impl Remote {
     /// At the main branch.
     pub fn new(owner: &str, repository: &str, file: &str) -> Self {
         let [owner, repository, revision, file] = [owner, repository, "main", file].map(str::to_owned);
-        Self { owner, repository, revision, file }
+        Self { kind: Repository::Models, owner, repository, revision, file }
     }
 
     /// What `text` names, if it begins with `hf:`.
@@ -55,28 +66,41 @@ impl Remote {
 
     /// Its address below `endpoint`.
     pub fn url(&self, endpoint: &str) -> String {
-        let Self { owner, repository, revision, file } = self;
-        let path = format!("{owner}/{repository}/resolve/{revision}/{file}");
-        format!("{endpoint}/{}", path.split('/').map(escaped).collect::<Vec<_>>().join("/"))
+        let (page, revision) = (self.page(endpoint), escaped(&self.revision));
+        let file = self.file.split('/').map(escaped).collect::<Vec<_>>().join("/");
+        format!("{page}/resolve/{revision}/{file}")
+    }
+
+    /// The address of its repository below `endpoint`, for people.
+    pub fn page(&self, endpoint: &str) -> String {
+        let kind = match self.kind {
+            Repository::Models => "",
+            Repository::Datasets => "datasets/",
+        };
+        format!("{endpoint}/{kind}{}/{}", escaped(&self.owner), escaped(&self.repository))
     }
 }
 
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { owner, repository, revision, file } = self;
+        let Self { kind, owner, repository, revision, file } = self;
         let revision = if revision == "main" { String::new() } else { format!("@{revision}") };
-        write!(f, "{SCHEME}{owner}/{repository}{revision}/{file}")
+        let scheme = match kind {
+            Repository::Models => SCHEME,
+            Repository::Datasets => dataset::SCHEME,
+        };
+        write!(f, "{scheme}{owner}/{repository}{revision}/{file}")
     }
 }
 
 /// Whether this can be a part of a path, here and on the hub.
-fn is_name(part: &str) -> bool {
+pub(crate) fn is_name(part: &str) -> bool {
     let forbidden = |c: char| c.is_control() || ['\\', ':', '?', '#', '*', '"', '<', '>', '|'].contains(&c);
     !part.is_empty() && part != "." && part != ".." && !part.contains(forbidden)
 }
 
 /// Percent-encoded, but for what RFC 3986 leaves alone.
-fn escaped(part: &str) -> String {
+pub(crate) fn escaped(part: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     part.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })

@@ -88,9 +88,12 @@ fn default_skips() -> u64 {
 }
 
 /// How batches of images are made.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageData {
+    /// How often images come from each of the sources, in proportion; one number per source in the order of `--data`. Without
+    /// any, all images come equally often.
+    pub weights: Vec<f64>,
     /// Probability of a horizontal flip.
     pub flip: f32,
     /// Threads that decode images; they do not change the result.
@@ -102,7 +105,7 @@ pub struct ImageData {
 
 impl Default for ImageData {
     fn default() -> Self {
-        Self { flip: 0.5, workers: 2, fit_images: 10_000 }
+        Self { weights: Vec::new(), flip: 0.5, workers: 2, fit_images: 10_000 }
     }
 }
 

@@ -18,11 +18,22 @@ Examples:
   semanticist bench
   semanticist bench encode --preset b --batch 4 --tokens 32
   semanticist bench train --preset s --profile
+  semanticist bench data imagenet/ --size 256 --threads 8 --eats 2000
   semanticist bench decode --preset l --threads 1 --json")]
 pub struct Bench {
     /// What to time [default: all]
     #[arg(value_name = "JOB", value_enum)]
     pub job: Option<BenchJob>,
+    /// For data: images as `train` takes them with --data [default: 64 photos of 500×375 pixels, made for it]
+    #[arg(value_name = "DATA", requires = "job")]
+    pub data: Vec<PathBuf>,
+    /// For data: the side of the squares, in pixels [default: that of the preset's images]
+    #[arg(long, value_name = "PIXELS", requires = "job", value_parser = count)]
+    pub size: Option<usize>,
+    /// For data: how many images per second a device takes, whose waiting is then measured; the journal of a run
+    /// and `bench train` tell
+    #[arg(long, value_name = "RATE", requires = "job")]
+    pub eats: Option<f64>,
     /// The size of the networks [default: s to load and train, b to encode and for data, l to decode and
     /// for the head]
     #[arg(long, value_enum)]

@@ -262,6 +262,7 @@ Examples:
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
   semanticist train tokenizer configs/tokenizer-l.toml --data imagenet --out runs/l --dry-run
+  semanticist train tokenizer configs/tokenizer-l.toml --data s3://bucket/imagenet --out runs/l
   semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
       --set learning_rate.peak=1e-3 --set steps=5000")]
 pub struct TrainTokenizer {
@@ -322,7 +323,8 @@ pub struct Place {
 pub struct TrainingData {
     /// The configuration of the run (TOML)
     pub config: PathBuf,
-    /// Images: folders of class folders, folders of images, Parquet files or folders of them
+    /// Images: folders of class folders, folders of images, Parquet and WebDataset (tar) files or folders of them, lists
+    /// (.jsonl), shards at s3://, gs://, az://, http(s)://, and hf://datasets/OWNER/NAME; docs/training.md
     #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
     pub data: Vec<PathBuf>,
     /// Change an entry of the configuration, such as learning_rate.peak=1e-3

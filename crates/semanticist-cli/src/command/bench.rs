@@ -1,13 +1,16 @@
 //! `semanticist bench`: how fast this machine runs the models.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use semanticist::Precision;
-use semanticist_verify::bench::{self, BenchOptions, BenchReport, Job, Share};
+use semanticist_data::Split;
+use semanticist_verify::bench::{self, BenchOptions, BenchReport, ImageSpeed, Job, Share};
 use serde::Serialize;
 
-use crate::allocator::peak_memory;
+use super::sources;
+use crate::allocator::{peak_memory, processor_time};
 use crate::args::Bench;
 use crate::{failure, output};
 
@@ -23,6 +26,10 @@ pub fn run(request: &Bench) -> Result<()> {
     let Some(job) = request.job else { return every_job(request) };
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
+    let images = match request.data.as_slice() {
+        [] => None,
+        data => Some(Arc::new(sources::open(data, Split::Train)?)),
+    };
     let options = BenchOptions {
         job: job.into(),
         preset: request.preset.map(Into::into),
@@ -31,6 +38,10 @@ pub fn run(request: &Bench) -> Result<()> {
         precision,
         repeats: request.repeats,
         file: request.file.clone(),
+        images,
+        size: request.size,
+        eats: request.eats,
+        processor_time: Some(processor_time),
     };
     options.validate().map_err(failure::usage)?;
     let mut times = bench::run(&options, &device)?;
@@ -82,6 +93,15 @@ fn text(report: &Report) -> String {
     }
     if let (Some(reached), Some(peak)) = (report.times.gflops, report.times.peak_gflops) {
         text += &format!("  {reached:.0} of {peak:.0} GFLOP/s ({:.0} %)", 100.0 * reached / peak);
+    }
+    if let Some(ImageSpeed { size, images_per_second, images_per_core_second, .. }) = report.times.images {
+        text += &format!("  {size} px: {images_per_second:.0} images/s");
+        if let Some(rate) = images_per_core_second {
+            text += &format!(", {rate:.0} per core");
+        }
+    }
+    if let Some((rate, wait)) = report.times.images.and_then(|it| it.eaten_per_second.zip(it.data_wait)) {
+        text += &format!(", a device that takes {rate} waits {:.1} % of the time", 100.0 * wait);
     }
     text += &format!("  {:.0} MiB", report.peak_memory_bytes as f64 / f64::from(1 << 20));
     if let Some(model) = report.times.model_bytes {

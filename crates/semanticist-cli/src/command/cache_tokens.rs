@@ -5,18 +5,18 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use semanticist::model::Work;
-use semanticist_data::Source;
 use semanticist_data::tokens::TokenFileInfo;
 use semanticist_data::tokens::cache::CachePlan;
 
 use super::choice::{check_count, listen};
+use super::sources;
 use crate::args::CacheTokens;
 use crate::failure::Interrupted;
 use crate::output::{self, note};
 use crate::progress::Progress;
 
 pub fn run(request: &CacheTokens) -> Result<()> {
-    let source = Source::open(&request.inputs, request.split.into())?;
+    let source = sources::open(&request.inputs, request.split.into())?;
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
     let work = Work { encode: request.batch.min(source.len()), decode: 0, precision };

@@ -14,7 +14,7 @@ use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Known, Location};
 use semanticist_train::config::read_tokenizer_config;
 
-use super::preflight;
+use super::{preflight, sources};
 use crate::args::{ModelChoice, PublishedChoice, Sampling};
 use crate::output::note;
 use crate::{failure, fetch};
@@ -191,8 +191,8 @@ pub fn check_count(asked: usize, there: usize, holder: &str) -> Result<()> {
 
 /// The validation part of the data if it has one, else all of it.
 pub fn validation_source(data: &[PathBuf]) -> Result<Source> {
-    let all = Source::open(data, Split::All)?;
-    match Source::open(data, Split::Validation) {
+    let all = sources::open(data, Split::All)?;
+    match sources::open(data, Split::Validation) {
         Ok(part) if part.len() < all.len() => Ok(part),
         _ => {
             note("the data has no validation part of its own; all of it is used to validate");

@@ -8,12 +8,13 @@ use burn::tensor::Device;
 use semanticist::image::to_pixels;
 use semanticist::model::{ClassifierFile, ClassifierModel};
 use semanticist::{Error, ModelFile};
-use semanticist_data::{Broken, Record, Source, Split, transform};
+use semanticist_data::{Broken, Record, Split, transform};
 use semanticist_eval::classification::{self, Accuracy, AccuracyCount, Labels, Prediction};
 use semanticist_hub::Location;
 use serde::Serialize;
 
 use super::choice::validation_source;
+use super::sources;
 use crate::args::Classify;
 use crate::output::{self, note};
 use crate::progress::Progress;
@@ -68,7 +69,7 @@ fn open(asked: &Path) -> Result<ClassifierFile> {
 
 /// The most probable classes of every image.
 fn classified(request: &Classify, model: &ClassifierModel, device: &Device) -> Result<Vec<Classified>> {
-    let source = Source::open(&request.images, Split::All)?;
+    let source = sources::open(&request.images, Split::All)?;
     let size = model.classifier.config.image_size;
     let (mut classified, mut broken) = (Vec::new(), Broken::new(source.len()));
     let progress = Progress::new(source.len(), "classifying");

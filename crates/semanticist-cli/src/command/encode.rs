@@ -16,6 +16,7 @@ use semanticist_eval::QuantisedTokenizer;
 use serde::Serialize;
 
 use super::choice::{check_count, listen};
+use super::sources;
 use crate::args::Encode;
 use crate::failure::{self, Interrupted};
 use crate::output;
@@ -111,7 +112,7 @@ struct Encoder<'a> {
 pub fn run(request: &Encode) -> Result<()> {
     let begun = Instant::now();
     check_name(&request.output)?;
-    let source = Source::open(&request.inputs, request.split.into())?;
+    let source = sources::open(&request.inputs, request.split.into())?;
     let (model, device) = Model::open(request, request.batch.min(source.len()))?;
     let (all, token_dim) = model.tokens();
     let count = request.tokens.unwrap_or(all);

@@ -14,6 +14,7 @@ pub mod pull;
 pub mod reconstruct;
 pub mod runs;
 pub mod serve;
+mod sources;
 pub mod study;
 pub mod train;
 pub mod verify;

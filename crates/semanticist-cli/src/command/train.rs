@@ -29,6 +29,7 @@ use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh
 use super::choice::{autoencoder_file, validation_source};
 use super::dry_run;
 use super::preflight::{self, Check};
+use super::sources;
 use crate::args::{
     ModelChoice, Place, PublishedChoice, TrainAutoencoder, TrainClassifier, TrainGenerator, TrainTokenizer,
     TrainingData,
@@ -43,9 +44,10 @@ use crate::progress::TrainingProgress;
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
-    let (training, validation) = sources(&request.run.data)?;
+    let (training, validation) = images(&request.run.data)?;
     let settings = settings(&request.run.settings, &request.machine);
     let mut config = RunConfig::<TokenizerRun>::read_for(&request.run.config, &settings, training.len())?;
+    let training = Arc::new(training.weighted(&config.data.weights)?);
     let device = request.machine.start(config.precision)?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
@@ -105,13 +107,15 @@ fn teacher(
 pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
     let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
     if is_of_tokenizer(file)? {
-        let source = Arc::new(Source::open(data, Split::Train)?);
-        let config = RunConfig::read_for(file, given, source.len())?;
+        let source = sources::open(data, Split::Train)?;
+        let config = RunConfig::<TokenizerRun>::read_for(file, given, source.len())?;
+        let source = Arc::new(source.weighted(&config.data.weights)?);
         return fit(request, &config, source);
     }
-    let (training, validation) = sources(data)?;
+    let (training, validation) = images(data)?;
     let settings = settings(given, &request.machine);
     let config = RunConfig::<AutoencoderRun>::read_for(file, &settings, training.len())?;
+    let training = Arc::new(training.weighted(&config.data.weights)?);
     let device = request.machine.start(config.precision)?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
@@ -149,9 +153,10 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
 /// Trains a classifier on the labels of the data.
 pub fn classifier(request: &TrainClassifier) -> Result<()> {
     let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
-    let (training, validation) = sources(data)?;
+    let (training, validation) = images(data)?;
     let settings = settings(given, &request.machine);
     let config = RunConfig::<ClassifierRun>::read_for(file, &settings, training.len())?;
+    let training = Arc::new(training.weighted(&config.data.weights)?);
     let device = request.machine.start(config.precision)?;
     let objective = ClassifierObjective::new(&config, training.clone(), &validation, &device)?;
     let fresh = || classifier::untrained(&config, &training, &device);
@@ -193,8 +198,8 @@ fn fit(request: &TrainAutoencoder, config: &RunConfig<TokenizerRun>, source: Arc
 }
 
 /// Images to train on, and to validate on.
-fn sources(data: &[PathBuf]) -> Result<(Arc<Source>, Source)> {
-    let training = Arc::new(Source::open(data, Split::Train)?);
+fn images(data: &[PathBuf]) -> Result<(Source, Source)> {
+    let training = sources::open(data, Split::Train)?;
     let validation = validation_source(data)?;
     note(&format!("{} training images, {} for validation", training.len(), validation.len()));
     Ok((training, validation))

@@ -29,6 +29,21 @@ fn a_job_reports_what_it_ran_and_how_long_it_took() {
 }
 
 #[test]
+fn given_images_are_measured_per_core_and_against_a_device() {
+    let folder = Folder::new();
+    folder.photos(&["photos/a.png", "photos/b.png"]);
+    let run = "bench data photos --size 8 --batch 2 --repeats 1 --threads 1";
+    let report = folder.run(&format!("{run} --eats 20 --json")).json();
+    assert_eq!((&report["size"], &report["eaten_per_second"]), (&8.into(), &20.0.into()));
+    let [all, core] =
+        ["images_per_second", "images_per_core_second"].map(|name| report[name].as_f64().unwrap());
+    assert!(all > 20.0 && core >= all / 2.0, "{all} {core}");
+    assert!(report["data_wait"].as_f64().unwrap() < 0.5, "{report}");
+    folder.fails("bench encode photos --preset tiny", 2, "only the job data reads images");
+    folder.fails("bench data --size 8 --eats 0", 2, "not above 0");
+}
+
+#[test]
 fn a_profile_names_the_operators_and_their_shares_make_up_the_whole() {
     let folder = Folder::new();
     let report =

@@ -10,43 +10,43 @@ use sha2::{Digest, Sha256};
 
 use super::{Folder, Run};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// How the server behaves.
 #[derive(Clone, Default)]
-struct Behaviour {
+pub struct Behaviour {
     /// Content by path, such as `ada/model/resolve/main/model.safetensors`.
-    files: Vec<(String, Vec<u8>)>,
+    pub files: Vec<(String, Vec<u8>)>,
     /// What it says the hash is, if not what it is.
-    hash: Option<String>,
+    pub hash: Option<String>,
     /// Answers to requests that begin here: status and `X-Error-Code`.
-    refusals: Vec<(&'static str, u16, &'static str)>,
+    pub refusals: Vec<(&'static str, u16, &'static str)>,
     /// How many bytes of a file it sends before the connection breaks, for each of the first requests.
-    cuts: Vec<usize>,
+    pub cuts: Vec<usize>,
     /// Sends all of a file, whatever part is asked for.
-    without_ranges: bool,
+    pub without_ranges: bool,
     /// Keeps the content on another server and redirects there, as the hub does.
-    elsewhere: Option<String>,
+    pub elsewhere: Option<String>,
     /// What an `Authorization` header must say.
-    token: Option<&'static str>,
+    pub token: Option<&'static str>,
 }
 
 /// A request as it came: method, path and the headers that matter here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Request {
-    method: String,
-    path: String,
-    range: Option<usize>,
-    authorization: Option<String>,
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub range: Option<usize>,
+    pub authorization: Option<String>,
 }
 
-struct Server {
-    address: String,
+pub struct Server {
+    pub address: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    fn start(behaviour: Behaviour) -> Self {
+    pub fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -65,7 +65,7 @@ impl Server {
         Self { address, requests }
     }
 
-    fn requests(&self, method: &str) -> Vec<Request> {
+    pub fn requests(&self, method: &str) -> Vec<Request> {
         let requests = self.requests.lock().unwrap();
         requests.iter().filter(|request| request.method == method).cloned().collect()
     }
@@ -155,7 +155,7 @@ fn model_behaviour(folder: &Folder) -> Behaviour {
 const MODEL: &str = "hf:ada/model/model.safetensors";
 
 /// The command with a cache in this folder and this hub, and nothing else of the environment's.
-fn at(folder: &Folder, endpoint: &str, arguments: &str) -> Command {
+pub fn at(folder: &Folder, endpoint: &str, arguments: &str) -> Command {
     let mut command = folder.command(arguments);
     for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME"] {
         command.env_remove(name);
@@ -167,7 +167,7 @@ fn at(folder: &Folder, endpoint: &str, arguments: &str) -> Command {
     command
 }
 
-fn run(mut command: Command) -> Run {
+pub fn run(mut command: Command) -> Run {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(output.stdout), text(output.stderr));
@@ -176,7 +176,7 @@ fn run(mut command: Command) -> Run {
 }
 
 /// Fails with code 1 or 2 and says `part`.
-fn fails(command: Command, code: i32, part: &str) {
+pub fn fails(command: Command, code: i32, part: &str) {
     let run = run(command);
     assert_eq!(run.code, Some(code), "{}: {}", run.arguments, run.stderr);
     assert!(run.stderr.contains(part), "{part:?} is not in {}", run.stderr);

@@ -6,6 +6,7 @@
 mod bench;
 mod cache_tokens;
 mod classify;
+mod datasets;
 mod decode;
 mod encode;
 mod evaluate;
@@ -17,6 +18,7 @@ mod quantised;
 mod reconstruct;
 mod serve;
 mod sizes;
+mod stores;
 mod study;
 mod zero_shot;
 

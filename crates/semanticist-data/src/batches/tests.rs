@@ -121,6 +121,67 @@ fn nothing_but_broken_images_ends_the_stream() {
     assert!(start(&source).next().unwrap().is_err());
 }
 
+/// Of three sources, each in its own kind and size.
+fn three() -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
+    let root = tempfile::tempdir().unwrap();
+    (0..20).for_each(|number| put(root.path(), &format!("files/{number:03}.png"), &png(number)));
+    let images =
+        |numbers: std::ops::Range<usize>| numbers.map(|number| Some(png(number))).collect::<Vec<_>>();
+    shard(&root.path().join("a.parquet"), &images(20..29), 4);
+    shard(&root.path().join("b.parquet"), &images(30..33), 2);
+    let paths = ["files", "a.parquet", "b.parquet"].map(|name| root.path().join(name));
+    (root, paths.to_vec())
+}
+
+#[test]
+fn an_epoch_draws_from_sources_in_proportion_to_their_weights() {
+    let (_root, paths) = three();
+    let open = || Source::open(&paths, Split::All).unwrap();
+    let source = Arc::new(open().weighted(&[1.0, 2.0, 5.0]).unwrap());
+    assert_eq!(source.len(), 32);
+    let numbers: Vec<u8> = (start(&source).take(64).map(Result::unwrap))
+        .flat_map(|batch| batch.images.into_iter().map(|image| image.get_pixel(0, 0).0[0]))
+        .collect();
+    let drawn =
+        |images: &[u8], range: std::ops::Range<u8>| images.iter().filter(|n| range.contains(n)).count();
+    for epoch in numbers.chunks_exact(32) {
+        assert_eq!([drawn(epoch, 0..20), drawn(epoch, 20..29), drawn(epoch, 30..33)], [4, 8, 20]);
+    }
+    // 14 epochs of 32 are 448 images: of each source all equally often, to one.
+    for (range, each) in [(0..20, 448 / 8 / 20), (20..29, 448 / 4 / 9), (30..33, 448 * 5 / 8 / 3)] {
+        for number in range {
+            let seen = numbers.iter().filter(|found| **found == number).count();
+            assert!((each..=each + 1).contains(&seen), "{number}: {seen} times, expected {each}");
+        }
+    }
+    let joined = Arc::new(open());
+    assert_eq!(joined.fingerprint().unwrap(), source.fingerprint().unwrap());
+    let one = open().weighted(&[]).unwrap();
+    let names =
+        |source: &Arc<Source>| start(source).take(5).flat_map(|it| it.unwrap().names).collect::<Vec<_>>();
+    assert_eq!(names(&joined), names(&Arc::new(one)));
+    for (weights, part) in [
+        (&[1.0][..], "1 weights for 3 sources"),
+        (&[1.0, 0.0, 1.0], "not above 0"),
+        (&[1.0, f64::NAN, 1.0], "NaN"),
+    ] {
+        let error = open().weighted(weights).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn weighted_sources_go_on_as_if_uninterrupted() {
+    let (_root, paths) = three();
+    let source = Arc::new(Source::open(&paths, Split::All).unwrap().weighted(&[1.0, 2.0, 0.7]).unwrap());
+    let whole: Vec<_> = start(&source).take(15).map(Result::unwrap).collect();
+    for done in 1..14 {
+        let rest = Batches::new(source.clone(), options(), whole[done - 1].next);
+        let rest: Vec<_> = rest.take(15 - done).map(Result::unwrap).collect();
+        assert!(rest == whole[done..], "after {done} batches");
+    }
+}
+
 #[test]
 fn another_data_set_cannot_be_resumed() {
     let (_root, source) = folder(&pngs(3));

@@ -2,21 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use image::RgbImage;
-use image::codecs::jpeg::JpegEncoder;
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::guidance::guide_halves;
 use semanticist::diffusion::{Process, SamplingPlan};
 use semanticist::encoder::Encoder;
 use semanticist::generator::{GeneratorConfig, Head};
 use semanticist::tokenizer::Networks;
-use semanticist::{Error, Latents, Noise, Pixels, Result, Seed, TokenizerConfig, Tokens};
-use semanticist_data::{BatchOptions, Batches, Crop, Position, Source, Split};
+use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
 use semanticist_ops::profile::{self, Timing};
 use semanticist_train::gradients::Gradients;
 use semanticist_train::objective::tokenizer::{self as objective, Draws};
@@ -36,7 +32,7 @@ fn timed(repeats: usize, machine: Machine, mut job: impl FnMut()) -> Measured {
     let all: Vec<f64> = (0..repeats).map(|_| seconds_of(&mut job)).collect();
     let operators = shares(profile::stop(), all.iter().sum(), repeats);
     let peak_gflops = Some(before.max(peak::gflops(machine)));
-    Measured { seconds: median(all), peak_gflops, operators, model_bytes: None }
+    Measured { seconds: median(all), peak_gflops, operators, ..Measured::default() }
 }
 
 /// What each operator takes of one run, the greatest first, and what is left for all else.
@@ -156,55 +152,6 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, machine: Ma
         let gradients = Gradients::collect(&current, &loss.backward());
         networks = Some(optimizer.step(current, &gradients, gradients.norm(), 1e-4));
     }))
-}
-
-/// Images of 500×375 pixels as JPEG files, decoded, cropped and reduced as for training.
-pub fn data(config: &TokenizerConfig, batch: usize, repeats: usize) -> Result<Measured> {
-    const PHOTOS: usize = 64;
-    let folder = Scratch::new()?;
-    for number in 0..PHOTOS {
-        save_photo(&folder.0.join(format!("{number}.jpg")), number as u64)?;
-    }
-    let source = Arc::new(Source::open(std::slice::from_ref(&folder.0), Split::All)?);
-    let options = BatchOptions {
-        size: config.image_size,
-        batch,
-        seed: Seed::new(0),
-        workers: rayon::current_num_threads(),
-        crop: Crop::Largest,
-        flip: 0.5,
-    };
-    let mut batches = Batches::new(source, options, Position::default());
-    let mut outcome = Ok(());
-    let mut job = || match batches.next() {
-        Some(Ok(batch)) => drop(black_box(batch)),
-        Some(Err(error)) => outcome = Err(error),
-        None => {}
-    };
-    // What was prepared ahead must not count.
-    (0..2).for_each(|_| job());
-    let seconds = median((0..repeats).map(|_| seconds_of(&mut job)).collect());
-    outcome.map(|()| Measured { seconds, ..Measured::default() })
-}
-
-/// An image with as much detail as a photograph: waves of many lengths under a little noise.
-fn save_photo(path: &Path, seed: u64) -> Result<()> {
-    let mut noise = Seed::new(1).at(seed).noise();
-    let waves = noise.uniform(24);
-    let grain = noise.uniform(500 * 375);
-    let photo = RgbImage::from_fn(500, 375, |x, y| {
-        let shade = |channel: usize| {
-            let sum: f32 = (waves[channel * 8..][..8].iter().enumerate())
-                .map(|(i, &wave)| ((x as f32 * wave + y as f32 * (1.0 - wave)) / (1 << i) as f32).sin())
-                .sum();
-            (128.0 + 20.0 * sum + 16.0 * grain[(y * 500 + x) as usize]) as u8
-        };
-        image::Rgb([shade(0), shade(1), shade(2)])
-    });
-    let mut bytes = Vec::new();
-    let encoded = photo.write_with_encoder(JpegEncoder::new_with_quality(&mut bytes, 90));
-    encoded.map_err(|error| Error::file(path, error.to_string()))?;
-    std::fs::write(path, bytes).map_err(|error| Error::io(path, "write", error))
 }
 
 /// A folder that is gone when it is no longer needed.

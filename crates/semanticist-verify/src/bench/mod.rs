@@ -1,6 +1,7 @@
 //! How fast this machine runs the models: random weights of any preset's size, median times, and
 //! what part of the machine's own matrix-product speed that is.
 
+mod data;
 mod jobs;
 mod load;
 mod peak;
@@ -8,11 +9,15 @@ mod preset;
 mod work;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::Device;
 use semanticist::{Error, Precision, Result, TokenizerConfig};
+use semanticist_data::Source;
 use serde::Serialize;
 
+pub use data::ImageSpeed;
 pub use preset::Preset;
 
 /// What can be timed.
@@ -91,6 +96,14 @@ pub struct BenchOptions {
     /// The file that `load` reads, which is written if it is not there and stays; without it, one that is
     /// gone afterwards.
     pub file: Option<PathBuf>,
+    /// The images that `data` decodes; without them, photos of 500×375 pixels that are gone afterwards.
+    pub images: Option<Arc<Source>>,
+    /// The side of the squares that `data` makes, in pixels; else that of the preset.
+    pub size: Option<usize>,
+    /// Images per second that a device takes, whose waiting `data` measures.
+    pub eats: Option<f64>,
+    /// Tells how much processor time this process has had so far.
+    pub processor_time: Option<fn() -> Duration>,
 }
 
 impl BenchOptions {
@@ -103,6 +116,12 @@ impl BenchOptions {
                 "only the job load reads a model file, not {}",
                 self.job.name()
             )));
+        }
+        if self.job != Job::Data && (self.images.is_some() || self.size.is_some() || self.eats.is_some()) {
+            return Err(Error::Config(format!("only the job data reads images, not {}", self.job.name())));
+        }
+        if self.eats.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) || self.size == Some(0) {
+            return Err(Error::Config("a size or a number of images per second is not above 0".into()));
         }
         if self.precision != Precision::Float32 && !self.job.multiplies() {
             let (job, precision) = (self.job.name(), self.precision);
@@ -161,6 +180,9 @@ pub struct BenchReport {
     /// What the weights take in memory, if the job is to load them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_bytes: Option<u64>,
+    /// How fast images come, if the job is to read them.
+    #[serde(flatten)]
+    pub images: Option<ImageSpeed>,
     /// Where the time of one run goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<Share>,
@@ -187,9 +209,9 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
     let batch = options.batch.unwrap_or(job.batch());
     let tokens = options.tokens.unwrap_or(options.all_tokens());
     let machine = Machine { device, precision: options.precision };
-    let Measured { seconds, peak_gflops, operators, model_bytes } = match job {
+    let Measured { seconds, peak_gflops, operators, model_bytes, images } = match job {
         Job::Load => load::load(&config, options.file.as_deref(), options.repeats, device)?,
-        Job::Data => jobs::data(&config, batch, options.repeats)?,
+        Job::Data => data::data(options, batch)?,
         Job::Encode => jobs::encode(&config, batch, tokens, options.repeats, machine)?,
         Job::Decode => jobs::decode(&config, batch, options.repeats, machine)?,
         Job::Train => jobs::train(&config, batch, options.repeats, machine)?,
@@ -214,6 +236,7 @@ pub fn run(options: &BenchOptions, device: &Device) -> Result<BenchReport> {
         gflops: counted.map(|operations| operations * batch as f64 / seconds / 1e9),
         peak_gflops,
         model_bytes,
+        images,
         operators,
     })
 }
@@ -232,4 +255,5 @@ struct Measured {
     peak_gflops: Option<f64>,
     operators: Vec<Share>,
     model_bytes: Option<u64>,
+    images: Option<ImageSpeed>,
 }

@@ -9,6 +9,7 @@ use semanticist_eval::statistics::Part;
 use serde_json::{Value, json};
 
 use super::super::choice::validation_source;
+use super::super::sources;
 use crate::failure;
 use crate::output::note;
 
@@ -23,13 +24,13 @@ pub struct Data {
 
 impl Data {
     pub fn open(paths: &[PathBuf], split: Split) -> Result<Self> {
-        Self::of(Source::open(paths, split)?, paths, split)
+        Self::of(sources::open(paths, split)?, paths, split)
     }
 
     /// The validation part if there is one, else all.
     pub fn validation(paths: &[PathBuf]) -> Result<Self> {
         let source = validation_source(paths)?;
-        let whole = source.len() == Source::open(paths, Split::All)?.len();
+        let whole = source.len() == sources::open(paths, Split::All)?.len();
         Self::of(source, paths, if whole { Split::All } else { Split::Validation })
     }
 
@@ -62,7 +63,7 @@ impl Data {
     /// # Errors
     /// If that happened, as far as a look at some of them tells.
     pub fn check_unchanged(&self) -> Result<()> {
-        let now = Source::open(&self.paths, self.split)?.fingerprint()?;
+        let now = sources::open(&self.paths, self.split)?.fingerprint()?;
         if now == self.fingerprint {
             return Ok(());
         }

@@ -8,6 +8,8 @@ use semanticist::Error;
 use semanticist::image::RgbImage;
 use semanticist_data::{Chunk, Source, Split};
 
+use crate::command::sources;
+
 /// A photo, and its place among those of the data.
 pub struct Photo {
     pub name: String,
@@ -21,7 +23,7 @@ pub struct Photo {
 /// # Errors
 /// If it is neither, or a picture cannot be read.
 pub fn pictures(option: &str, path: &Path, photos: &[Photo], data: &Source) -> Result<Vec<RgbImage>> {
-    let source = Source::open(&[path.to_path_buf()], Split::All)?;
+    let source = sources::open(&[path.to_path_buf()], Split::All)?;
     if let Some(paths) = by_name(&source, photos) {
         return Ok(paths.iter().map(|path| semanticist::image::open(path)).collect::<Result<_, _>>()?);
     }

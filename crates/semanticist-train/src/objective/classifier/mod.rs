@@ -26,9 +26,12 @@ use crate::config::{Kind, RunConfig};
 pub struct ClassifierRun;
 
 /// How batches of labelled images are made.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LabelledData {
+    /// How often images come from each of the sources, in proportion; one number per source in the order of `--data`. Without
+    /// any, all images come equally often.
+    pub weights: Vec<f64>,
     /// Of an image's area, the least that a random crop shows; above 0 and at most 1.
     pub least_area: f32,
     /// Probability of a horizontal flip.
@@ -39,7 +42,7 @@ pub struct LabelledData {
 
 impl Default for LabelledData {
     fn default() -> Self {
-        Self { least_area: 0.25, flip: 0.5, workers: 2 }
+        Self { weights: Vec::new(), least_area: 0.25, flip: 0.5, workers: 2 }
     }
 }
 
@@ -238,7 +241,7 @@ impl Objective for ClassifierObjective {
     }
 
     fn batches(&self, start: Position) -> Box<dyn Batches<Example = LabelledImage>> {
-        let LabelledData { least_area, flip, workers } = self.config.data;
+        let LabelledData { least_area, flip, workers, .. } = self.config.data;
         let options = BatchOptions {
             size: self.config.model.image_size,
             batch: self.config.batch,

@@ -1,0 +1,75 @@
+//! Which of several parts of the data each image comes from, in proportion to their weights.
+
+/// The turns of an epoch. Each goes to the part that is furthest behind its share, the first of those if several are, so
+/// that any stretch of an epoch holds the parts in proportion, to one image.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns {
+    /// Of all images, those that each part should give; in sum 1.
+    shares: Vec<f64>,
+    /// Turns that each part had.
+    taken: Vec<u64>,
+    /// Turns in all.
+    turns: u64,
+}
+
+impl Turns {
+    /// From the beginning of an epoch, for these positive weights; without any there is one part.
+    pub fn new(weights: &[f64]) -> Self {
+        let weights = if weights.is_empty() { &[1.0] } else { weights };
+        let sum: f64 = weights.iter().sum();
+        let shares: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
+        Self { taken: vec![0; shares.len()], shares, turns: 0 }
+    }
+
+    /// How many of the first `turns` turns of an epoch each part has.
+    pub fn counts(&self, turns: usize) -> Vec<u64> {
+        if self.shares.len() == 1 {
+            return vec![turns as u64];
+        }
+        let mut walk = Self { taken: vec![0; self.shares.len()], turns: 0, ..self.clone() };
+        for _ in 0..turns {
+            walk.next();
+        }
+        walk.taken
+    }
+
+    /// Goes on where so many turns of each part are over.
+    pub fn skip_to(&mut self, taken: &[u64]) {
+        self.taken = taken.to_vec();
+        self.turns = taken.iter().sum();
+    }
+
+    /// The part whose turn it is.
+    pub fn next(&mut self) -> usize {
+        self.turns += 1;
+        let behind = |part: usize| self.shares[part] * self.turns as f64 - self.taken[part] as f64;
+        let later = |first: usize, part: usize| if behind(part) > behind(first) { part } else { first };
+        let part = (0..self.shares.len()).reduce(later).expect("there is a part");
+        self.taken[part] += 1;
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stretch_is_in_proportion_and_any_place_leads_to_the_same_rest() {
+        let weights = [3.0, 1.0, 0.5];
+        let mut turns = Turns::new(&weights);
+        let whole: Vec<usize> = (0..900).map(|_| turns.next()).collect();
+        for (part, weight) in weights.iter().enumerate() {
+            for length in 1..=whole.len() {
+                let found = whole[..length].iter().filter(|&&turn| turn == part).count() as f64;
+                assert!((found - length as f64 * weight / 4.5).abs() <= 1.0, "{part} {length}");
+            }
+        }
+        for start in [0, 1, 7, 450, 899] {
+            let mut turns = Turns::new(&weights);
+            turns.skip_to(&turns.counts(start));
+            assert!((start..900).map(|_| turns.next()).eq(whole[start..].iter().copied()), "{start}");
+        }
+        assert_eq!(Turns::new(&[]).counts(5), [5]);
+    }
+}
