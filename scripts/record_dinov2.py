@@ -1,4 +1,4 @@
-"""Records features of small DINOv2 networks for crates/semanticist-eval/tests/data/dinov2.safetensors.
+"""Records features of small DINOv2 networks for crates/semanticist-verify/tests/data/reference/dinov2.safetensors.
 
 Random weights in the layers of `transformers` (Dinov2Model, Dinov2WithRegistersModel), under the names of its published
 files and under those of torch.hub. The published code of torch.hub (facebookresearch/dinov2, vision_transformer.py,
@@ -7,6 +7,7 @@ scale_factor = (new + 0.1) / old.
 Usage: record_dinov2.py OUT.safetensors    (needs torch, transformers and safetensors)
 """
 
+import json
 import sys
 
 import torch
@@ -87,13 +88,14 @@ def network(kind, depth):
 
 
 tensors = {f"images_{side}": torch.rand(2, 3, side, side) for side in SIDES}
-for kind, depth in [("plain", 2), ("registers", 1), ("gated", 1), ("hub", 2), ("hub_registers", 1), ("hub_gated", 1)]:
+DEPTHS = {"plain": 2, "registers": 1, "gated": 1, "hub": 2, "hub_registers": 1, "hub_gated": 1}
+for kind, depth in DEPTHS.items():
     model = network(kind, depth)
     names = hub if "hub" in kind else published
     weights = names(model.state_dict())
     # One file with the newest names.
     weights = model.state_dict() if kind == "gated" else weights
-    tensors |= {f"{kind}.weights.{name}": value.half() for name, value in weights.items()}
+    tensors |= {f"weights.{kind}.{name}": value.half() for name, value in weights.items()}
     for side in SIDES:
         images = (tensors[f"images_{side}"] - MEAN) / DEVIATION
         if "hub" in kind and "registers" not in kind and side != TRAINED:
@@ -111,5 +113,6 @@ for kind, depth in [("plain", 2), ("registers", 1), ("gated", 1), ("hub", 2), ("
         skipped = 1 + (4 if "registers" in kind else 0)
         tensors[f"{kind}.class_{side}"] = out[:, :1]
         tensors[f"{kind}.patches_{side}"] = out[:, skipped:]
-save_file({name: value.contiguous() for name, value in tensors.items()}, sys.argv[1])
+config = json.dumps({"networks": list(DEPTHS), "sides": SIDES})
+save_file({name: value.contiguous() for name, value in tensors.items()}, sys.argv[1], {"config": config})
 print(len(tensors), "tensors")

@@ -16,6 +16,7 @@ mod checkpoints;
 mod clip;
 mod decoder;
 mod diffusion_tables;
+mod dinov2;
 mod encoder;
 mod generator;
 mod inception;
@@ -45,7 +46,7 @@ struct Case {
     run: fn(&mut Comparison) -> Result<()>,
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     Case { name: "encoder", file: encoder::FILE, run: encoder::run },
     Case { name: "decoder", file: decoder::FILE, run: decoder::run },
     Case { name: "training_step", file: training_step::FILE, run: training_step::run },
@@ -65,6 +66,7 @@ const CASES: [Case; 20] = [
     Case { name: "generator_ddpm_adaln", file: generator::DDPM_ADALN, run: generator::run_ddpm_adaln },
     Case { name: "generator_checkpoint", file: generator::CHECKPOINT, run: generator::run_checkpoint },
     Case { name: "inception", file: inception::FILE, run: inception::run },
+    Case { name: "dinov2", file: dinov2::FILE, run: dinov2::run },
     Case { name: "lpips", file: perceptual::LPIPS_FILE, run: perceptual::run_lpips },
     Case { name: "dists", file: perceptual::DISTS_FILE, run: perceptual::run_dists },
     Case { name: "clip", file: clip::FILE, run: clip::run },
