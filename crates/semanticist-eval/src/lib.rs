@@ -23,6 +23,7 @@ pub mod spectrum;
 mod ssim;
 pub mod statistics;
 pub mod teacher;
+mod transformer_files;
 pub mod variance;
 
 pub mod generation;

@@ -10,6 +10,7 @@ use semanticist::{Error, Result};
 
 use super::tower::TowerSize;
 use super::{ClipActivation, Sizes};
+use crate::transformer_files::{floats, join_attention};
 
 /// The width of an attention head, in every tower but some of OpenCLIP's.
 const HEAD: usize = 64;
@@ -131,7 +132,7 @@ pub(super) fn translate(
     for (tower, size) in [("image.tower", sizes.image), ("text.tower", sizes.text)] {
         for number in 0..size.depth {
             let block = format!("{tower}.blocks.{number}");
-            put_together(&mut weights, &block, size.width, source)?;
+            join_attention(&mut weights, &block, size.width, source)?;
             if activation == ClipActivation::QuickGelu {
                 for (name, factor) in
                     [("mlp.up.weight", QUICK), ("mlp.up.bias", QUICK), ("mlp.down.weight", QUICK.recip())]
@@ -212,24 +213,6 @@ fn tower_size(
     Ok(TowerSize { width, depth, heads, hidden })
 }
 
-/// Queries, keys and values of a block in one layer.
-fn put_together(weights: &mut Weights, block: &str, width: usize, source: &Path) -> Result<()> {
-    for (kind, rest) in [("weight", &[width][..]), ("bias", &[][..])] {
-        let parts = ["query", "key", "value"].map(|part| weights.remove(&format!("{block}.{part}.{kind}")));
-        if let [Some(query), Some(key), Some(value)] = parts {
-            let mut all = Vec::new();
-            for part in [query, key, value] {
-                all.extend(floats(&part, source)?);
-            }
-            let shape = [&[3 * width], rest].concat();
-            if all.len() == shape.iter().product::<usize>() {
-                weights.insert(format!("{block}.attention.qkv.{kind}"), HostTensor::from_f32(&shape, &all));
-            }
-        }
-    }
-    Ok(())
-}
-
 fn scale(weights: &mut Weights, name: &str, factor: f32, source: &Path) -> Result<()> {
     let Some(tensor) = weights.remove(name) else { return Ok(()) };
     let values: Vec<f32> = floats(&tensor, source)?.into_iter().map(|value| value * factor).collect();
@@ -246,8 +229,4 @@ fn turned(tensor: &HostTensor, source: &Path) -> Result<HostTensor> {
     let values = floats(tensor, source)?;
     let turned = (0..rows * columns).map(|at| values[at % rows * columns + at / rows]);
     Ok(HostTensor::from_f32(&[*columns, *rows], &turned.collect::<Vec<_>>()))
-}
-
-fn floats(tensor: &HostTensor, source: &Path) -> Result<Vec<f32>> {
-    tensor.to_f32().ok_or_else(|| Error::file(source, "holds weights that are not floating-point numbers"))
 }

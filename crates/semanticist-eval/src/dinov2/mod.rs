@@ -262,4 +262,23 @@ pub(crate) mod tests {
         let error = DinoV2::load(&path, &Device::flex()).unwrap_err().to_string();
         assert!(error.contains("DINOv2") && error.contains("conv1.weight"), "{error}");
     }
+
+    #[test]
+    fn misshapen_weights_are_refused() {
+        let recorded = recording();
+        for case in ["registers", "hub_gated"] {
+            let whole = recorded.clone().split_prefix(&format!("weights.{case}."));
+            let names: Vec<String> = whole.names().map(String::from).collect();
+            // What only training needs is not looked at.
+            for name in names.iter().filter(|name| !name.ends_with("mask_token")) {
+                for shape in [vec![], vec![0], vec![3], vec![0; 4], vec![3; 4]] {
+                    let mut weights = whole.clone();
+                    let values = vec![0.5; shape.iter().product()];
+                    weights.insert(name.as_str(), HostTensor::from_f32(&shape, &values));
+                    let found = DinoV2::from_weights(weights, Path::new("changed"), &Device::flex());
+                    assert!(found.is_err(), "{case}: {name} {shape:?}");
+                }
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ use semanticist::weights::{HostTensor, Weights};
 use semanticist::{Error, Result};
 
 use super::{HEAD, Sizes};
+use crate::transformer_files::{floats, join_attention};
 
 /// Of the network beside its blocks: ours, torch.hub's, transformers'.
 const TOP: &[[&str; 3]] = &[
@@ -151,7 +152,9 @@ fn sizes(weights: &Weights, source: &Path, hub: bool) -> Result<Sizes> {
     let registers = weights.get("registers").map_or(0, |tensor| tensor.shape().get(1).copied().unwrap_or(0));
     let depth =
         (0..).take_while(|block| weights.get(&format!("blocks.{block}.norm1.weight")).is_some()).count();
-    let hidden = |name: &str| weights.get(&format!("blocks.0.{name}.weight")).map(|tensor| tensor.shape()[0]);
+    let hidden = |name: &str| {
+        weights.get(&format!("blocks.0.{name}.weight")).and_then(|tensor| tensor.shape().first().copied())
+    };
     let (hidden, gated) = match (hidden("mlp.up"), hidden("gated.gate"), hidden("gate_and_up")) {
         (Some(hidden), _, _) => (hidden, false),
         (None, Some(hidden), _) => (hidden, true),
@@ -165,25 +168,18 @@ fn sizes(weights: &Weights, source: &Path, hub: bool) -> Result<Sizes> {
 
 /// Brings a block's weights into the form of ours.
 fn put_together(weights: &mut Weights, block: &str, sizes: Sizes, source: &Path) -> Result<()> {
-    let width = sizes.width;
-    for (kind, rest) in [("weight", &[width][..]), ("bias", &[][..])] {
-        let parts = ["query", "key", "value"].map(|part| weights.remove(&format!("{block}.{part}.{kind}")));
-        if let [Some(query), Some(key), Some(value)] = parts {
-            let mut all = Vec::new();
-            for part in [query, key, value] {
-                all.extend(floats(&part, source)?);
-            }
-            let shape = [&[3 * width], rest].concat();
-            if all.len() == shape.iter().product::<usize>() {
-                weights.insert(format!("{block}.attention.qkv.{kind}"), HostTensor::from_f32(&shape, &all));
-            }
-        }
+    join_attention(weights, block, sizes.width, source)?;
+    for (kind, rest) in [("weight", &[sizes.width][..]), ("bias", &[][..])] {
         if let Some(both) = weights.remove(&format!("{block}.gate_and_up.{kind}")) {
             let values = floats(&both, source)?;
             let (gate, up) = values.split_at(values.len() / 2);
-            let shape = [&[both.shape()[0] / 2], rest].concat();
-            for (name, half) in [("gate", gate), ("up", up)] {
-                weights.insert(format!("{block}.gated.{name}.{kind}"), HostTensor::from_f32(&shape, half));
+            let shape = [&[both.shape().first().copied().unwrap_or(0) / 2], rest].concat();
+            // Halves of anything else are left out, and then missed.
+            if 2 * shape.iter().product::<usize>() == values.len() {
+                for (name, half) in [("gate", gate), ("up", up)] {
+                    weights
+                        .insert(format!("{block}.gated.{name}.{kind}"), HostTensor::from_f32(&shape, half));
+                }
             }
         }
     }
@@ -203,8 +199,4 @@ fn put_together(weights: &mut Weights, block: &str, sizes: Sizes, source: &Path)
         }
     }
     Ok(())
-}
-
-fn floats(tensor: &HostTensor, source: &Path) -> Result<Vec<f32>> {
-    tensor.to_f32().ok_or_else(|| Error::file(source, "holds weights that are not floating-point numbers"))
 }
