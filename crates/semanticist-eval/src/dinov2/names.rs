@@ -186,6 +186,12 @@ fn put_together(weights: &mut Weights, block: &str, sizes: Sizes, source: &Path)
     let last = if sizes.gated { "gated.down" } else { "mlp.down" };
     for (scale, layer) in [("scale1", "attention.out"), ("scale2", last)] {
         let Some(scale) = weights.remove(&format!("{block}.{scale}")) else { continue };
+        if scale.shape() != [sizes.width] {
+            let (found, width) = (scale.shape(), sizes.width);
+            let problem =
+                format!("is not a DINOv2: a LayerScale of {block} is {found:?}, expected [{width}]");
+            return Err(Error::file(source, problem));
+        }
         let scale = floats(&scale, source)?;
         for kind in ["weight", "bias"] {
             let name = format!("{block}.{layer}.{kind}");
