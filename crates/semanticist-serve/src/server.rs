@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -171,8 +173,9 @@ async fn serve(listener: TcpListener, desk: Arc<Desk>, stop: impl Future<Output 
     Ok(())
 }
 
-/// Ready at the first Ctrl-C, or when the system asks to end.
-pub async fn interrupted() {
+/// Ready at the first Ctrl-C, or when the system asks to end. `listening` is called once both are noticed, so that whoever is
+/// told by it that the server is there may end it; it may end it itself.
+pub async fn interrupted(listening: impl FnOnce() -> ControlFlow<()>) {
     let interrupt = tokio::signal::ctrl_c();
     #[cfg(unix)]
     let terminate = async {
@@ -184,8 +187,15 @@ pub async fn interrupted() {
     };
     #[cfg(not(unix))]
     let terminate = std::future::pending();
-    tokio::select! {
-        _ = interrupt => (),
-        () = terminate => (),
+    let mut either = std::pin::pin!(async {
+        tokio::select! {
+            _ = interrupt => (),
+            () = terminate => (),
+        }
+    });
+    // Signals are noticed from the first look at them on.
+    let first = std::future::poll_fn(|context| Poll::Ready(either.as_mut().poll(context))).await;
+    if first.is_pending() && listening().is_continue() {
+        either.await;
     }
 }

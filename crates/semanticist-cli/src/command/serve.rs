@@ -1,6 +1,7 @@
 //! `semanticist serve`: the models in a browser.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -32,11 +33,19 @@ pub fn run(request: &Serve) -> Result<()> {
         .with_context(|| format!("cannot listen on {address}; --port and --host choose another address"))?;
     let page = page(server.address());
     let page = if request.study.is_some() { format!("{page}study") } else { page };
-    output::print(&format!("{page}\nCtrl-C ends it"))?;
-    if request.open {
-        open(&page);
-    }
-    server.run(interrupted()).context("the server stopped")
+    let mut said = Ok(());
+    let listening = || {
+        said = output::print(&format!("{page}\nCtrl-C ends it"));
+        if said.is_err() {
+            return ControlFlow::Break(());
+        }
+        if request.open {
+            open(&page);
+        }
+        ControlFlow::Continue(())
+    };
+    server.run(interrupted(listening)).context("the server stopped")?;
+    said
 }
 
 fn studio(request: &Serve, device: &Device) -> Result<Studio> {
