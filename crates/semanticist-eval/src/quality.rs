@@ -84,6 +84,25 @@ mod tests {
         to_pixels(&[RgbImage::from_fn(width, height, pixel)], &Device::flex())
     }
 
+    /// Recorded from scikit-image 0.26: `peak_signal_noise_ratio(a, b, data_range=1)`.
+    #[test]
+    fn psnr_is_that_of_scikit_image() {
+        let ramp = |x: u32, y: u32, c: u32| x * 7 + y * 13 + c * 29;
+        let near = |x: u32, y: u32, c: u32| ramp(x, y, c) + (x * x + 3 * y + c * 5) % 23;
+        let far = |x: u32, y: u32, c: u32| x * y * 3 + c * 71;
+        let cases = [
+            ((16, 13), [14.047033951700701, 8.697716920381119]),
+            ((32, 24), [13.75096786113696, 8.125125302956413]),
+        ];
+        for (size, expected) in cases {
+            let found = [image(size, near), image(size, far)].map(|b| compare(&image(size, ramp), &b)[0]);
+            for (Quality { psnr, .. }, expected) in found.into_iter().zip(expected) {
+                // The images are read back from f32.
+                assert!((psnr - expected).abs() < 1e-5, "{size:?}: {psnr}, not {expected}");
+            }
+        }
+    }
+
     #[test]
     fn equal_pictures_are_perfect_and_small_ones_have_no_similarity() {
         let picture = image((6, 12), |x, y, c| x * 9 + y * 5 + c);

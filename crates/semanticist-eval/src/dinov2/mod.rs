@@ -233,7 +233,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// Small networks with random weights, recorded by `scripts/record_dinov2.py` with `transformers`: without registers,
-    /// with them, and with the gated MLP of the largest, each under both kinds of names. `verify` compares their features.
+    /// with them, and with the gated MLP of the largest, each under both kinds of names.
     fn recording() -> Weights {
         let file = "../semanticist-verify/tests/data/reference/dinov2.safetensors";
         weights::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap().0
@@ -245,6 +245,32 @@ pub(crate) mod tests {
         let path = folder.join(format!("{case}.safetensors"));
         weights::save(&path, &weights, &Metadata::new(), Precision::F32).unwrap();
         path
+    }
+
+    fn tensor<const D: usize>(weights: &Weights, name: &str) -> Tensor<D> {
+        let found = weights.get(name).unwrap_or_else(|| panic!("{name} in the recording"));
+        Tensor::from_data(TensorData::new(found.to_f32().unwrap(), found.shape().to_vec()), &Device::flex())
+    }
+
+    #[test]
+    fn features_are_those_of_transformers_and_of_torch_hub() {
+        let folder = tempfile::tempdir().unwrap();
+        let recorded = recording();
+        for case in ["plain", "registers", "gated", "hub", "hub_registers", "hub_gated"] {
+            let (network, _) = DinoV2::load(&file(case, folder.path()), &Device::flex()).unwrap();
+            // Of a grid of 4×4: smaller, the same, larger.
+            for side in [12, 16, 28] {
+                let images = Pixels(tensor(&recorded, &format!("images_{side}")));
+                let apart = |found: Tensor<3>, name: &str| {
+                    let expected: Tensor<3> = tensor(&recorded, &format!("{case}.{name}_{side}"));
+                    assert_eq!(found.dims(), expected.dims());
+                    (found - expected).abs().max().into_scalar::<f32>()
+                };
+                let patches = apart(network.patch_features(&images), "patches");
+                let class = apart(network.features(&images).unsqueeze_dim(1), "class");
+                assert!(patches < 2e-5 && class < 2e-5, "{case}, {side}: {patches}, {class}");
+            }
+        }
     }
 
     #[test]

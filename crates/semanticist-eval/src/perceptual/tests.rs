@@ -4,10 +4,40 @@ use semanticist::weights::{self, HostTensor, Metadata};
 
 use super::*;
 
-/// Recorded networks with few channels (`scripts/record_perceptual.py`); distances are compared by `verify`.
-fn recorded(file: &str, prefix: &str) -> Weights {
+/// Networks with few channels and their distances, recorded by `scripts/record_perceptual.py` from the published packages.
+fn recording(file: &str) -> Weights {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../semanticist-verify/tests/data/reference");
-    weights::load(&folder.join(file)).unwrap().0.split_prefix(prefix)
+    weights::load(&folder.join(file)).unwrap().0
+}
+
+/// The weights of a network.
+fn recorded(file: &str, prefix: &str) -> Weights {
+    recording(file).split_prefix(prefix)
+}
+
+fn images(recording: &Weights, name: &str) -> Tensor<4> {
+    let found = recording.get(name).unwrap();
+    Tensor::from_data(TensorData::new(found.to_f32().unwrap(), found.shape().to_vec()), &Device::flex())
+}
+
+#[test]
+fn distances_equal_those_of_the_published_code() {
+    let (device, source) = (Device::flex(), Path::new("recorded"));
+    let (lpips, dists) = (recording("lpips.safetensors"), recording("dists.safetensors"));
+    let near = |found: Tensor<1>, recording: &Weights, name: &str| {
+        let found = found.into_data().try_to_vec::<f32>().unwrap();
+        let expected = recording.get(name).unwrap().to_f32().unwrap();
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 2e-6 * b.abs().max(1e-3);
+        assert!(found.iter().zip(&expected).all(near), "{name}: {found:?} {expected:?}");
+    };
+    for network in ["vgg", "alex"] {
+        let mut weights = recorded("lpips.safetensors", &format!("weights.{network}."));
+        let measure = Lpips::take(&mut weights, source, &device).unwrap();
+        let found = measure.distances(images(&lpips, "photos"), images(&lpips, "pictures"));
+        near(found, &lpips, &format!("{network}.distances"));
+    }
+    let measure = Dists::take(&mut recorded("dists.safetensors", "weights."), source, &device).unwrap();
+    near(measure.distances(images(&dists, "photos"), images(&dists, "pictures")), &dists, "distances");
 }
 
 fn picture(batch: usize, brightness: f32) -> Pixels {
