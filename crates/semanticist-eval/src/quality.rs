@@ -41,6 +41,11 @@ pub fn has_multi_scale(size: usize) -> bool {
 /// # Panics
 /// If the shapes differ.
 pub fn multi_scale(originals: &Pixels, others: &Pixels) -> Vec<Option<f64>> {
+    let [images, _, height, width] = originals.0.dims();
+    // Most of what is measured here is smaller: its values need not be read a second time.
+    if !has_multi_scale(height.min(width)) {
+        return vec![None; images];
+    }
     each_pair(originals, others, multi_scale_ssim)
 }
 
