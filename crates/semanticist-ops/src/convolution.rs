@@ -1,5 +1,5 @@
-//! The convolution of 3×3 pixels with channels innermost: what a backend must do, the same composed
-//! of Burn's convolution, and the gradients.
+//! Convolutions with channels innermost: what a backend must do, the same composed of Burn's
+//! convolution, and the gradients of those of 3×3 pixels, which models here are trained with.
 //!
 //! Burn's own keeps channels outermost, so that its native version spends most of its time on
 //! moving pixels, and its gradient of the weights treats the image as a kernel.
@@ -72,8 +72,48 @@ pub fn convolve(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride
     })
 }
 
+/// Convolves with kernels of any size, between rows and columns of zeros on each side, and adds the
+/// bias: for networks that are only used.
+///
+/// # Shapes
+/// - `x`: `[B, H, W, I]`
+/// - `weight`: `[O, h, w, I]`
+/// - `bias`: `[O]`
+/// - `zeros`: rows and columns
+/// - result: `[B, (H + 2 rows - h) / s + 1, (W + 2 columns - w) / s + 1, O]` with stride s, rounded down
+///
+/// # Panics
+/// If the shapes do not fit, or a kernel is larger than what it is to fit in.
+pub fn convolve_any(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    stride: usize,
+    zeros: [usize; 2],
+) -> Tensor<4> {
+    let ([_, height, width, inputs], [_, rows, columns, channels]) = (x.dims(), weight.dims());
+    assert_eq!(channels, inputs, "kernels for {inputs} channels");
+    assert!(
+        rows <= height + 2 * zeros[0] && columns <= width + 2 * zeros[1],
+        "kernels of {rows}×{columns} in {height}×{width} positions and {zeros:?} zeros"
+    );
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Convolution>::convolve_any(x, weight, bias, stride, zeros))
+}
+
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "cube"))]
 pub(crate) trait Convolution: Backend {
+    /// The weight is `[O, h, w, I]`.
+    fn convolve_any(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        stride: usize,
+        zeros: [usize; 2],
+    ) -> FloatTensor<Self> {
+        composed_any::<Self>(x, weight, bias, stride, zeros)
+    }
+
     fn convolve(x: FloatTensor<Self>, weight: FloatTensor<Self>, stride: Stride) -> FloatTensor<Self> {
         composed::<Self>(x, weight, None, stride)
     }
@@ -111,11 +151,11 @@ pub(crate) trait Convolution: Backend {
 #[cfg(feature = "cube")]
 impl Convolution for burn::backend::Cube {}
 
-fn channels_first<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn channels_first<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_permute(x, &[0, 3, 1, 2])
 }
 
-fn channels_last<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn channels_last<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     B::float_permute(x, &[0, 2, 3, 1])
 }
 
@@ -126,6 +166,18 @@ pub(crate) fn composed<B: Backend>(
     stride: Stride,
 ) -> FloatTensor<B> {
     channels_last::<B>(B::conv2d(channels_first::<B>(x), weight, bias, stride.options()))
+}
+
+pub(crate) fn composed_any<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    stride: usize,
+    zeros: [usize; 2],
+) -> FloatTensor<B> {
+    let options = ConvOptions::new([stride; 2], zeros, [1, 1], 1);
+    let (x, weight) = (channels_first::<B>(x), channels_first::<B>(weight));
+    channels_last::<B>(B::conv2d(x, weight, Some(bias), options))
 }
 
 pub(crate) fn composed_backward_input<B: Backend>(
@@ -283,6 +335,28 @@ mod tests {
             let reference = composed_backward_weight::<Flex>(a, b, c, stride);
             let (a, b, c) = arguments();
             assert_close(Flex::convolve_backward_weight(a, b, c, stride), reference);
+        }
+    }
+
+    #[test]
+    fn kernels_of_any_size_match_the_composition() {
+        for (shape, kernel, outputs, stride, zeros) in [
+            ([2, 35, 33, 3], [3, 3], 8, 2, [0, 0]),
+            ([1, 17, 17, 20], [1, 7], 6, 1, [0, 3]),
+            ([2, 9, 8, 12], [7, 1], 5, 1, [3, 0]),
+            ([1, 7, 6, 4], [5, 5], 3, 1, [2, 2]),
+            ([1, 4, 5, 6], [1, 1], 7, 1, [0, 0]),
+            ([1, 5, 5, 6], [1, 1], 7, 2, [0, 0]),
+            ([1, 11, 12, 3], [11, 11], 2, 4, [2, 2]),
+            ([1, 2, 1, 2], [3, 3], 2, 2, [1, 1]),
+        ] {
+            let x = primitive(&noise(shape, 1));
+            let weight = primitive(&noise([outputs, kernel[0], kernel[1], shape[3]], 2));
+            let bias = primitive(&noise([outputs], 3));
+            assert_close(
+                Flex::convolve_any(x.clone(), weight.clone(), bias.clone(), stride, zeros),
+                composed_any::<Flex>(x, weight, bias, stride, zeros),
+            );
         }
     }
 

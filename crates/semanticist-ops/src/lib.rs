@@ -13,6 +13,7 @@ mod composed;
 mod convolution;
 mod flex;
 mod gradient;
+mod pooling;
 pub mod profile;
 
 use backend::Operators;
@@ -20,7 +21,8 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 pub use backend::{Activation, AdamWStep, Answer, Norm, Visibility};
-pub use convolution::{Stride, convolve};
+pub use convolution::{Stride, convolve, convolve_any};
+pub use pooling::{Pooling, pool};
 
 /// Applies `activation` to every element; the answer is stored as `x` is.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

@@ -9,11 +9,10 @@ mod score;
 
 use std::path::Path;
 
-use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
-use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use semanticist::weights::{self, HostTensor, Metadata, Weights};
 use semanticist::{Error, Pixels, Result};
+use semanticist_ops::{self as ops, Pooling};
 
 use layers::{BLOCKS, Padding, Part, SPATIAL, Step};
 pub use score::{InceptionScore, inception_score};
@@ -70,7 +69,7 @@ enum Layer {
 
 #[derive(Debug, Clone)]
 struct Convolution {
-    /// `[O, I, h, w]`
+    /// `[O, h, w, I]`
     weight: Tensor<4>,
     /// `[O]`
     bias: Tensor<1>,
@@ -150,7 +149,7 @@ impl Inception {
     /// # Shapes
     /// `[B, 3, H, W]` in `[0, 1]`
     pub fn forward(&self, images: &Pixels, resize: InputResize) -> Activations {
-        let mut x = input(&images.0, resize); // [B, 3, 299, 299]
+        let mut x = input(&images.0, resize); // [B, 299, 299, 3]
         let (mut features, mut spatial) = (Vec::new(), None);
         for parts in &self.blocks {
             for block in parts {
@@ -160,13 +159,12 @@ impl Inception {
                     .map(|branch| branch.iter().fold(x.clone(), |x, layer| layer.forward(x)))
                     .collect();
                 if block.spatial {
-                    let first = branches[0].clone().narrow(1, 0, SPATIAL_CHANNELS);
-                    spatial = Some(first.permute([0, 2, 3, 1]).flatten(1, 3));
+                    spatial = Some(branches[0].clone().narrow(3, 0, SPATIAL_CHANNELS).flatten(1, 3));
                 }
-                x = Tensor::cat(branches, 1);
+                x = Tensor::cat(branches, 3);
             }
-            let [b, channels, height, width] = x.dims();
-            features.push(x.clone().reshape([b, channels, height * width]).mean_dim(2).squeeze_dim(2));
+            let [b, height, width, channels] = x.dims();
+            features.push(x.clone().reshape([b, height * width, channels]).mean_dim(1).squeeze_dim(1));
         }
         let features = features.try_into().expect("there are four blocks");
         Activations { features, spatial: spatial.expect("one block has them") }
@@ -295,8 +293,10 @@ impl Reader<'_> {
             bias.push((f64::from(shift[output]) - f64::from(mean[output]) * scale) as f32);
         }
         let weight = TensorData::new(weight, [outputs, inputs, h, w]);
+        let weight = Tensor::<4>::from_data(weight, self.device).permute([0, 2, 3, 1]);
         let bias = TensorData::new(bias, [outputs]);
-        Ok((Tensor::from_data(weight, self.device), Tensor::from_data(bias, self.device)))
+        // Laid out anew once, and not at every use.
+        Ok((Tensor::from_data(weight.into_data(), self.device), Tensor::from_data(bias, self.device)))
     }
 
     /// The last layer: pytorch-fid's wrapper (`InceptionV3.state_dict()`) has none.
@@ -341,33 +341,23 @@ fn zeros(padding: Padding, kernel: [usize; 2]) -> [usize; 2] {
 }
 
 impl Layer {
-    /// `[B, I, H, W]` -> `[B, O, H', W']`
+    /// `[B, H, W, I]` -> `[B, H', W', O]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Convolution(convolution) => {
                 let Convolution { weight, bias, stride, padding } = &**convolution;
-                let options = ConvOptions::new([*stride; 2], *padding, [1, 1], 1);
-                activation::relu(conv2d(x, weight.clone(), Some(bias.clone()), options))
+                activation::relu(ops::convolve_any(x, weight.clone(), bias.clone(), *stride, *padding))
             }
-            Self::AveragePool => avg_pool2d(
-                x,
-                AvgPoolOptions::new([3, 3])
-                    .with_stride([1, 1])
-                    .with_padding([1, 1])
-                    .with_count_include_pad(false),
-            ),
-            Self::MaxPool { stride, padding } => max_pool2d(
-                x,
-                MaxPoolOptions::new([3, 3]).with_stride([*stride; 2]).with_padding([*padding; 2]),
-            ),
+            Self::AveragePool => ops::pool(x, Pooling::Average, 3, 1, 1),
+            Self::MaxPool { stride, padding } => ops::pool(x, Pooling::Max, 3, *stride, *padding),
             Self::Fork(layers) => {
-                Tensor::cat(layers.iter().map(|layer| layer.forward(x.clone())).collect(), 1)
+                Tensor::cat(layers.iter().map(|layer| layer.forward(x.clone())).collect(), 3)
             }
         }
     }
 }
 
-/// Images as the network expects them: `[B, 3, H, W]` in `[0, 1]` -> `[B, 3, 299, 299]` in `[-1, 1]`.
+/// Images as the network expects them: `[B, 3, H, W]` in `[0, 1]` -> `[B, 299, 299, 3]` in `[-1, 1]`.
 fn input(images: &Tensor<4>, resize: InputResize) -> Tensor<4> {
     let [b, channels, height, width] = images.dims();
     let device = images.device();
@@ -383,11 +373,12 @@ fn input(images: &Tensor<4>, resize: InputResize) -> Tensor<4> {
     if height != SIDE {
         x = matrix(height).unsqueeze::<4>().expand([b, channels, SIDE, height]).matmul(x);
     }
-    match resize {
+    let x = match resize {
         InputResize::PytorchFid => x * 2.0 - 1.0,
         // The graph takes bytes, less 128, over 128.
         InputResize::TensorFlow => x * (255.0 / 128.0) - 1.0,
-    }
+    };
+    x.permute([0, 2, 3, 1])
 }
 
 /// What each of the new pixels takes of the old, row by row: `[SIDE, from]`.

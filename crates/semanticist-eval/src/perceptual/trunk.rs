@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use burn::tensor::module::{conv2d, max_pool2d};
-use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use semanticist::weights::{HostTensor, Weights};
 use semanticist::{Error, Result};
-use semanticist_ops::{self as ops, Stride};
+use semanticist_ops::{self as ops, Pooling};
 
 /// Added under the root of [`Pool::Root`].
 const EPSILON: f64 = 1e-12;
@@ -88,7 +88,7 @@ pub(super) struct Trunk {
 
 #[derive(Debug, Clone)]
 struct Convolution {
-    /// `[outputs, inputs, side, side]`
+    /// `[outputs, side, side, inputs]`
     weight: Tensor<4>,
     /// `[outputs]`
     bias: Tensor<1>,
@@ -121,6 +121,8 @@ impl Trunk {
                 let (name, weight) = named("weight")?;
                 let outputs = weight.shape().first().copied().unwrap_or_default();
                 let weight = placed(&weight, [outputs, inputs, side, side], &name, source, device)?;
+                // Laid out anew once, and not at every use.
+                let weight = Tensor::from_data(channels_last(weight).into_data(), device);
                 let (name, bias) = named("bias")?;
                 let bias = placed(&bias, [outputs], &name, source, device)?;
                 convolutions.push(Convolution { weight, bias, stride, padding });
@@ -152,11 +154,7 @@ impl Trunk {
 impl Convolution {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Self { weight, bias, stride, padding } = self;
-        if weight.dims()[2] == 3 {
-            return ops::convolve(x, weight.clone(), Some(bias.clone()), Stride::One);
-        }
-        let options = ConvOptions::new([*stride; 2], [*padding; 2], [1, 1], 1);
-        channels_last(conv2d(channels_first(x), weight.clone(), Some(bias.clone()), options))
+        ops::convolve_any(x, weight.clone(), bias.clone(), *stride, [*padding; 2])
     }
 }
 
@@ -164,17 +162,8 @@ impl Pool {
     fn forward(self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::None => x,
-            Self::Two => {
-                let [b, h, w, c] = x.dims();
-                let (h, w) = (h / 2, w / 2);
-                let x = x.narrow(1, 0, 2 * h).narrow(2, 0, 2 * w);
-                let rows = x.reshape([b * h, 2, 2 * w, c]).max_dim(1);
-                rows.reshape([b * h * w, 2, c]).max_dim(1).reshape([b, h, w, c])
-            }
-            Self::Three => {
-                let options = MaxPoolOptions::new([3, 3]).with_stride([2, 2]).with_padding([0, 0]);
-                channels_last(max_pool2d(channels_first(x), options))
-            }
+            Self::Two => ops::pool(x, Pooling::Max, 2, 2, 0),
+            Self::Three => ops::pool(x, Pooling::Max, 3, 2, 0),
             Self::Root => {
                 let (channels, device) = (x.dims()[3], x.device());
                 let row = [0.25, 0.5, 0.25f32];

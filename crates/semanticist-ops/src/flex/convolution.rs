@@ -1,26 +1,55 @@
-//! The convolution of 3×3 pixels as a matrix product with gathered neighbourhoods, a block at a
-//! time, so that the nine copies of the image never exist at once.
+//! Convolutions as matrix products with gathered neighbourhoods, a block at a time, so that the
+//! copies of the image, nine for 3×3 pixels, never exist at once.
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Shape;
 use rayon::prelude::*;
 
-use super::linear::{Strided, product, repeated};
+use super::linear::{self, Strided, product, repeated};
 use super::{contiguous, tensor};
 use crate::convolution::{Convolution, Stride};
 use crate::profile::timed;
 
-/// Positions of a neighbourhood.
+/// Positions of a neighbourhood of 3×3.
 const TAPS: usize = 9;
-/// Positions per product, which all threads share: enough that arranging the weights anew for each
-/// takes little, few enough that the neighbourhoods stay in the last cache, up to a few megabytes.
-/// Fixed, so that results do not depend on the number of threads.
-const BLOCK: usize = 2048;
+/// Numbers in the neighbourhoods of a block, which one thread gathers and multiplies: half of a
+/// second-level cache of 2 MiB, in which they are still when they are multiplied.
+const BLOCK: usize = 256 * 1024;
+/// Positions of a block at least: with fewer, arranging the weights anew for each takes too long.
+const LEAST: usize = 128;
+/// Positions per product of gradients, which all threads share. Fixed, as blocks are, so that results
+/// do not depend on the number of threads.
+const SHARED: usize = 2048;
 /// Positions whose neighbourhoods one thread gathers at a time.
 const TASK: usize = 64;
 
 impl Convolution for Flex {
+    fn convolve_any(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        stride: usize,
+        zeros: [usize; 2],
+    ) -> FlexTensor {
+        timed("convolution", || {
+            let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+            let [b, h, w, inputs] = x.layout().shape().dims();
+            let [outputs, rows, columns, _] = weight.layout().shape().dims();
+            let target = [(h + 2 * zeros[0] - rows) / stride + 1, (w + 2 * zeros[1] - columns) / stride + 1];
+            let window = Window {
+                source: [h, w, inputs],
+                target,
+                kernel: [rows, columns],
+                stride,
+                before: zeros,
+                spread: 1,
+            };
+            let y = forward(x.storage(), weight.storage(), Some(bias.storage()), window);
+            tensor(y, Shape::new([b, target[0], target[1], outputs]))
+        })
+    }
+
     fn convolve(x: FlexTensor, weight: FlexTensor, stride: Stride) -> FlexTensor {
         convolve(x, weight, None, stride)
     }
@@ -44,8 +73,9 @@ impl Convolution for Flex {
             let window = Window {
                 source: [rows, columns, outputs],
                 target: [h, w],
+                kernel: [3, 3],
                 stride: 1,
-                before: 2 - stride.before(),
+                before: [2 - stride.before(); 2],
                 spread: stride.positions(),
             };
             let turned = turned(weight.storage(), inputs);
@@ -67,8 +97,9 @@ impl Convolution for Flex {
             let window = Window {
                 source: [h, w, inputs],
                 target: [rows, columns],
+                kernel: [3, 3],
                 stride: stride.positions(),
-                before: stride.before(),
+                before: [stride.before(); 2],
                 spread: 1,
             };
             let d_weight = backward_weight(x.storage(), grad.storage(), outputs, window);
@@ -86,8 +117,9 @@ fn convolve(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>, stride:
         let window = Window {
             source: [h, w, inputs],
             target: [h / s, w / s],
+            kernel: [3, 3],
             stride: s,
-            before: stride.before(),
+            before: [stride.before(); 2],
             spread: 1,
         };
         let bias = bias.as_ref().map(|bias| bias.storage());
@@ -103,10 +135,12 @@ struct Window {
     source: [usize; 3],
     /// Rows, columns.
     target: [usize; 2],
+    /// Rows and columns of a neighbourhood.
+    kernel: [usize; 2],
     /// How far neighbourhoods are apart.
     stride: usize,
-    /// Zeros before the first row and column.
-    before: usize,
+    /// Zeros before the first row and the first column.
+    before: [usize; 2],
     /// How far the source's positions are apart; zeros lie between.
     spread: usize,
 }
@@ -114,13 +148,19 @@ struct Window {
 impl Window {
     /// Numbers in a neighbourhood.
     fn width(&self) -> usize {
-        TAPS * self.source[2]
+        self.kernel[0] * self.kernel[1] * self.source[2]
     }
 
-    /// The row (or column) of the source for tap `tap` at `position`, if it is not padding.
-    fn index(&self, position: usize, tap: usize, length: usize) -> Option<usize> {
-        let spread = (position * self.stride + tap).checked_sub(self.before)?;
-        (spread.is_multiple_of(self.spread) && spread / self.spread < length).then(|| spread / self.spread)
+    /// Whether a neighbourhood is the position itself, so that nothing has to be gathered.
+    fn is_point(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == 1 && self.spread == 1 && self.before == [0, 0]
+    }
+
+    /// The row (axis 0) or column (1) of the source for tap `tap` at `position`, if it is not padding.
+    fn index(&self, axis: usize, position: usize, tap: usize) -> Option<usize> {
+        let spread = (position * self.stride + tap).checked_sub(self.before[axis])?;
+        let there = spread.is_multiple_of(self.spread) && spread / self.spread < self.source[axis];
+        there.then(|| spread / self.spread)
     }
 
     /// The neighbourhoods of the positions from `first` on, in parallel.
@@ -130,23 +170,31 @@ impl Window {
             .for_each(|(task, out)| self.gather(x, first + task * TASK, out));
     }
 
-    /// Writes the neighbourhoods of the positions from `first` on, which count through all images:
-    /// nine vectors of channels each.
+    /// Writes the neighbourhoods of the positions from `first` on, which count through all images: a
+    /// vector of channels for each tap.
     fn gather(&self, x: &[f32], first: usize, out: &mut [f32]) {
         let [rows, columns, channels] = self.source;
         let [target_rows, target_columns] = self.target;
+        let across = self.kernel[1];
         for (i, out) in out.chunks_exact_mut(self.width()).enumerate() {
             let position = first + i;
             let (line, column) = (position / target_columns, position % target_columns);
             let (image, row) = (line / target_rows, line % target_rows);
-            for (tap_row, out) in out.chunks_exact_mut(3 * channels).enumerate() {
-                let Some(row) = self.index(row, tap_row, rows) else {
+            // Neighbours side by side, none of them padding, are copied together.
+            let whole =
+                self.index(1, column, 0).filter(|start| self.spread == 1 && start + across <= columns);
+            for (tap_row, out) in out.chunks_exact_mut(across * channels).enumerate() {
+                let Some(row) = self.index(0, row, tap_row) else {
                     out.fill(0.0);
                     continue;
                 };
                 let line = &x[(image * rows + row) * columns * channels..][..columns * channels];
+                if let Some(start) = whole {
+                    out.copy_from_slice(&line[start * channels..][..across * channels]);
+                    continue;
+                }
                 for (tap, out) in out.chunks_exact_mut(channels).enumerate() {
-                    match self.index(column, tap, columns) {
+                    match self.index(1, column, tap) {
                         Some(column) => out.copy_from_slice(&line[column * channels..][..channels]),
                         None => out.fill(0.0),
                     }
@@ -198,26 +246,31 @@ fn turned(weight: &[f32], inputs: usize) -> Vec<f32> {
     out
 }
 
-/// `weight` is `[outputs, 9, channels of the source]`.
+/// `weight` is `[outputs, rows and columns of the kernel, channels of the source]`.
 fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, window: Window) -> Vec<f32> {
     let width = window.width();
+    if window.is_point() {
+        return linear::forward(x, weight, bias, width);
+    }
     let outputs = weight.len() / width;
     let [rows, columns, channels] = window.source;
     let images = x.len() / (rows * columns * channels);
     let positions = images * window.target[0] * window.target[1];
     let mut y = repeated(bias, positions, outputs);
-    let mut patches = vec![0.0f32; BLOCK.min(positions) * width];
-    for (block, y) in y.chunks_mut(BLOCK * outputs).enumerate() {
+    let together = (BLOCK / width).max(LEAST).next_multiple_of(TASK);
+    let block = |patches: &mut Vec<f32>, (block, y): (usize, &mut [f32])| {
         let count = y.len() / outputs;
+        patches.resize(together * width, 0.0);
         let patches = &mut patches[..count * width];
-        window.gather_block(x, block * BLOCK, patches);
+        window.gather(x, block * together, patches);
         let left = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
         let right = Strided { start: weight.as_ptr(), rows: 1, columns: width as isize };
         let out = Strided { start: y.as_mut_ptr(), rows: outputs as isize, columns: 1 };
         let sizes = [count, outputs, width];
         // SAFETY: y holds [count, outputs], patches [count, width] and weight [outputs, width].
-        unsafe { product(sizes, out, bias.map(|_| 1.0), left, right, 1.0, gemm::Parallelism::Rayon(0)) };
-    }
+        unsafe { product(sizes, out, bias.map(|_| 1.0), left, right, 1.0, gemm::Parallelism::None) };
+    };
+    y.par_chunks_mut(together * outputs).enumerate().for_each_init(Vec::new, block);
     y
 }
 
@@ -225,11 +278,11 @@ fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, window: Window) -> V
 fn backward_weight(x: &[f32], grad: &[f32], outputs: usize, window: Window) -> Vec<f32> {
     let (width, positions) = (window.width(), grad.len() / outputs);
     let mut d_weight = vec![0.0; outputs * width];
-    let mut patches = vec![0.0f32; BLOCK.min(positions) * width];
-    for (block, grad) in grad.chunks(BLOCK * outputs).enumerate() {
+    let mut patches = vec![0.0f32; SHARED.min(positions) * width];
+    for (block, grad) in grad.chunks(SHARED * outputs).enumerate() {
         let count = grad.len() / outputs;
         let patches = &mut patches[..count * width];
-        window.gather_block(x, block * BLOCK, patches);
+        window.gather_block(x, block * SHARED, patches);
         let left = Strided { start: grad.as_ptr(), rows: 1, columns: outputs as isize };
         let right = Strided { start: patches.as_ptr(), rows: width as isize, columns: 1 };
         let out = Strided { start: d_weight.as_mut_ptr(), rows: width as isize, columns: 1 };

@@ -8,6 +8,7 @@ mod elementwise;
 mod linear;
 mod norm;
 mod numeric;
+mod pooling;
 mod product;
 mod update;
 
