@@ -166,12 +166,13 @@ fn a_report_is_a_page_with_its_numbers_and_goes_on() {
     assert_eq!(again.matches("has it already").count(), 3, "{again}");
 }
 
-/// More images than a small classifier has features, and that classifier.
+/// More images than a small classifier has features, that classifier, and as many images that it could have learnt from.
 fn classified() -> Folder {
     let folder = super::classify::folder();
     for number in 0..18 {
         let class = ["cat", "owl"][number % 2];
         folder.photo(&format!("photos/{class}/{number}.png"), 11 * number as u8);
+        folder.photo(&format!("learnt/{class}/{number}.png"), 11 * number as u8 + 4);
     }
     folder
 }
@@ -180,20 +181,21 @@ fn classified() -> Folder {
 fn equal_sets_of_pictures_are_at_no_distance_to_a_classifier() {
     let folder = classified();
     let evaluate = format!("evaluate frechet {ON} --classifier classifier.safetensors --steps 2 --tokens 4");
-    let report = folder.run(&format!("{evaluate} --series same=photos --json")).json();
+    let report = folder.run(&format!("{evaluate} --series same=photos --training learnt --json")).json();
     let table = &report["tables"][0];
-    let names = column(table, "pictures");
     let expected = [
         "the images",
         "the autoencoder alone",
         "4 tokens, sampled",
         "4 tokens, one-step mean",
         "training images",
+        "same",
     ];
-    assert_eq!((&names[..5], &names[5]), (&expected.map(Value::from)[..], &Value::from("same")));
+    assert_eq!(column(table, "pictures"), expected);
     let (distances, right) = (column(table, "distance"), column(table, "top-1 %"));
-    // Pixels are their own autoencoder here, and the training part is the whole.
-    for same in [1, 4, 5] {
+    assert!(distances[4].as_f64().unwrap() > 1e-6, "{distances:?}");
+    // Pixels are their own autoencoder here.
+    for same in [1, 5] {
         assert!(
             distances[same].as_f64().unwrap().abs() < 1e-6 && right[same] == right[0],
             "{distances:?} {right:?}"
@@ -211,17 +213,29 @@ fn generated_pictures_are_held_against_images_without_a_tokenizer() {
         folder.photo(&format!("drawn/{number}.png"), 5 + 3 * number as u8);
     }
     let evaluate = "evaluate generation --data photos --classifier classifier.safetensors";
-    let found = folder.run(&format!("{evaluate} --series same=photos --series drawn=drawn --json")).json();
+    let series = "--series same=photos --series drawn=drawn --series copied=learnt";
+    let found = folder.run(&format!("{evaluate} {series} --training learnt --json")).json();
     assert!(found["made"]["model"].is_null());
     let table = &found["tables"][0];
-    assert_eq!(column(table, "pictures"), ["the images", "training images", "same", "drawn"]);
+    assert_eq!(column(table, "pictures"), ["the images", "training images", "same", "drawn", "copied"]);
     let of = |name: &str, row: usize| column(table, name)[row].as_f64().unwrap();
     assert_eq!((of("precision", 2), of("recall", 2)), (1.0, 1.0));
     assert!(of("distance", 2).abs() < 1e-6 && of("distance", 3) > 1e-6);
-    // Pictures without class folders have no class, and none is nearer to a training image than one that is the same.
-    assert!(column(table, "top-1 %")[3].is_null() && of("near training %", 3) == 0.0);
+    // Pictures without class folders have no class; the images themselves are no copies, training images are.
+    assert!(column(table, "top-1 %")[3].is_null());
+    assert_eq!((of("near training %", 2), of("near training %", 4)), (0.0, 100.0));
     // How it was measured, and one of each series.
-    assert_eq!(found["sentences"].as_array().unwrap().len(), 3);
+    let sentences = found["sentences"].as_array().unwrap();
+    assert!(sentences.len() == 4 && sentences[3].as_str().unwrap().contains("100.0 %"), "{sentences:?}");
+    // Without images that were learnt from, nobody can tell copies, and nothing stands for them.
+    let found = folder.run(&format!("{evaluate} {series} --json")).json();
+    let table = &found["tables"][0];
+    assert_eq!(column(table, "pictures"), ["the images", "same", "drawn", "copied"]);
+    assert!(column(table, "near training %").iter().all(Value::is_null));
+    // Alone they have no neighbours, and no training image is looked at.
+    let alone =
+        folder.run(&format!("{evaluate} --training learnt --save-statistics images.npz --json")).json();
+    assert_eq!(column(&alone["tables"][0], "pictures"), ["the images"]);
     std::fs::remove_file(folder.path("drawn/0.png")).unwrap();
     std::fs::remove_file(folder.path("drawn/1.png")).unwrap();
     fails_later(&folder, &format!("{evaluate} --series drawn=drawn"), "drawn: Fréchet distance: 16 images");

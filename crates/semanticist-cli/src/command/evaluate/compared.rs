@@ -103,9 +103,8 @@ impl Compared {
             size,
             source: &data.source,
             images,
-            training: &training.source,
-            training_fingerprint: Some(training.fingerprint.as_str())
-                .filter(|fingerprint| *fingerprint != data.fingerprint),
+            training: Some((&training.source, training.fingerprint.as_str()))
+                .filter(|(_, fingerprint)| *fingerprint != data.fingerprint),
             training_images: self.training_images,
             series,
             reference: self.reference.as_ref(),

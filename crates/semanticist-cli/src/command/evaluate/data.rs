@@ -40,7 +40,7 @@ impl Data {
             return Self::open(given, Split::All);
         }
         Self::open(data, Split::Train).or_else(|_| {
-            note("the data has no training part: all of it stands for what was learnt from");
+            note("the data has no training part: what is fitted is fitted to all of it, and copies are not looked for");
             Self::open(data, Split::All)
         })
     }

@@ -6,10 +6,13 @@ mod report;
 mod set;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use semanticist::image::RgbImage;
 use semanticist::{Error, Result};
-use semanticist_data::{Record, Source, transform};
+use semanticist_data::{Record, Records, Source, transform};
 
 use super::{BATCH, Finished, Measured, Observer};
 use crate::classification::Labels;
@@ -18,7 +21,7 @@ use crate::frechet::FrechetError;
 use crate::neighbours::nearest;
 use crate::statistics::{Origin, Statistics, of_training};
 pub use decoder::Decoder;
-use set::{Found, Reference, Role, Set};
+use set::{Found, Keep, Learnt, Reference, Role, Set};
 
 /// What is compared, in whose features.
 pub struct Pictures<'a> {
@@ -30,10 +33,8 @@ pub struct Pictures<'a> {
     pub source: &'a Source,
     /// How many of them, and of each series, spread evenly.
     pub images: usize,
-    /// Images that models learnt from.
-    pub training: &'a Source,
-    /// Their fingerprint, if they are others than the measured ones.
-    pub training_fingerprint: Option<&'a str>,
+    /// Images that models learnt from and their fingerprint, if they are others than the measured ones.
+    pub training: Option<(&'a Source, &'a str)>,
     /// Among how many of them the nearest of each picture is looked for.
     pub training_images: usize,
     /// Sets of pictures by name, of any number and of any images.
@@ -83,9 +84,12 @@ pub fn measure(
     observe: Observer,
 ) -> Result<Measured> {
     pictures.check(tokenizer)?;
+    // Where nothing is compared, neither features nor training images are wanted.
+    let compares = tokenizer.is_some() || !pictures.series.is_empty();
+    let keep = if compares { Keep::Features } else { Keep::Statistics };
     let known = pictures.labels(pictures.source)?;
-    let originals = pictures.set(pictures.source, known.as_ref(), pictures.images, observe)?;
-    let (gaussian, spatial, features) = (originals.gaussian()?, originals.spatial()?, originals.features());
+    let originals = pictures.set(pictures.source, known.as_ref(), pictures.images, keep, observe)?;
+    let (gaussian, spatial) = (originals.gaussian()?, originals.spatial()?);
     let count = originals.count();
     let gaussian = match &pictures.save {
         Some((path, origin)) => {
@@ -96,25 +100,27 @@ pub fn measure(
         }
         None => gaussian,
     };
-    let training = pictures.set(pictures.training, None, pictures.training_images, observe)?;
-    if training.count() == 0 {
-        return Err(Error::Data("no training image could be decoded".into()));
-    }
-    let training = training.features();
-    let held_out = nearest(&features, &training);
     let (gaussian, spatial) = match pictures.reference {
         Some(FileReference { statistics, .. }) => (statistics.gaussian.clone(), statistics.spatial.clone()),
         None => (gaussian, spatial),
     };
     let from_file = pictures.reference.is_some();
-    let reference =
-        Reference { gaussian, spatial, from_file, features, training, held_out, seed: pictures.seed };
+    let mut reference =
+        Reference { gaussian, spatial, from_file, features: None, training: None, seed: pictures.seed };
+    if compares {
+        let features = originals.features();
+        reference.training = pictures
+            .training
+            .map(|(training, _)| pictures.learnt(training, &features, observe))
+            .transpose()?;
+        reference.features = Some(features);
+    }
     let mut rows: Vec<(String, Found)> = vec![(IMAGES.into(), originals.finish(&reference, Role::Measured)?)];
     let mut said = Vec::new();
     if let Some(decoder) = tokenizer {
         said = decoder.decode(observe, &mut |name: String, of_batches| {
             let found = finished.part(&name, || {
-                let mut set = Set::new(pictures.network, known.as_ref(), pictures.device);
+                let mut set = Set::new(pictures.network, known.as_ref(), keep, pictures.device);
                 of_batches(&mut |pictures, labels| set.add(&pictures, labels))?;
                 set.finish(&reference, Role::Pictures)
             })?;
@@ -122,12 +128,13 @@ pub fn measure(
             Ok(())
         })?;
     }
-    let others = [(TRAINING.to_string(), pictures.training)].into_iter().chain(pictures.series.clone());
-    for (number, (name, source)) in others.enumerate() {
+    let training = pictures.training.filter(|_| compares);
+    let training = training.map(|(source, _)| (TRAINING.to_string(), source, Role::Training));
+    let series = pictures.series.iter().map(|(name, source)| (name.clone(), *source, Role::Pictures));
+    for (name, source, role) in training.into_iter().chain(series) {
         let labels = pictures.labels(source)?;
-        let role = if number == 0 { Role::Training } else { Role::Pictures };
         let found = finished.part(&name, || {
-            let set = pictures.set(source, labels.as_ref(), pictures.images, observe)?;
+            let set = pictures.set(source, labels.as_ref(), pictures.images, keep, observe)?;
             set.finish(&reference, role)
         });
         let found = found.map_err(|error| of_series(&name, error))?;
@@ -143,10 +150,10 @@ impl Pictures<'_> {
     pub fn pieces(&self, decoded: usize) -> usize {
         let of = |source: &Source, count: usize| count.min(source.len());
         let series: usize = self.series.iter().map(|(_, source)| of(source, self.images)).sum();
-        of(self.source, self.images) * (1 + decoded)
-            + of(self.training, self.images)
-            + of(self.training, self.training_images)
-            + series
+        let training = self.training.filter(|_| decoded + series > 0);
+        let training =
+            training.map_or(0, |(source, _)| of(source, self.images) + of(source, self.training_images));
+        of(self.source, self.images) * (1 + decoded) + training + series
     }
 
     /// Asked before anything is measured.
@@ -186,7 +193,7 @@ impl Pictures<'_> {
             return Ok(());
         }
         let origin = statistics.origin.as_ref();
-        if reconstructs && of_training(origin, path, self.training_fingerprint) {
+        if reconstructs && of_training(origin, path, self.training.map(|(_, fingerprint)| fingerprint)) {
             return refuse(
                 "has statistics of training images, but rFID compares reconstructions with the images that were reconstructed; \
                  leave it out, or give statistics of the validation images"
@@ -219,41 +226,73 @@ impl Pictures<'_> {
         source.classes().map(of_names).transpose()
     }
 
+    /// Training images that pictures may be copies of.
+    fn learnt(&self, training: &Source, measured: &Tensor<2>, observe: Observer) -> Result<Learnt> {
+        let set = self.set(training, None, self.training_images, Keep::Features, observe)?;
+        if set.count() == 0 {
+            return Err(Error::Data("no training image could be decoded".into()));
+        }
+        let features = set.features();
+        let held_out = nearest(measured, &features);
+        Ok(Learnt { features, held_out })
+    }
+
     /// Up to `count` pictures of a source as a set.
     fn set<'a>(
         &'a self,
         source: &Source,
         labels: Option<&'a Labels>,
         count: usize,
+        keep: Keep,
         observe: &mut dyn FnMut(usize),
     ) -> Result<Set<'a>> {
-        let mut set = Set::new(self.network, labels, self.device);
         let mut records = source.spread_records(count);
-        loop {
-            let records: Vec<_> = records.by_ref().take(BATCH).collect();
-            if records.is_empty() {
-                return Ok(set);
-            }
-            let (mut pictures, mut classes) = (Vec::new(), Vec::new());
-            for record in records {
-                let decoded = record.and_then(|Record { name, label, bytes }| {
-                    Ok((semanticist::image::decode(&name, &bytes)?, label))
-                });
-                match decoded {
-                    Ok((picture, label)) => {
-                        pictures.push(transform::evaluation(&picture, self.size));
-                        classes.push(label);
+        let (sender, batches) = sync_channel(1);
+        // The next pictures are decoded while the network looks at these.
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while let Some(batch) = decoded(&mut records, self.size).transpose() {
+                    let failed = batch.is_err();
+                    // Nobody listens where the network failed.
+                    if sender.send(batch).is_err() || failed {
+                        return;
                     }
-                    Err(Error::Image { .. }) => {}
-                    Err(error) => return Err(error),
+                }
+            });
+            let mut set = Set::new(self.network, labels, keep, self.device);
+            for batch in batches {
+                let (pictures, classes) = batch?;
+                if !pictures.is_empty() {
+                    observe(pictures.len());
+                    set.add(&pictures, &classes)?;
                 }
             }
-            if !pictures.is_empty() {
-                observe(pictures.len());
-                set.add(&pictures, &classes)?;
+            Ok(set)
+        })
+    }
+}
+
+/// The next pictures as squares of `size` pixels, with their classes, but for those that cannot be read; none behind the last.
+fn decoded(records: &mut Records, size: usize) -> Result<Option<(Vec<RgbImage>, Vec<Option<i64>>)>> {
+    let records: Vec<_> = records.take(BATCH).collect();
+    if records.is_empty() {
+        return Ok(None);
+    }
+    let (mut pictures, mut classes) = (Vec::new(), Vec::new());
+    for record in records {
+        let decoded = record.and_then(|Record { name, label, bytes }| {
+            Ok((semanticist::image::decode(&name, &bytes)?, label))
+        });
+        match decoded {
+            Ok((picture, label)) => {
+                pictures.push(transform::evaluation(&picture, size));
+                classes.push(label);
             }
+            Err(Error::Image { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(Some((pictures, classes)))
 }
 
 fn failed(error: FrechetError) -> Error {

@@ -151,16 +151,18 @@ fn reference_note(pictures: &Pictures) -> Option<String> {
 fn of_series(distance: &str, (name, _): &(String, &Source), rows: &[(String, Found)]) -> Option<String> {
     let of = |name: &str| rows.iter().find(|(row, _)| row == name).map(|(_, found)| found);
     let found = of(name)?;
-    let (frechet, near, copied) = (found.frechet?, found.nearness?, found.copied?);
-    let training = of(TRAINING).and_then(|it| it.frechet).unwrap_or(f64::NAN);
+    let (frechet, near) = (found.frechet?, found.nearness?);
     let what = if distance == "distance" { "a squared distance" } else { distance };
-    Some(format!(
-        "{name}: {what} of {frechet:.3}, where as many training images are at {training:.3}; precision {:.2}, recall {:.2}; {:.1} % \
-         lie nearer to a training image than 99 % of the images do, where 1 % would without copying.",
-        near.precision,
-        near.recall,
-        100.0 * copied
-    ))
+    let shares = format!("precision {:.2}, recall {:.2}", near.precision, near.recall);
+    let learnt = of(TRAINING).and_then(|training| training.frechet).zip(found.copied);
+    Some(match learnt {
+        Some((training, copied)) => format!(
+            "{name}: {what} of {frechet:.3}, where as many training images are at {training:.3}; {shares}; {:.1} % lie nearer to a \
+             training image than 99 % of the images do, where 1 % would without copying.",
+            100.0 * copied
+        ),
+        None => format!("{name}: {what} of {frechet:.3}; {shares}."),
+    })
 }
 
 fn protocol(pictures: &Pictures) -> Vec<String> {
@@ -201,12 +203,22 @@ fn protocol(pictures: &Pictures) -> Vec<String> {
         "Precision and recall: the share of pictures that are as near to a measured image as its third neighbour, and the reverse."
             .into(),
     );
-    protocol.push(format!(
-        "Near training: nearer to one of {} training images than 99 of 100 measured images are.",
-        pictures.training_images.min(pictures.training.len())
-    ));
-    protocol.push(
-        "Training images are as many real ones as are measured: what a perfect set of other images would have.".into(),
-    );
+    match pictures.training {
+        Some((training, _)) => {
+            protocol.push(format!(
+                "Near training: nearer to one of {} training images than 99 of 100 measured images are.",
+                pictures.training_images.min(training.len())
+            ));
+            protocol.push(
+                "Training images are as many real ones as are measured: what a perfect set of other images would have."
+                    .into(),
+            );
+        }
+        None => protocol.push(
+            "Whether pictures are copies is not measured: the data has no training part, and no other images are given with \
+             --training."
+                .into(),
+        ),
+    }
     protocol
 }

@@ -24,7 +24,7 @@ pub(super) struct Found {
     pub score: Option<InceptionScore>,
     /// How it lies to the images that are measured; none for themselves.
     pub nearness: Option<Nearness>,
-    /// In `[0, 1]`; none of training images.
+    /// In `[0, 1]`; none of training images, and where there are none but the measured ones.
     pub copied: Option<f64>,
     /// In `[0, 1]`; none without classes.
     pub top1: Option<f64>,
@@ -50,7 +50,7 @@ pub(super) enum Role {
     Pictures,
 }
 
-/// The measured images, and those that were learnt from.
+/// What sets are compared with.
 pub(super) struct Reference {
     /// What Fréchet distances are measured from.
     pub gaussian: Gaussian,
@@ -58,13 +58,28 @@ pub(super) struct Reference {
     pub spatial: Option<Gaussian>,
     /// Whether both are of a file, not of the measured images.
     pub from_file: bool,
-    /// `[N, D]`
-    pub features: Tensor<2>,
-    /// `[M, D]`
-    pub training: Tensor<2>,
-    /// From each measured image to the nearest training image.
-    pub held_out: Vec<f64>,
+    /// `[N, D]`; none where nothing is compared.
+    pub features: Option<Tensor<2>>,
+    /// None where there are none but the measured images.
+    pub training: Option<Learnt>,
     pub seed: u64,
+}
+
+/// Images that were learnt from.
+pub(super) struct Learnt {
+    /// `[M, D]`
+    pub features: Tensor<2>,
+    /// From each measured image to the nearest of them.
+    pub held_out: Vec<f64>,
+}
+
+/// What stays of the pictures of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// As much memory for any number of pictures.
+    Statistics,
+    /// The features of each as well, which all but Fréchet distances take.
+    Features,
 }
 
 /// A set while its pictures come in.
@@ -74,21 +89,26 @@ pub(super) struct Set<'a> {
     labels: Option<&'a Labels>,
     statistics: FeatureStatistics,
     spatial: Option<FeatureStatistics>,
-    features: Vec<Tensor<2>>,
+    features: Option<Vec<Tensor<2>>>,
     /// Of the Inception score.
     logits: Vec<Tensor<2>>,
     count: AccuracyCount,
 }
 
 impl<'a> Set<'a> {
-    pub fn new(network: &'a FeatureNetwork, labels: Option<&'a Labels>, device: &'a Device) -> Self {
+    pub fn new(
+        network: &'a FeatureNetwork,
+        labels: Option<&'a Labels>,
+        keep: Keep,
+        device: &'a Device,
+    ) -> Self {
         Self {
             network,
             device,
             labels,
             statistics: FeatureStatistics::new(network.width()),
             spatial: network.spatial_width().map(FeatureStatistics::new),
-            features: Vec::new(),
+            features: (keep == Keep::Features).then(Vec::new),
             logits: Vec::new(),
             count: AccuracyCount::default(),
         }
@@ -97,7 +117,9 @@ impl<'a> Set<'a> {
     pub fn add(&mut self, pictures: &[RgbImage], classes: &[Option<i64>]) -> Result<()> {
         let found = self.network.of(pictures, self.device)?;
         self.statistics.add(&found.vectors);
-        self.features.push(found.vectors);
+        if let Some(features) = &mut self.features {
+            features.push(found.vectors);
+        }
         if let (Some(statistics), Some(spatial)) = (&mut self.spatial, &found.spatial) {
             statistics.add(spatial);
         }
@@ -120,9 +142,9 @@ impl<'a> Set<'a> {
     }
 
     /// # Panics
-    /// If there is no picture.
+    /// If there is no picture, or they are not kept.
     pub fn features(&self) -> Tensor<2> {
-        Tensor::cat(self.features.clone(), 0)
+        Tensor::cat(self.features.clone().expect("they are kept where they are asked for"), 0)
     }
 
     pub fn gaussian(&self) -> Result<Gaussian> {
@@ -150,18 +172,18 @@ impl<'a> Set<'a> {
                 _ => None,
             };
         }
-        if role != Role::Measured {
+        if let (Some(measured), true) = (&reference.features, role != Role::Measured) {
             let features = self.features();
-            let kernel = kernel_distance(&reference.features, &features, reference.seed);
-            let shares = precision_recall(&reference.features, &features);
+            let kernel = kernel_distance(measured, &features, reference.seed);
+            let shares = precision_recall(measured, &features);
             near = Some(Nearness {
                 kernel: kernel.mean,
                 kernel_deviation: kernel.deviation,
                 precision: shares.precision,
                 recall: shares.recall,
             });
-            copies = (role == Role::Pictures)
-                .then(|| copied(&nearest(&features, &reference.training), &reference.held_out));
+            let learnt = reference.training.as_ref().filter(|_| role == Role::Pictures);
+            copies = learnt.map(|learnt| copied(&nearest(&features, &learnt.features), &learnt.held_out));
         }
         let accuracy = self.labels.map(|_| self.count.finish()).transpose()?;
         let score = match self.logits.is_empty() {
