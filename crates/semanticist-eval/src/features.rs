@@ -309,7 +309,16 @@ pub fn file_hash(path: &Path) -> Result<String> {
             count => sha.update(&bytes[..count]),
         }
     }
-    Ok(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(sha))
+}
+
+/// SHA-256 of bytes, in hexadecimal.
+pub fn bytes_hash(bytes: &[u8]) -> String {
+    hexadecimal(Sha256::new().chain_update(bytes))
+}
+
+fn hexadecimal(sha: Sha256) -> String {
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

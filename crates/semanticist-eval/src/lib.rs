@@ -19,6 +19,7 @@ pub mod quantised;
 pub mod reconstruction;
 pub mod report;
 pub mod resume;
+pub mod sliced;
 pub mod spectrum;
 mod ssim;
 pub mod statistics;

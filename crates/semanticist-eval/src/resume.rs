@@ -2,8 +2,8 @@
 //! for, then one line per finished part.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use semanticist::{Error, Result};
@@ -35,10 +35,25 @@ impl Finished {
     /// that was being written when the work ended is left out.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If another process writes it, or it cannot be written.
     pub fn open(path: &Path, request: &Value) -> Result<Self> {
         let failed = |error| Error::io(path, "write", error);
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        // Where the file system has no locks, nobody is kept away.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let problem = "another process is measuring for the same file; wait for it, or name another";
+            return Err(Error::file(path, problem));
+        }
+        let mut text = String::new();
+        if file.read_to_string(&mut text).is_err() {
+            text.clear();
+        }
         let mut lines = text.lines();
         let same =
             lines.next().and_then(|line| serde_json::from_str::<Value>(line).ok()).as_ref() == Some(request);
@@ -46,8 +61,7 @@ impl Finished {
             true => lines.map_while(|line| serde_json::from_str(line).ok()).collect(),
             false => Vec::new(),
         };
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(failed)?;
+        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         writeln!(file, "{request}").map_err(failed)?;
         for part in &parts {
             writeln!(file, "{}", line(part)).map_err(failed)?;
@@ -109,6 +123,8 @@ mod tests {
         let path = folder.path().join("out.json.part");
         let request = json!({"seed": 1});
         let mut finished = Finished::open(&path, &request).unwrap();
+        let second = Finished::open(&path, &request).unwrap_err().to_string();
+        assert!(second.contains("another process"), "{second}");
         assert_eq!(finished.part("a", || Ok(vec![0.1, 2.5e-300])).unwrap(), [0.1, 2.5e-300]);
         assert!(finished.part::<u8>("b", || Err(Error::Cancelled)).is_err());
         drop(finished);

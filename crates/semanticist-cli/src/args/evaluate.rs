@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use semanticist::diffusion::Sampler;
+use semanticist::generator::GenerateOptions;
 use semanticist_eval::FeatureKind;
 use semanticist_eval::clip::ClipActivation;
 
+use super::generator::{Decoding, ScheduleChoice};
 use super::{Decomposing, ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
 
@@ -129,6 +131,27 @@ Examples:
         #[command(flatten)]
         on: Images,
     },
+    /// What guidance does to generated pictures: their distance from images, precision, recall and classes at each scale
+    ///
+    /// As many pictures as images are measured are drawn at each scale from the same seeds, of the classes in turn, and measured as
+    /// `generation` does it; no picture is kept.
+    #[command(after_help = "\
+Examples:
+  semanticist evaluate guidance --data tiny-imagenet-100 --images 2000 --classifier classifier.safetensors --plot guidance.svg
+  semanticist evaluate guidance --data imagenet --images 50000 --generator GENERATOR --model MODEL --scales 1,2,4,6 \
+    --schedule linear --reference VIRTUAL_imagenet256_labeled.npz --features inception-tf=pt_inception-2015-12-05-6726825d.pth")]
+    Guidance {
+        #[command(flatten)]
+        sweeping: Sweeping,
+        #[command(flatten)]
+        comparing: Comparing,
+        #[command(flatten)]
+        decoding: Decoding,
+        #[command(flatten)]
+        on: Images,
+        #[command(flatten)]
+        model: ModelChoice,
+    },
     /// How often CLIP, which was not taught them, tells the classes of images and of their reconstructions
     ///
     /// Top-1 and top-5 of the images, of samples from every number of tokens, of the autoencoder alone and of pictures by other
@@ -214,7 +237,7 @@ impl EvaluateCommand {
             | Self::ZeroShot { measuring, .. }
             | Self::Ablation { measuring, .. }
             | Self::Report { measuring, .. } => &measuring.on,
-            Self::Generation { on, .. } => on,
+            Self::Generation { on, .. } | Self::Guidance { on, .. } => on,
         }
     }
 }
@@ -253,6 +276,40 @@ pub struct Images {
     pub plot: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// What draws pictures, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Drawing")]
+pub struct Sweeping {
+    /// Scales of guidance: how strongly the class is over-weighted; 1 is not at all
+    #[arg(
+        long,
+        value_name = "SCALE,…",
+        value_delimiter = ',',
+        default_value = "1,2,3,4,6",
+        allow_negative_numbers = true
+    )]
+    pub scales: Vec<f64>,
+    /// Whether a scale is the same for all tokens, or grows up to the last, as published
+    #[arg(long, value_enum, default_value_t = GenerateOptions::usual(1).guidance.schedule.into())]
+    pub schedule: ScheduleChoice,
+    /// How often the head looks at a token
+    #[arg(long, value_name = "N", default_value_t = GenerateOptions::usual(1).steps, value_parser = steps)]
+    pub steps: usize,
+    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
+    /// [default: sde, ddpm]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<Sampler>,
+    /// What the first picture is drawn from, the next ones follow; also of the subsets of kernel distances
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// The generator: a file of `train generator`, a name of `models list`, hf:OWNER/REPO/FILE [default: the built-in one]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub generator: Option<PathBuf>,
+    /// What a published generator's checkpoint holds, by name, such as gpt-l
+    #[arg(long, value_name = "NAME", requires = "generator")]
+    pub generator_preset: Option<String>,
 }
 
 /// In whose features pictures are compared.

@@ -25,8 +25,8 @@ pub use bench::Bench;
 pub use cache::CacheTokens;
 pub use classifier::{Classify, TrainClassifier};
 pub use devices::Devices;
-pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles};
-pub use generator::{Generate, TrainGenerator};
+pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles, Sweeping};
+pub use generator::{Decoding, Generate, TrainGenerator};
 pub use models::{
     ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,

@@ -4,6 +4,7 @@
 mod compared;
 mod data;
 mod generation;
+mod guidance;
 mod keep;
 mod perceptual;
 mod quantised;
@@ -137,6 +138,10 @@ pub fn run(command: &EvaluateCommand) -> Result<()> {
         EvaluateCommand::Generation { on, comparing, series, size, seed } => {
             Compared::check(comparing)?;
             generation::run(on, comparing, (series, *size), *seed)
+        }
+        EvaluateCommand::Guidance { sweeping, comparing, decoding, on, model } => {
+            Compared::check(comparing)?;
+            guidance::run(on, comparing, sweeping, decoding, model)
         }
         EvaluateCommand::Ablation { measuring, steps, sampler, guidance, seed, perceptual } => {
             let mut evaluation = Evaluation::open(measuring, None, *seed, none)?;

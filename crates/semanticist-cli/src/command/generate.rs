@@ -9,6 +9,7 @@ use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::image::{Fit, RgbImage, save_png, to_pixels};
 use semanticist::model::{GeneratorModel, TokenizerModel, Work};
 use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
+use semanticist_eval::features::{bytes_hash, file_hash};
 use semanticist_eval::generation::{ImageDecoding, class_name, powers};
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_eval::sweep::Subject;
@@ -155,8 +156,24 @@ impl Maker<'_> {
     }
 }
 
-fn builtin_generator(builtin: &'static Builtin, device: &Device) -> Result<GeneratorModel> {
-    Ok(ModelFile::from_bytes("the built-in generator", builtin.bytes)?.into_generator()?.load(device)?)
+/// Where a generator is.
+enum Place {
+    Builtin(&'static Builtin),
+    /// And what a published checkpoint holds, where its name says it.
+    File(PathBuf, Option<&'static str>),
+}
+
+fn place(chosen: Option<&Path>) -> Result<Place> {
+    Ok(match chosen.map(Location::of).transpose()? {
+        None => Place::Builtin(&builtin::GENERATOR),
+        Some(Location::Builtin(builtin)) => Place::Builtin(builtin),
+        Some(Location::File(path)) => Place::File(path, None),
+        Some(Location::Remote(remote)) => Place::File(fetch::find(&remote)?, None),
+        Some(Location::Known(known)) => match known.kind {
+            Kind::Generator { preset } => Place::File(fetch::find(&known.remote())?, Some(preset)),
+            _ => return Err(failure::usage(format!("--generator {}: is not a generator", known.name))),
+        },
+    })
 }
 
 /// The chosen generator, or the built-in one; `preset` says what a published checkpoint holds.
@@ -165,20 +182,25 @@ pub fn load_generator(
     preset: Option<&str>,
     device: &Device,
 ) -> Result<GeneratorModel> {
-    let (path, preset) = match chosen.map(Location::of).transpose()? {
-        None => return builtin_generator(&builtin::GENERATOR, device),
-        Some(Location::Builtin(builtin)) => return builtin_generator(builtin, device),
-        Some(Location::File(path)) => (path, preset),
-        Some(Location::Remote(remote)) => (fetch::find(&remote)?, preset),
-        Some(Location::Known(known)) => match known.kind {
-            Kind::Generator { preset: own } => (fetch::find(&known.remote())?, preset.or(Some(own))),
-            _ => return Err(failure::usage(format!("--generator {}: is not a generator", known.name))),
-        },
+    let (path, own) = match place(chosen)? {
+        Place::Builtin(builtin) => {
+            let file = ModelFile::from_bytes("the built-in generator", builtin.bytes)?;
+            return Ok(file.into_generator()?.load(device)?);
+        }
+        Place::File(path, own) => (path, own),
     };
-    let config = preset.map(presets::generator).transpose().map_err(failure::usage)?;
+    let config = preset.or(own).map(presets::generator).transpose().map_err(failure::usage)?;
     Ok(match config {
         Some(config) => GeneratorModel::published(&path, &config, device)?,
         None => ModelFile::open(&path)?.into_generator()?.load(device)?,
+    })
+}
+
+/// SHA-256 of the file of the chosen generator, or of the built-in one, in hexadecimal.
+pub fn generator_hash(chosen: Option<&Path>) -> Result<String> {
+    Ok(match place(chosen)? {
+        Place::Builtin(builtin) => bytes_hash(builtin.bytes),
+        Place::File(path, _) => file_hash(&path)?,
     })
 }
 

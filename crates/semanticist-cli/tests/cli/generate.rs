@@ -24,6 +24,10 @@ fn folder() -> Folder {
 }
 
 fn write(folder: &Folder, name: &str, config: &str) {
+    write_with(folder, name, config, ["goldfish, Carassius auratus", "tabby cat", "wok"]);
+}
+
+fn write_with(folder: &Folder, name: &str, config: &str, classes: [&str; 3]) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(2));
     let config: GeneratorConfig = serde_json::from_str(config).unwrap();
     let networks = GeneratorNetworks::init(&config, &mut noise, &device).unwrap();
@@ -42,7 +46,7 @@ fn write(folder: &Folder, name: &str, config: &str) {
         .unwrap();
     let model = GeneratorModel {
         generator: Generator { config, networks },
-        classes: ["goldfish, Carassius auratus", "tabby cat", "wok"].map(String::from).to_vec(),
+        classes: classes.map(String::from).to_vec(),
         tokenizer: Some(tokenizer.hash().unwrap().to_string()),
         training: None,
     };
@@ -177,4 +181,38 @@ fn the_first_tokens_of_a_photo_are_kept_and_the_rest_is_drawn() {
     folder.fails(&format!("{GENERATE} --from photo.png --keep 4"), 2, "of 4 tokens none would be left");
     folder.fails(&format!("{GENERATE} --from none.png"), 1, "none.png");
     folder.fails(&format!("{GENERATE} --from photo.png --progressive"), 2, "--progressive");
+}
+
+#[test]
+fn a_sweep_of_guidance_draws_and_measures_at_every_scale() {
+    let folder = super::classify::folder();
+    // The classes of the classifier, in another order.
+    write_with(&folder, "generator.safetensors", CONFIG, ["owl", "cat", "dog, hound"]);
+    write(&folder, "others.safetensors", CONFIG);
+    for number in 0..18u8 {
+        folder
+            .photo(&format!("photos/{}/{number}.png", ["cat", "owl"][usize::from(number % 2)]), 11 * number);
+    }
+    let sweep = "evaluate guidance --data photos --images 18 --classifier classifier.safetensors --model model.safetensors \
+                 --steps 3 --decode-steps 2 --json";
+    let with = |generator: &str, scales: &str| format!("{sweep} --generator {generator} --scales {scales}");
+    let found = folder.run(&format!("{} --plot sweep.svg", with("generator.safetensors", "4,1"))).json();
+    let rows = found["tables"][0]["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row[0].as_str().unwrap()).collect();
+    assert_eq!(names, ["the images", "guidance 1", "guidance 4"]);
+    assert_eq!(rows[1][1], 18);
+    assert_ne!(rows[1][2], rows[2][2]);
+    // Distances and told classes over the scales, and a sentence on each beside how it was measured.
+    let figures = found["figures"].as_array().unwrap();
+    assert!(
+        figures.len() == 2 && figures[1]["series"][0]["points"].as_array().unwrap().len() == 2,
+        "{figures:?}"
+    );
+    assert_eq!(found["sentences"].as_array().unwrap().len(), 3);
+    assert!(folder.path("sweep.svg").exists());
+    // What is drawn at a scale does not depend on the others.
+    let alone = folder.run(&with("generator.safetensors", "4")).json();
+    assert_eq!(alone["tables"][0]["rows"][1], rows[2]);
+    let run = folder.run(&with("others.safetensors", "1"));
+    assert!(run.code == Some(1) && run.stderr.contains("does not know 3 of the 3 classes"), "{}", run.stderr);
 }

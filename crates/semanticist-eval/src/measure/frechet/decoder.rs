@@ -1,4 +1,5 @@
-//! What a tokenizer makes of the images, from every number of tokens and in every way that it has.
+//! What a model makes: a tokenizer of the images, from every number of tokens and in every way that it has; a generator of
+//! nothing, at every scale of guidance.
 
 use semanticist::diffusion::Process;
 use semanticist::image::{RgbImage, from_pixels, to_pixels};
@@ -6,15 +7,25 @@ use semanticist::{Pixels, Result};
 
 use super::super::quantised::QuantisedSubject;
 use super::super::{Batch, Observer, Subject, tokens_text};
+use super::drawn::GuidanceSweep;
 use super::{MEAN, SAMPLED};
 
-/// A tokenizer whose pictures are compared.
+/// A model whose pictures are compared.
 #[derive(Clone, Copy)]
 pub enum Decoder<'a> {
     /// One of ours.
     Diffusion(&'a Subject<'a>),
     /// One with a codebook.
     Quantised(&'a QuantisedSubject<'a>),
+    /// A generator with its tokenizer.
+    Drawn(&'a GuidanceSweep<'a>),
+}
+
+/// Some of the rows as a line of a plot.
+pub(super) struct Line {
+    pub name: String,
+    /// Where each row is on the axis, and what it is called.
+    pub points: Vec<(f64, String)>,
 }
 
 /// Takes some pictures with the classes of their images.
@@ -29,6 +40,7 @@ impl Decoder<'_> {
         match self {
             Self::Diffusion(subject) => subject.size(),
             Self::Quantised(subject) => subject.tokenizer.image_size(),
+            Self::Drawn(sweep) => sweep.tokenizer.config.image_size,
         }
     }
 
@@ -37,21 +49,45 @@ impl Decoder<'_> {
         match self {
             Self::Diffusion(subject) => subject.counts.len() * (steps + 1) + 1,
             Self::Quantised(subject) => subject.passes(),
+            Self::Drawn(sweep) => sweep.passes(),
         }
     }
 
-    pub(super) fn counts(&self) -> &[usize] {
+    /// Whether its pictures are reconstructions of the images.
+    pub(super) fn reconstructs(self) -> bool {
+        !matches!(self, Self::Drawn(_))
+    }
+
+    /// The names of the classes that it draws; none if its pictures have the classes of the images.
+    pub(super) fn classes(&self) -> Option<&[String]> {
         match self {
-            Self::Diffusion(subject) => &subject.counts,
-            Self::Quantised(subject) => &subject.counts,
+            Self::Drawn(sweep) => Some(&sweep.generator.classes),
+            Self::Diffusion(_) | Self::Quantised(_) => None,
         }
     }
 
-    /// What is made from a number of tokens: the name of a row is that number, a comma and one of these.
-    pub(super) fn ways(self) -> Vec<&'static str> {
+    /// What is drawn of the rows, and over what.
+    pub(super) fn lines(self) -> (&'static str, Vec<Line>) {
+        let of_counts = |counts: &[usize], ways: Vec<&'static str>| {
+            let line = |way: &str| Line {
+                name: way.into(),
+                points: counts
+                    .iter()
+                    .map(|&count| (count as f64, format!("{}, {way}", tokens_text(count))))
+                    .collect(),
+            };
+            ("tokens", ways.into_iter().map(line).collect())
+        };
         match self {
-            Self::Diffusion(_) => vec![SAMPLED, MEAN],
-            Self::Quantised(subject) => subject.decompositions.iter().map(|kind| kind.name()).collect(),
+            Self::Diffusion(subject) => of_counts(&subject.counts, vec![SAMPLED, MEAN]),
+            Self::Quantised(subject) => {
+                let ways = subject.decompositions.iter().map(|kind| kind.name()).collect();
+                of_counts(&subject.counts, ways)
+            }
+            Self::Drawn(sweep) => {
+                let points = sweep.scales.iter().map(|&scale| (scale, GuidanceSweep::name(scale))).collect();
+                ("guidance scale", vec![Line { name: "drawn".into(), points }])
+            }
         }
     }
 
@@ -60,6 +96,7 @@ impl Decoder<'_> {
         match self {
             Self::Diffusion(subject) => diffusion(subject, observe, row).map(|()| Vec::new()),
             Self::Quantised(subject) => quantised(subject, observe, row),
+            Self::Drawn(sweep) => sweep.draw(observe, row).map(|()| Vec::new()),
         }
     }
 }

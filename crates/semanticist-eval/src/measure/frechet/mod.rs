@@ -1,7 +1,8 @@
-//! `evaluate frechet` and `evaluate generation`: whether sets of pictures look alike in the features of a network, whether it
+//! `evaluate frechet`, `generation` and `guidance`: whether sets of pictures look alike in the features of a network, whether it
 //! knows what they show, and whether they are copies of what was learnt.
 
 mod decoder;
+mod drawn;
 mod report;
 mod set;
 
@@ -21,6 +22,7 @@ use crate::frechet::FrechetError;
 use crate::neighbours::nearest;
 use crate::statistics::{Origin, Statistics, of_training};
 pub use decoder::Decoder;
+pub use drawn::GuidanceSweep;
 use set::{Found, Keep, Learnt, Reference, Role, Set};
 
 /// What is compared, in whose features.
@@ -71,21 +73,21 @@ pub enum Customs {
     Overruled,
 }
 
-/// Measures training images and the pictures of every series, and of a tokenizer, if there is one, samples and one-step means
-/// from every count of tokens and its autoencoder alone.
+/// Measures training images and the pictures of every series; of a tokenizer, if there is one, samples and one-step means from
+/// every count of tokens and its autoencoder alone; of a generator what it draws at every scale of guidance.
 ///
 /// # Errors
 /// If the network takes images of another size than the tokenizer or does not know the classes, there are no more images than
 /// features, the reference is of another network, or [`Customs`] are broken.
 pub fn measure(
     pictures: &Pictures,
-    tokenizer: Option<Decoder>,
+    decoder: Option<Decoder>,
     finished: &mut Finished,
     observe: Observer,
 ) -> Result<Measured> {
-    pictures.check(tokenizer)?;
+    pictures.check(decoder)?;
     // Where nothing is compared, neither features nor training images are wanted.
-    let compares = tokenizer.is_some() || !pictures.series.is_empty();
+    let compares = decoder.is_some() || !pictures.series.is_empty();
     let keep = if compares { Keep::Features } else { Keep::Statistics };
     let known = pictures.labels(pictures.source)?;
     let originals = pictures.set(pictures.source, known.as_ref(), pictures.images, keep, observe)?;
@@ -117,10 +119,12 @@ pub fn measure(
     }
     let mut rows: Vec<(String, Found)> = vec![(IMAGES.into(), originals.finish(&reference, Role::Measured)?)];
     let mut said = Vec::new();
-    if let Some(decoder) = tokenizer {
+    if let Some(decoder) = decoder {
+        let drawn = decoder.classes().map(|names| pictures.labels_of(names)).transpose()?;
+        let labels = drawn.as_ref().map_or(known.as_ref(), Option::as_ref);
         said = decoder.decode(observe, &mut |name: String, of_batches| {
             let found = finished.part(&name, || {
-                let mut set = Set::new(pictures.network, known.as_ref(), keep, pictures.device);
+                let mut set = Set::new(pictures.network, labels, keep, pictures.device);
                 of_batches(&mut |pictures, labels| set.add(&pictures, labels))?;
                 set.finish(&reference, Role::Pictures)
             })?;
@@ -140,7 +144,7 @@ pub fn measure(
         let found = found.map_err(|error| of_series(&name, error))?;
         rows.push((name, found));
     }
-    let mut measured = report::report(pictures, tokenizer, &rows);
+    let mut measured = report::report(pictures, decoder, &rows);
     measured.protocol.extend(said);
     Ok(measured)
 }
@@ -157,8 +161,8 @@ impl Pictures<'_> {
     }
 
     /// Asked before anything is measured.
-    fn check(&self, tokenizer: Option<Decoder>) -> Result<()> {
-        let wanted = tokenizer.map_or(self.size, Decoder::size);
+    fn check(&self, decoder: Option<Decoder>) -> Result<()> {
+        let wanted = decoder.map_or(self.size, Decoder::size);
         if let Some(found) = self.network.image_size().filter(|size| *size != wanted) {
             return Err(Error::Input(format!(
                 "the classifier sees {found}×{found} pixels, but the tokenizer makes {wanted}×{wanted}; give a classifier of that \
@@ -170,7 +174,9 @@ impl Pictures<'_> {
         if available <= dimensions {
             return Err(failed(FrechetError::TooFewImages { images: available, dimensions }));
         }
-        self.reference.map_or(Ok(()), |reference| self.check_reference(reference, tokenizer.is_some()))
+        self.reference.map_or(Ok(()), |reference| {
+            self.check_reference(reference, decoder.is_some_and(Decoder::reconstructs))
+        })
     }
 
     fn check_reference(&self, reference: &FileReference, reconstructs: bool) -> Result<()> {
@@ -221,9 +227,15 @@ impl Pictures<'_> {
 
     /// Which classes of the classifier the labels of a source mean, if both have classes.
     fn labels(&self, source: &Source) -> Result<Option<Labels>> {
+        source.classes().map_or(Ok(None), |names| self.labels_of(names))
+    }
+
+    /// The same of classes with these names.
+    fn labels_of(&self, names: &[String]) -> Result<Option<Labels>> {
         let Some(model) = self.network.classifier() else { return Ok(None) };
-        let of_names = |names| Labels::new(model.classifier.config.classes, &model.classes, Some(names));
-        source.classes().map(of_names).transpose()
+        // Without names, numbers are the same.
+        let names = Some(names).filter(|names| !names.is_empty());
+        Labels::new(model.classifier.config.classes, &model.classes, names).map(Some)
     }
 
     /// Training images that pictures may be copies of.

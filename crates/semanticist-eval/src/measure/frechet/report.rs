@@ -1,13 +1,12 @@
 //! The numbers of sets of pictures under the names that papers have for them.
 
-use semanticist_data::Source;
-
-use super::super::{CROP, Measured, tokens_text};
+use super::super::{CROP, Measured};
 use super::set::{Found, Nearness};
 use super::{Customs, Decoder, FileReference, Pictures, TRAINING};
 use crate::features::FeatureKind;
 use crate::findings::{Cell, Table};
 use crate::plot::{Axis, Figure, Series};
+use crate::sliced::LINES;
 use crate::statistics::Origin;
 
 /// The number of pictures that what papers call rFID and gFID is of.
@@ -15,26 +14,30 @@ const CUSTOMARY: usize = 50_000;
 
 type Column = (String, Box<dyn Fn(&Found) -> Cell>);
 
-pub(super) fn report(pictures: &Pictures, tokenizer: Option<Decoder>, rows: &[(String, Found)]) -> Measured {
-    let distance = distance_name(pictures, tokenizer.is_some(), rows);
+pub(super) fn report(pictures: &Pictures, decoder: Option<Decoder>, rows: &[(String, Found)]) -> Measured {
+    let reconstructs = decoder.is_some_and(Decoder::reconstructs);
+    let distance = distance_name(pictures, reconstructs, rows);
     let columns = columns(pictures.network.kind(), &distance);
     let mut names = vec!["pictures"];
     names.extend(columns.iter().map(|(name, _)| name.as_str()));
-    let mut table = Table::new(title(pictures, tokenizer.is_some()), &names);
+    let mut table = Table::new(title(pictures, reconstructs), &names);
     for (name, found) in rows {
         let cells = columns.iter().map(|(_, cell)| cell(found));
         table.row([Cell::from(name.as_str())].into_iter().chain(cells));
     }
-    let figure = tokenizer.map(|decoder| figure(&distance, decoder, rows));
+    let figures = decoder.map(|decoder| figures(&distance, decoder, rows));
     let mut sentences = vec![how(pictures, rows)];
     sentences.extend(reference_note(pictures));
-    sentences.extend(pictures.series.iter().filter_map(|series| of_series(&distance, series, rows)));
+    let drawn = decoder.filter(|decoder| !decoder.reconstructs()).map(|decoder| decoder.lines().1);
+    let drawn = drawn.into_iter().flatten().flat_map(|line| line.points).map(|(_, name)| name);
+    let series = pictures.series.iter().map(|(name, _)| name.clone());
+    sentences.extend(drawn.chain(series).filter_map(|name| of_pictures(&distance, &name, rows)));
     Measured {
         images: rows[0].1.images,
         protocol: protocol(pictures),
         sentences,
         tables: vec![table],
-        figures: figure.into_iter().collect(),
+        figures: figures.unwrap_or_default(),
     }
 }
 
@@ -86,6 +89,7 @@ fn columns(kind: FeatureKind, distance: &str) -> Vec<Column> {
         add("kernel × 1000", Box::new(near(|it| 1000.0 * it.kernel)));
     }
     add("±", Box::new(near(|it| 1000.0 * it.kernel_deviation)));
+    add("sliced", Box::new(near(|it| it.sliced)));
     add("precision", Box::new(near(|it| it.precision)));
     add("recall", Box::new(near(|it| it.recall)));
     add("near training %", Box::new(move |found| percent(found.copied)));
@@ -96,25 +100,33 @@ fn columns(kind: FeatureKind, distance: &str) -> Vec<Column> {
     columns
 }
 
-fn figure(distance: &str, decoder: Decoder, rows: &[(String, Found)]) -> Figure {
-    let line = |kind: &str| {
-        let points = decoder.counts().iter().filter_map(|&count| {
-            let name = format!("{}, {kind}", tokens_text(count));
-            let found = rows.iter().find(|(row, _)| *row == name)?.1;
-            Some((count as f64, found.frechet?))
-        });
-        Series::line(kind, points)
+/// The distances, and where there are classes, how many are told.
+fn figures(distance: &str, decoder: Decoder, rows: &[(String, Found)]) -> Vec<Figure> {
+    let (axis, lines) = decoder.lines();
+    let figure = |title: &str, y: &str, of: fn(&Found) -> Option<f64>| {
+        let series: Vec<Series> = lines
+            .iter()
+            .map(|line| {
+                let points = line.points.iter().filter_map(|(x, name)| {
+                    let (_, found) = rows.iter().find(|(row, _)| row == name)?;
+                    Some((*x, of(found)?))
+                });
+                Series::line(&line.name, points)
+            })
+            .collect();
+        Figure { title: title.into(), x: Axis::linear(axis), y: Axis::linear(y), series }
     };
     let (title, y) = match distance {
         "distance" => ("Fréchet distance in the classifier's features", "squared distance"),
         name => (name, name),
     };
-    Figure {
-        title: title.into(),
-        x: Axis::linear("tokens"),
-        y: Axis::linear(y),
-        series: decoder.ways().into_iter().map(line).collect(),
+    let mut figures = vec![figure(title, y, |found| found.frechet)];
+    if !decoder.reconstructs() && rows.iter().any(|(_, found)| found.top1.is_some()) {
+        figures.push(figure("Classes that the classifier tells", "%", |found| {
+            found.top1.map(|share| 100.0 * share)
+        }));
     }
+    figures
 }
 
 /// All that a reader has to know to compare the numbers with others.
@@ -148,7 +160,7 @@ fn reference_note(pictures: &Pictures) -> Option<String> {
     })
 }
 
-fn of_series(distance: &str, (name, _): &(String, &Source), rows: &[(String, Found)]) -> Option<String> {
+fn of_pictures(distance: &str, name: &str, rows: &[(String, Found)]) -> Option<String> {
     let of = |name: &str| rows.iter().find(|(row, _)| row == name).map(|(_, found)| found);
     let found = of(name)?;
     let (frechet, near) = (found.frechet?, found.nearness?);
@@ -198,6 +210,11 @@ fn protocol(pictures: &Pictures) -> Vec<String> {
     protocol.push(format!(
         "{kernel}: the mean over 50 pairs of subsets of up to 1000 pictures or half of them, and its deviation, from the measured \
          images. It takes sets for independent: those made of the images themselves lie a little below."
+    ));
+    protocol.push(format!(
+        "Sliced: the squared Wasserstein distance of the features along a random line, the mean of {LINES} lines, times the number \
+         of features. Few pictures serve, as no covariance is estimated (MIND, Berthet et al., 2026, is of this kind; its scale may \
+         differ): compare sets of equal size."
     ));
     protocol.push(
         "Precision and recall: the share of pictures that are as near to a measured image as its third neighbour, and the reverse."

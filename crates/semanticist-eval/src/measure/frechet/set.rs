@@ -11,6 +11,7 @@ use crate::features::FeatureNetwork;
 use crate::frechet::{FeatureStatistics, Gaussian, OnFew};
 use crate::inception::{InceptionScore, inception_score};
 use crate::neighbours::{copied, kernel_distance, nearest, precision_recall};
+use crate::sliced::sliced_distance;
 
 /// What a set of pictures gave.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -37,6 +38,7 @@ pub(super) struct Nearness {
     pub kernel_deviation: f64,
     pub precision: f64,
     pub recall: f64,
+    pub sliced: f64,
 }
 
 /// What a set is.
@@ -181,6 +183,7 @@ impl<'a> Set<'a> {
                 kernel_deviation: kernel.deviation,
                 precision: shares.precision,
                 recall: shares.recall,
+                sliced: sliced_distance(measured, &features, reference.seed),
             });
             let learnt = reference.training.as_ref().filter(|_| role == Role::Pictures);
             copies = learnt.map(|learnt| copied(&nearest(&features, &learnt.features), &learnt.held_out));

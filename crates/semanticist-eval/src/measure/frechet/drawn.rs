@@ -1,0 +1,74 @@
+//! Pictures that a generator draws at several scales of guidance.
+
+use semanticist::diffusion::DecodeOptions;
+use semanticist::generator::{GenerateOptions, TokenGuidance};
+use semanticist::model::GeneratorModel;
+use semanticist::{Noise, Purpose, Result, Seed, Tokenizer};
+
+use super::super::Observer;
+use super::decoder::Row;
+use crate::generation::ImageDecoding;
+
+/// Images that are drawn together.
+const TOGETHER: usize = 32;
+
+/// A generator, and how it draws: the same seeds at every scale.
+#[derive(Clone)]
+pub struct GuidanceSweep<'a> {
+    /// What draws tokens.
+    pub generator: &'a GeneratorModel,
+    /// What decodes them.
+    pub tokenizer: &'a Tokenizer,
+    /// Scales of guidance.
+    pub scales: Vec<f64>,
+    /// How tokens are drawn, but for the scale.
+    pub options: GenerateOptions,
+    /// How they are decoded.
+    pub sampling: DecodeOptions,
+    /// How many images at each scale: of the classes in turn.
+    pub images: usize,
+    /// Of the first image; the next ones follow.
+    pub seed: u64,
+}
+
+impl GuidanceSweep<'_> {
+    /// How many images the observer is told of for each: one for every token, and one.
+    pub fn passes(&self) -> usize {
+        self.scales.len() * (self.options.tokens + 1)
+    }
+
+    /// What the row of a scale is called.
+    pub(super) fn name(scale: f64) -> String {
+        format!("guidance {scale}")
+    }
+
+    pub(super) fn draw(&self, observe: Observer, row: Row) -> Result<()> {
+        for &scale in &self.scales {
+            let guidance = TokenGuidance { scale, ..self.options.guidance };
+            let options = GenerateOptions { guidance, ..self.options.clone() };
+            row(Self::name(scale), &mut |take| {
+                let classes = self.generator.generator.config.classes;
+                let all: Vec<usize> = (0..self.images).collect();
+                for numbers in all.chunks(TOGETHER) {
+                    let labels: Vec<usize> = numbers.iter().map(|number| number % classes).collect();
+                    let seeds: Vec<u64> =
+                        numbers.iter().map(|&number| self.seed.wrapping_add(number as u64)).collect();
+                    let places = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
+                    let mut noise = Noise::per_sample(places);
+                    let generator = &self.generator.generator;
+                    let tokens = generator.generate_observed(&labels, &options, &mut noise, &mut |_| {
+                        observe(numbers.len());
+                        std::ops::ControlFlow::Continue(())
+                    })?;
+                    let decoding = ImageDecoding { options: self.sampling.clone(), seeds };
+                    let pictures = decoding.decode(self.tokenizer, &tokens, options.tokens, |_| ())?;
+                    observe(numbers.len());
+                    let labels: Vec<_> = labels.iter().map(|&label| Some(label as i64)).collect();
+                    take(pictures, &labels)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
