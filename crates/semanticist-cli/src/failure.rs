@@ -33,7 +33,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
     }
-    output::note_of_rank(&format!("error: {}", message(error)));
+    let text = format!("error: {}", message(error));
+    // What all processes end with is told by one.
+    if is_ending(error) {
+        output::note(&text)
+    } else {
+        output::note_of_rank(&text)
+    }
     if error.is::<Interrupted>() {
         ExitCode::from(130)
     } else if error.is::<Usage>() || error.downcast_ref().is_some_and(semanticist_hub::Error::is_usage) {

@@ -333,7 +333,10 @@ impl<'a, O: Objective> Trainer<'a, O> {
                             "another rank could not read its data; its own message says why".into(),
                         )
                     });
-                    return Err(self.saved_before(error, observe));
+                    let error = self.saved_before(error, observe);
+                    // Who ends may end the others, so that no rank does before that is saved.
+                    ranks.gather(&[])?;
+                    return Err(error);
                 }
                 _ => return Ok(None),
             };

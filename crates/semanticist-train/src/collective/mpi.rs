@@ -124,8 +124,11 @@ impl Collective for Mpi {
 }
 
 impl Drop for Mpi {
-    /// Waits for all ranks to come to their end.
+    /// Waits for all ranks to come to their end, or ends them if this one has panicked.
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.abort(1);
+        }
         // Without a sender the thread ends.
         self.jobs = channel().0;
         if let Some(thread) = self.thread.take() {
