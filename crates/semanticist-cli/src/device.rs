@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use semanticist::{Device, DeviceSpec, Precision};
 
+use crate::distributed::Ranks;
 use crate::{args, output};
 
 /// The machine to compute on.
@@ -14,7 +15,7 @@ pub struct Machine {
     /// `metal`, the second card as `cuda:1`
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: DeviceSpec,
-    /// Threads to compute with [default: one per core]
+    /// Threads to compute with [default: one per core; of several processes on the same cores, as many as its share]
     #[arg(long, value_name = "N", value_parser = args::threads)]
     threads: Option<usize>,
     /// What matrix products are computed in [default: float32; to train, what the configuration says]
@@ -35,13 +36,22 @@ enum PrecisionChoice {
 impl Machine {
     /// The device, to compute in `precision`.
     pub fn start(&self, precision: Precision) -> Result<Device> {
+        self.start_with(None, precision)
+    }
+
+    /// The same of one of several processes, which has the graphics card `card` unless another is asked for.
+    pub fn start_with(&self, card: Option<usize>, precision: Precision) -> Result<Device> {
         if self.device == DeviceSpec::Cpu && !precision.is_native() {
             output::note(&format!(
                 "this processor has no instructions for products in {precision} (AVX512-BF16): they are emulated, \
                  with the same answers, but slower than --precision float32"
             ));
         }
-        Ok(self.device.open()?)
+        let device = match self.device {
+            DeviceSpec::Gpu { interface, number: None } => DeviceSpec::Gpu { interface, number: card },
+            given => given,
+        };
+        Ok(device.open()?)
     }
 
     /// What was asked for, if it was.
@@ -58,9 +68,14 @@ impl Machine {
     }
 }
 
-/// Takes as many threads to compute with as the machine was asked for.
-pub fn start_threads(machine: Option<&Machine>) -> Result<()> {
-    if let Some(threads) = machine.and_then(|machine| machine.threads) {
+/// Takes as many threads to compute with as the machine was asked for, or its share of the cores.
+pub fn start_threads(machine: Option<&Machine>, ranks: &Ranks) -> Result<()> {
+    let asked = machine.and_then(|machine| machine.threads);
+    let share = || {
+        let cores = std::thread::available_parallelism().ok()?.get();
+        (ranks.on_cores > 1).then_some((cores / ranks.on_cores).max(1))
+    };
+    if let Some(threads) = asked.or_else(share) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global().with_context(|| format!("cannot start {threads} threads; ask for fewer"))?;
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::output;
+
 /// The request itself was wrong, not a file: exit code 2, as clap's own.
 #[derive(Debug)]
 pub struct Usage(String);
@@ -21,13 +23,23 @@ pub fn usage(problem: impl fmt::Display) -> anyhow::Error {
     Usage(problem.to_string()).into()
 }
 
+/// Whether all processes of a run end so together, and none is left to wait for this one.
+pub fn is_ending(error: &anyhow::Error) -> bool {
+    error.is::<OutputClosed>() || error.is::<Interrupted>()
+}
+
 /// Says what went wrong.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<OutputClosed>() {
         return ExitCode::SUCCESS;
     }
-    // Without stderr there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "error: {}", message(error));
+    let text = format!("error: {}", message(error));
+    // What all processes end with is told by one.
+    if is_ending(error) {
+        output::note(&text)
+    } else {
+        output::note_of_rank(&text)
+    }
     if error.is::<Interrupted>() {
         ExitCode::from(130)
     } else if error.is::<Usage>() || error.downcast_ref().is_some_and(semanticist_hub::Error::is_usage) {

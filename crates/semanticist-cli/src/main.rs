@@ -4,6 +4,7 @@
 mod allocator;
 mod args;
 mod device;
+mod distributed;
 mod failure;
 mod fetch;
 mod memory;
@@ -15,11 +16,19 @@ mod command;
 use std::process::ExitCode;
 
 use clap::Parser;
+use distributed::Ranks;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    match command::run(args::Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failure::report(&error),
+    let command = args::Arguments::parse().command;
+    let ranks = match Ranks::start(&command) {
+        Ok(ranks) => ranks,
+        Err(error) => return failure::report(&error),
+    };
+    let Err(error) = command::run(command, &ranks) else { return ExitCode::SUCCESS };
+    let code = failure::report(&error);
+    if !failure::is_ending(&error) {
+        ranks.fail();
     }
+    code
 }

@@ -2,14 +2,38 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::failure::OutputClosed;
 
+/// Of several processes that work together, which one speaks here.
+static RANK: AtomicUsize = AtomicUsize::new(0);
+
+/// Of several processes that work together, this one is `rank`: all but the first print neither results nor remarks.
+pub fn speak_as(rank: usize) {
+    RANK.store(rank, Ordering::Relaxed);
+}
+
+/// What a line of this process begins with, where others write as well.
+pub fn speaker() -> String {
+    match RANK.load(Ordering::Relaxed) {
+        0 => String::new(),
+        rank => format!("rank {rank}: "),
+    }
+}
+
+fn is_silent() -> bool {
+    RANK.load(Ordering::Relaxed) > 0
+}
+
 /// Prints a result, all of it or an error.
 pub fn print(text: &str) -> Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
@@ -25,8 +49,15 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// A remark beside the result, on stderr.
 pub fn note(text: &str) {
+    if !is_silent() {
+        note_of_rank(text);
+    }
+}
+
+/// A remark of whichever process has something to say.
+pub fn note_of_rank(text: &str) {
     // Without stderr there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}{text}", speaker());
 }
 
 /// Fails if a file of this name cannot be written for want of a folder, before any work is done.

@@ -462,3 +462,20 @@ fn runs_are_listed_and_compared() {
     assert_eq!(none.status.code(), Some(1));
     assert!(stderr(&none).contains("no runs in photos"), "{}", stderr(&none));
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn processes_that_cannot_train_together_do_not_train_apart() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    for launcher in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let output = train(folder, "run").env(launcher, "2").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("--features semanticist-cli/mpi"), "{}", stderr(&output));
+        assert!(!folder.join("run").exists());
+    }
+    let alone =
+        train(folder, "run").env("SLURM_STEP_NUM_TASKS", "1").args(["--set", "steps=1"]).output().unwrap();
+    assert!(alone.status.success(), "{}", stderr(&alone));
+}

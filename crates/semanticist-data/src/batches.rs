@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::broken::Broken;
 use super::feeder::{Content, Feeder, Task};
+use super::share::Share;
 use super::source::{Record, Source};
 use super::transform::Crop;
 
@@ -24,8 +25,10 @@ use super::transform::Crop;
 pub struct BatchOptions {
     /// The side of the square images, in pixels.
     pub size: usize,
-    /// Images in a batch.
+    /// Images in a batch, those of all ranks together.
     pub batch: usize,
+    /// Which of them are wanted here.
+    pub share: Share,
     /// The seed of order, crops and flips.
     pub seed: Seed,
     /// Threads that decode; at least one is used. Does not influence the result.
@@ -46,7 +49,15 @@ pub struct Position {
     pub index: usize,
 }
 
-/// Images for one step.
+impl Position {
+    /// `count` samples later, in a data set of `size`.
+    pub(crate) fn after(self, count: usize, size: usize) -> Self {
+        let index = self.index + count;
+        Self { epoch: self.epoch + (index / size) as u64, index: index % size }
+    }
+}
+
+/// Images for one step; of a share of the batch, those of its places.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Squares of the same size.
@@ -61,11 +72,14 @@ pub struct Batch {
 
 /// The endless iterator over batches. It ends only after an error.
 ///
-/// A broken image is left out and its place taken by the next one; more than 1 % of the data set
+/// A broken image is left out and its place taken by the next one. In a share of the batch, where that would shift the
+/// images of the other ranks, an image of the share beside it is there twice instead. More than 1 % of the data set
 /// broken is an error. Dropping it ends its threads.
 #[derive(Debug)]
 pub struct Batches {
-    batch: usize,
+    /// Images of a batch that are wanted here.
+    wanted: usize,
+    share: Share,
     /// One queue per worker; empty once an error was handed out.
     results: Vec<Receiver<Outcome>>,
     turn: usize,
@@ -82,7 +96,7 @@ struct Outcome {
     sample: Result<Sample>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sample {
     image: RgbImage,
     label: Option<i64>,
@@ -93,12 +107,14 @@ impl Batches {
     /// Starts at `start`: the default for a new run, [`Batch::next`] to go on.
     ///
     /// # Panics
-    /// If size or batch is 0.
+    /// If size or batch is 0, or the batch has no shares of one size.
     pub fn new(source: Arc<Source>, options: BatchOptions, start: Position) -> Self {
         assert!(options.size > 0 && options.batch > 0, "size and batch must be at least 1: {options:?}");
         let workers = options.workers.max(1);
         // A batch waits decoded, another one encoded.
-        let depth = options.batch.div_ceil(workers);
+        let BatchOptions { seed, batch, share, .. } = options;
+        let wanted = share.places(batch).len();
+        let depth = wanted.div_ceil(workers);
         let stop = Arc::new(AtomicBool::new(false));
         let (mut threads, mut results, mut senders) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..workers {
@@ -109,10 +125,10 @@ impl Batches {
             senders.push(task_sender);
             results.push(result);
         }
-        let (batch, broken) = (options.batch, Broken::new(source.len()));
-        let feeder = Feeder { source, seed: options.seed, senders, turn: 0, stop: stop.clone() };
+        let broken = Broken::new(source.len());
+        let feeder = Feeder { source, seed, batch, share, senders, turn: 0, stop: stop.clone() };
         threads.push(thread::spawn(move || feeder.run(start)));
-        Self { batch, results, turn: 0, next: start, broken, reported: 0, stop, threads }
+        Self { wanted, share, results, turn: 0, next: start, broken, reported: 0, stop, threads }
     }
 
     /// The broken images found since the last call, each with its problem; none is told twice.
@@ -123,24 +139,30 @@ impl Batches {
     }
 
     fn fill(&mut self) -> Result<Batch> {
-        let mut batch = Batch { images: vec![], labels: vec![], names: vec![], next: self.next };
-        while batch.images.len() < self.batch {
+        let mut samples: Vec<Option<Sample>> = Vec::with_capacity(self.wanted);
+        while samples.len() < self.wanted {
             let outcome = self.results[self.turn].recv().map_err(|_| {
                 Error::Data("a thread that reads images has panicked; this is a bug, please report it".into())
             })?;
             self.turn = (self.turn + 1) % self.results.len();
             self.next = outcome.next;
             match outcome.sample {
-                Ok(sample) => {
-                    batch.images.push(sample.image);
-                    batch.labels.push(sample.label);
-                    batch.names.push(sample.name);
+                Ok(sample) => samples.push(Some(sample)),
+                Err(Error::Image { name, problem }) => {
+                    self.broken.add(name, problem)?;
+                    if !self.share.is_whole() {
+                        samples.push(None);
+                    }
                 }
-                Err(Error::Image { name, problem }) => self.broken.add(name, problem)?,
                 Err(fatal) => return Err(fatal),
             }
         }
-        batch.next = self.next;
+        let mut batch = Batch { images: vec![], labels: vec![], names: vec![], next: self.next };
+        for sample in closed(samples)? {
+            batch.images.push(sample.image);
+            batch.labels.push(sample.label);
+            batch.names.push(sample.name);
+        }
         Ok(batch)
     }
 }
@@ -170,6 +192,16 @@ impl Drop for Batches {
             let _ = thread.join();
         }
     }
+}
+
+/// The samples, each gap filled with the one before it, or at the beginning with the first there is.
+fn closed(samples: Vec<Option<Sample>>) -> Result<Vec<Sample>> {
+    let mut last = samples.iter().flatten().next().cloned();
+    let filled = samples.into_iter().map(|sample| {
+        last = sample.or(last.take());
+        last.clone().ok_or_else(|| Error::Data("all images of a rank's share of a batch are broken".into()))
+    });
+    filled.collect()
 }
 
 fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcomes: &SyncSender<Outcome>) {

@@ -13,6 +13,7 @@ use semanticist::{Error, Purpose, Result, Seed};
 use super::batches::Position;
 use super::mixture::Turns;
 use super::order::EpochOrder;
+use super::share::Share;
 use super::source::{Chunk, Record, Source};
 
 /// A sample for a worker.
@@ -30,10 +31,12 @@ pub(crate) enum Content {
     Record(Result<Record>),
 }
 
-/// Walks through the epochs and hands each sample to the worker whose turn it is.
+/// Walks through the epochs and hands each sample of a share of the batches to the worker whose turn it is.
 pub(crate) struct Feeder {
     pub source: Arc<Source>,
     pub seed: Seed,
+    pub batch: usize,
+    pub share: Share,
     pub senders: Vec<SyncSender<Task>>,
     pub turn: usize,
     pub stop: Arc<AtomicBool>,
@@ -52,7 +55,7 @@ impl Feeder {
                 "cannot go on at image {found} of the epoch: the data set has {rows}; use the data set \
                  with which the run was started"
             );
-            let _ = self.send(start, Content::Record(Err(Error::Data(problem))));
+            let _ = self.send(start, start, Content::Record(Err(Error::Data(problem))));
             return;
         }
         let mut turns = Turns::new(self.source.weights());
@@ -64,16 +67,21 @@ impl Feeder {
             .map(|((number, chunks), place)| self.part(number, chunks, place))
             .collect();
         turns.skip_to(&before);
-        let mut at = start;
+        let places = self.share.places(self.batch);
+        let (mut at, mut place) = (start, 0);
         loop {
             while at.index < rows {
                 let content = parts[turns.next()].next();
                 let failed =
                     matches!(&content, Content::Record(Err(error)) if !matches!(error, Error::Image { .. }));
-                if self.send(at, content).is_err() || failed {
+                // A share ends with the batch, whose later places are of others.
+                let ahead = if self.share.is_whole() { 1 } else { self.batch - place };
+                let wanted = places.contains(&place) || failed;
+                if wanted && self.send(at, at.after(ahead, rows), content).is_err() || failed {
                     return;
                 }
                 at.index += 1;
+                place = (place + 1) % self.batch;
             }
             at = Position { epoch: at.epoch + 1, index: 0 };
             turns = Turns::new(self.source.weights());
@@ -93,13 +101,7 @@ impl Feeder {
         Part { pools, rows: Vec::new().into_iter(), loaded: Loaded::new() }
     }
 
-    fn send(&mut self, at: Position, content: Content) -> Result<(), Stopped> {
-        let index = at.index + 1;
-        let next = if index < self.source.len() {
-            Position { index, ..at }
-        } else {
-            Position { epoch: at.epoch + 1, index: 0 }
-        };
+    fn send(&mut self, at: Position, next: Position, content: Content) -> Result<(), Stopped> {
         self.senders[self.turn].send(Task { at, next, content }).map_err(|_| Stopped)?;
         self.turn = (self.turn + 1) % self.senders.len();
         Ok(())

@@ -16,6 +16,7 @@ mod order;
 mod parquet;
 mod place;
 mod ranges;
+mod share;
 mod source;
 #[cfg(feature = "stores")]
 mod stores;
@@ -34,6 +35,7 @@ pub use batches::{Batch, BatchOptions, Batches, Position};
 pub use broken::Broken;
 pub use fingerprint::spread;
 pub use order::{EpochOrder, Pool, permutation};
+pub use share::Share;
 pub use source::{Chunk, Record, Records, Source, Split};
 pub use transform::Crop;
 pub use views::Views;

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{BatchOptions, Batches, Crop, Position, Source};
+use semanticist_data::{BatchOptions, Batches, Crop, Position, Share, Source};
 
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
@@ -63,6 +63,7 @@ pub fn for_first_images(
     let options = BatchOptions {
         size: config.model.image_size,
         batch: BATCH.min(wanted.max(1)),
+        share: Share::WHOLE,
         seed: Seed::new(config.seed),
         workers: config.data.workers,
         flip: 0.0,

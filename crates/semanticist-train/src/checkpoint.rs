@@ -96,15 +96,6 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
         Ok(path)
     }
 
-    /// Writes what all checkpoints of a run share.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn save_frozen(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
-        self.model.save_frozen(&folder.join(FROZEN))
-    }
-
     fn write(&self, folder: &Path) -> Result<()> {
         let save = |name, weights: Weights| {
             weights::save(&folder.join(name), &weights, &Metadata::new(), Precision::F32)
@@ -172,7 +163,16 @@ impl<K: Kind, M: Trainable> Checkpoint<K, M> {
     }
 }
 
-/// The model of a run, its parameters yet to be placed, to look at its sizes.
+/// Writes what all checkpoints of a run share.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn save_frozen<M: Trainable>(model: &M, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|error| Error::io(folder, "create the folder", error))?;
+    model.save_frozen(&folder.join(FROZEN))
+}
+
+/// The model of a run, its parameters yet to be placed.
 ///
 /// # Errors
 /// If the folder holds no run, or its file is damaged.

@@ -38,9 +38,9 @@ pub struct RunConfig<K: Kind> {
     pub seed: u64,
     /// Optimiser steps in all. Here and wherever a file counts steps, [`RunConfig::read_for`] takes epochs as well.
     pub steps: u64,
-    /// Examples per optimiser step.
+    /// Examples per optimiser step, those of all ranks together.
     pub batch: usize,
-    /// Parts that a batch is computed in, one after the other, to save memory.
+    /// Parts that a batch, or each rank's share of it, is computed in, one after the other, to save memory.
     #[serde(default = "default_accumulate")]
     pub accumulate: usize,
     /// Decay of the moving average of the weights per step.
@@ -50,6 +50,10 @@ pub struct RunConfig<K: Kind> {
     /// weights themselves, their average and the optimiser's moments are float32 in either.
     #[serde(default)]
     pub precision: Precision,
+    /// What gradients are sent in between the ranks of a run, if it has several. Their sums are made in float32 in either;
+    /// bfloat16 is half as much to send.
+    #[serde(default)]
+    pub wire: Precision,
     /// How many batches in a row are left out because their loss or gradient is not finite; one more ends the
     /// run.
     #[serde(default = "default_skips")]
@@ -198,6 +202,25 @@ impl<K: Kind> RunConfig<K> {
             return Ok(());
         };
         Err(Error::Config(problem))
+    }
+}
+
+impl<K: Kind> RunConfig<K> {
+    /// Checks that a batch has equal shares for so many ranks, in equal parts.
+    ///
+    /// # Errors
+    /// If it has not, or an objective cannot learn from parts of that size.
+    pub fn check_ranks(&self, ranks: usize) -> Result<()> {
+        let Self { batch, accumulate, .. } = *self;
+        let parts = ranks * accumulate;
+        if !batch.is_multiple_of(parts) {
+            return Err(Error::Config(format!(
+                "batch = {batch} cannot be divided among {ranks} ranks, each computing its share in accumulate = \
+                 {accumulate} parts: {ranks} times {accumulate} does not divide it; use a multiple of {parts}"
+            )));
+        }
+        // What is computed together is as large as in one process with so many parts.
+        K::validate(&Self { accumulate: parts, ..self.clone() })
     }
 }
 

@@ -1,10 +1,12 @@
-//! One optimiser step of any objective: losses of the parts of a batch, gradients, AdamW, the moving average.
+//! One optimiser step of any objective: losses of the parts of a batch, gradients, AdamW, the moving average. Where several
+//! ranks share a batch, they agree on what becomes of it, and make the same step.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use semanticist::{Noise, Purpose, Seed};
+use semanticist::{Error, Noise, Purpose, Result, Seed};
 
+use crate::collective::Collective;
 use crate::config::RunConfig;
 use crate::ema;
 use crate::gradients::Gradients;
@@ -43,37 +45,38 @@ pub(crate) struct StepNumbers {
     pub learning_rate: f64,
 }
 
+/// What a rank found in its share of a batch; of the loss, as much as the share adds to that of the batch.
+enum Found {
+    Finite { loss: f64, parts: BTreeMap<&'static str, f64>, gradients: Gradients },
+    NotFinite(f64),
+    Abandoned,
+}
+
 impl<O: Objective> Learner<O> {
-    /// Step `step`, counted from 1, on a batch; everything changes, or nothing does.
-    pub fn step(&mut self, examples: &[O::Example], step: u64, stop: &AtomicBool) -> Outcome {
-        let count = self.config.accumulate;
-        let (mut gradients, mut loss, mut parts) = (Gradients::default(), 0.0, BTreeMap::new());
-        let seed = Seed::new(self.config.seed).of(Purpose::Training).at(step);
-        let size = examples.len() / count;
-        for (part, examples) in examples.chunks(size).enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                return Outcome::Abandoned;
-            }
-            // An example's draws belong to its place in the batch, in whatever parts that is computed.
-            let places = (0..examples.len()).map(|i| seed.at((part * size + i) as u64));
-            let mut noise = Noise::per_sample(places);
-            let found = self.objective.loss(&self.model, examples, step, &mut noise);
-            let total = found.total / count as f64;
-            // Asked for after the backward pass, so that a device need not wait in between.
-            let graph = total.backward();
-            let value = f64::from(total.into_scalar::<f32>());
-            loss += value;
-            for (name, value) in found.parts {
-                *parts.entry(name).or_default() += value / count as f64;
-            }
-            if !value.is_finite() {
-                return Outcome::Skipped { what: "loss", value };
-            }
-            gradients.add(Gradients::collect(self.model.parameters(), &graph));
-        }
+    /// Step `step`, counted from 1, on this rank's share of a batch; everything changes, or nothing does.
+    ///
+    /// # Errors
+    /// If another rank has ended.
+    pub fn step(
+        &mut self,
+        share: &[O::Example],
+        step: u64,
+        stop: &AtomicBool,
+        ranks: &dyn Collective,
+    ) -> Result<Outcome> {
+        let found = self.backward(share, step, stop, ranks);
+        let (loss, parts, gradients) = match agreed(found, ranks)? {
+            Found::Finite { loss, parts, gradients } => (loss, parts, gradients),
+            Found::NotFinite(value) => return Ok(Outcome::Skipped { what: "loss", value }),
+            Found::Abandoned => return Ok(Outcome::Abandoned),
+        };
+        let gradients = match ranks.ranks() {
+            1 => gradients,
+            _ => gradients.summed(ranks, self.config.wire)?,
+        };
         let norms = self.norms(&gradients);
         if let Some(value) = norms.iter().flatten().copied().find(|norm| !norm.is_finite()) {
-            return Outcome::Skipped { what: "gradient", value };
+            return Ok(Outcome::Skipped { what: "gradient", value });
         }
         let learning_rate = self.config.learning_rate.at(step, self.config.steps);
         self.update(&gradients, &norms, learning_rate);
@@ -81,7 +84,37 @@ impl<O: Objective> Learner<O> {
         let apart = self.optimizers.iter().zip(norms).skip(1);
         let other_gradient_norms =
             apart.filter_map(|(optimizer, norm)| Some((optimizer.prefix().to_string(), norm?))).collect();
-        Outcome::Made(StepNumbers { loss, parts, gradient_norm, other_gradient_norms, learning_rate })
+        Ok(Outcome::Made(StepNumbers { loss, parts, gradient_norm, other_gradient_norms, learning_rate }))
+    }
+
+    /// Losses and gradients of the parts of a share.
+    fn backward(&self, share: &[O::Example], step: u64, stop: &AtomicBool, ranks: &dyn Collective) -> Found {
+        let (mut gradients, mut loss, mut parts) = (Gradients::default(), 0.0, BTreeMap::new());
+        let seed = Seed::new(self.config.seed).of(Purpose::Training).at(step);
+        let (first, size) = (ranks.rank() * share.len(), share.len() / self.config.accumulate);
+        let count = (self.config.accumulate * ranks.ranks()) as f64;
+        for (part, examples) in share.chunks(size).enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Found::Abandoned;
+            }
+            // An example's draws belong to its place in the batch, in whatever parts that is computed.
+            let places = (0..examples.len()).map(|i| seed.at((first + part * size + i) as u64));
+            let mut noise = Noise::per_sample(places);
+            let found = self.objective.loss(&self.model, examples, step, &mut noise);
+            let total = found.total / count;
+            // Asked for after the backward pass, so that a device need not wait in between.
+            let graph = total.backward();
+            let value = f64::from(total.into_scalar::<f32>());
+            loss += value;
+            for (name, value) in found.parts {
+                *parts.entry(name).or_default() += value / count;
+            }
+            if !value.is_finite() {
+                return Found::NotFinite(value);
+            }
+            gradients.add(Gradients::collect(self.model.parameters(), &graph));
+        }
+        Found::Finite { loss, parts, gradients }
     }
 
     fn update(&mut self, gradients: &Gradients, norms: &[Option<f64>], learning_rate: f64) {
@@ -105,4 +138,37 @@ impl<O: Objective> Learner<O> {
         };
         self.optimizers.iter().map(norm).collect()
     }
+}
+
+/// What all ranks found together, with this rank's gradients; the same on all of them.
+fn agreed(own: Found, ranks: &dyn Collective) -> Result<Found> {
+    const FINITE: f64 = 0.0;
+    const NOT_FINITE: f64 = 1.0;
+    const ABANDONED: f64 = 2.0;
+    let told = match &own {
+        Found::Finite { loss, parts, gradients } => [FINITE, f64::from(gradients.layout()), *loss]
+            .into_iter()
+            .chain(parts.values().copied())
+            .collect(),
+        Found::NotFinite(value) => vec![NOT_FINITE, *value],
+        Found::Abandoned => vec![ABANDONED],
+    };
+    let told = ranks.gather(&told)?;
+    if told.iter().any(|rank| rank[0] == ABANDONED) {
+        return Ok(Found::Abandoned);
+    }
+    if let Some(rank) = told.iter().find(|rank| rank[0] == NOT_FINITE) {
+        return Ok(Found::NotFinite(rank[1]));
+    }
+    let Found::Finite { parts, gradients, .. } = own else {
+        unreachable!("this rank has said so, and all were heard");
+    };
+    if let Some(other) = told.iter().position(|rank| rank.len() != told[0].len() || rank[1] != told[0][1]) {
+        return Err(Error::Training(format!(
+            "rank {other} has gradients of other parameters than rank 0; this is a bug, please report it"
+        )));
+    }
+    let sum = |place: usize| told.iter().map(|rank| rank[place]).sum::<f64>();
+    let parts = parts.into_keys().enumerate().map(|(i, name)| (name, sum(3 + i))).collect();
+    Ok(Found::Finite { loss: sum(2), parts, gradients })
 }

@@ -9,6 +9,7 @@ pub mod autoencoder;
 pub mod objective;
 pub mod principal;
 
+pub mod collective;
 pub mod ema;
 pub mod gradients;
 pub mod optimizer;
@@ -17,6 +18,7 @@ pub mod changes;
 pub mod checkpoint;
 pub mod history;
 pub mod journal;
+mod keeper;
 mod learner;
 pub mod lock;
 pub mod memory;

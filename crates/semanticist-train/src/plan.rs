@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use semanticist::{Error, Result, weights};
-use semanticist_data::Position;
+use semanticist_data::{Position, Share};
 use serde::Serialize;
 
 use crate::checkpoint::fresh_optimizers;
+use crate::collective::Alone;
 use crate::config::RunConfig;
 use crate::learner::{Learner, Outcome};
 use crate::memory::TrainingMemory;
@@ -110,7 +111,7 @@ pub fn measure<O: Objective>(
     *average.parameters_mut() = burn::module::Module::valid(model.parameters());
     let (batch, parts) = (config.batch, config.accumulate);
     let part = batch / parts;
-    let mut batches = objective.batches(Position::default());
+    let mut batches = objective.batches(Position::default(), Share::WHOLE);
     batches.next()?;
     // Nothing else is done meanwhile, and the first batch is not waited for.
     let begun = Instant::now();
@@ -123,7 +124,7 @@ pub fn measure<O: Objective>(
         step += 1;
         learner.config.accumulate = parts;
         let begun = Instant::now();
-        let made = learner.step(&examples[..parts * part], step, &AtomicBool::new(false));
+        let made = learner.step(&examples[..parts * part], step, &AtomicBool::new(false), &Alone)?;
         let _ = device.sync();
         match made {
             Outcome::Made(_) => Ok(begun.elapsed().as_secs_f64()),

@@ -1,28 +1,28 @@
-//! The training loop: the order of events, and nothing else.
+//! The training loop: the order of events, and nothing else. Of several ranks all make it in step; one writes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
-use semanticist::{Error, Result, files};
+use semanticist::{Error, Result};
 use semanticist_data::Position;
-use serde_json::json;
 
 use crate::changes::{self, OnChange};
-use crate::checkpoint::{Checkpoint, State, fresh_optimizers};
+use crate::checkpoint::{self, Checkpoint, State, fresh_optimizers};
+use crate::collective::{Collective, check_same, same_parameters};
 use crate::config::RunConfig;
-use crate::journal::{Journal, SkipRecord, StepRecord, ValidationRecord};
+use crate::journal::{SkipRecord, StepRecord};
+use crate::keeper::{Keeper, checkpoints, without_gradients};
 use crate::learner::{Learner, Outcome, StepNumbers};
-use crate::lock::{RunLock, remove_leftovers};
+use crate::lock::RunLock;
 use crate::memory::TrainingMemory;
-use crate::objective::{Batches, Objective, Stage, Trainable};
-use crate::optimizer::AdamW;
+use crate::objective::{Batches, Objective, Trainable};
 use crate::plan::Plan;
 
-/// What training has to say while it runs.
+/// What training has to say while it runs. Steps are told on every rank, notes by those whom they are about, and all else by
+/// the rank that writes.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A step was made; not every one is in the journal.
@@ -60,8 +60,11 @@ pub struct RunContext<'a> {
     pub out: &'a Path,
     /// Where everything is computed, optimiser steps included.
     pub device: &'a Device,
-    /// Set from outside to stop. A step of several parts is given up between them; a validation is ended first.
+    /// Set from outside to stop. A step of several parts is given up between them; a validation is ended first. One rank
+    /// that is to stop stops all.
     pub interrupted: &'a AtomicBool,
+    /// Who trains together.
+    pub ranks: &'a dyn Collective,
 }
 
 /// A run between two steps.
@@ -69,13 +72,10 @@ pub struct Trainer<'a, O: Objective> {
     context: RunContext<'a>,
     learner: Learner<O>,
     state: State<O::Kind>,
-    journal: Journal,
+    /// On the rank that writes.
+    keeper: Option<Keeper>,
     /// The step of the last checkpoint.
     saved: Option<u64>,
-    /// The step whose model was last written for others by this process.
-    published: Option<u64>,
-    /// Held as long as the run goes on.
-    _lock: RunLock,
     /// To be told when it begins.
     warnings: Vec<String>,
 }
@@ -86,7 +86,7 @@ pub struct Trainer<'a, O: Objective> {
 /// As it says, or if the folder cannot be read.
 pub fn check_fresh(out: &Path) -> Result<()> {
     RunLock::check_free(out)?;
-    if crate::checkpoint::steps(&checkpoints(out))?.is_empty() {
+    if checkpoint::steps(&checkpoints(out))?.is_empty() {
         return Ok(());
     }
     Err(Error::RunExists { path: out.to_path_buf() })
@@ -103,27 +103,67 @@ pub fn memory_of_run<O: Objective>(
     device: &Device,
 ) -> Result<TrainingMemory> {
     let folder = checkpoints(out);
-    if crate::checkpoint::steps(&folder)?.is_empty() {
+    if checkpoint::steps(&folder)?.is_empty() {
         return Err(Error::NoCheckpoint { path: folder });
     }
-    let model = crate::checkpoint::unplaced::<O::Model>(&folder, &device.clone().autodiff())?;
+    let model = checkpoint::unplaced::<O::Model>(&folder, &device.clone().autodiff())?;
     Ok(Plan::of(config, objective, &model).memory)
 }
 
+/// Which word of those that the ranks give before a step decides: the last one here.
+#[derive(Clone, Copy)]
+enum Word {
+    /// There is a batch.
+    Ready,
+    /// The run is to stop.
+    Stop,
+    /// The data failed.
+    Failed,
+}
+
 impl<'a, O: Objective> Trainer<'a, O> {
-    /// A run from the start, of a model with the weights to start from on the device of training.
+    /// A run from the start, of a model with the weights to start from on the device of training; on the rank that writes.
     ///
     /// # Errors
-    /// If the folder already holds a run, another process is at work in it, or it cannot be written.
+    /// If the folder already holds a run, another process is at work in it, it cannot be written, or a batch has no equal
+    /// shares for all ranks.
     pub fn start(
         config: RunConfig<O::Kind>,
         objective: O,
         model: O::Model,
         context: RunContext<'a>,
     ) -> Result<Self> {
+        config.check_ranks(context.ranks.ranks())?;
         check_fresh(context.out)?;
         let mut warnings = Vec::new();
         let lock = RunLock::take(context.out, &mut |warning| warnings.push(warning))?;
+        checkpoint::save_frozen(&model, &checkpoints(context.out))?;
+        context.ranks.gather(&[])?;
+        let mut trainer = Self::fresh(config, objective, model, context, Some(lock))?;
+        trainer.warnings = warnings;
+        Ok(trainer)
+    }
+
+    /// The same on all other ranks, which read what does not learn from the folder and are sent what does.
+    ///
+    /// # Errors
+    /// If the first rank could not start, or its folder cannot be read here.
+    pub fn join(config: RunConfig<O::Kind>, objective: O, context: RunContext<'a>) -> Result<Self> {
+        config.check_ranks(context.ranks.ranks())?;
+        context.ranks.gather(&[])?;
+        let device = context.device.clone().autodiff();
+        let model = checkpoint::unplaced::<O::Model>(&checkpoints(context.out), &device)?;
+        Self::fresh(config, objective, model, context, None)
+    }
+
+    fn fresh(
+        config: RunConfig<O::Kind>,
+        objective: O,
+        mut model: O::Model,
+        context: RunContext<'a>,
+        lock: Option<RunLock>,
+    ) -> Result<Self> {
+        *model.parameters_mut() = same_parameters(model.parameters().clone(), context.ranks)?;
         let average = without_gradients(&model);
         let state = State {
             step: 0,
@@ -138,17 +178,15 @@ impl<'a, O: Objective> Trainer<'a, O> {
         };
         let optimizers = fresh_optimizers::<O::Model>(config.optimizer);
         let checkpoint = Checkpoint { state, model, average, optimizers };
-        checkpoint.save_frozen(&checkpoints(context.out))?;
-        let mut trainer = Self::assemble(config, objective, checkpoint, context, lock)?;
-        trainer.warnings = warnings;
-        Ok(trainer)
+        Self::assemble(config, objective, checkpoint, context, lock)
     }
 
-    /// Goes on from the last checkpoint of a run that is whole.
+    /// Goes on from the last checkpoint of a run that is whole, with however many ranks; on all of them.
     ///
     /// # Errors
     /// If there is none, another process is at work in the folder, or configuration or data differ from those it
-    /// was started with in what its result depends on, unless that is accepted.
+    /// was started with in what its result depends on, unless that is accepted; or if a batch has no equal shares for all
+    /// ranks, or they do not find the same checkpoint.
     pub fn resume(
         config: RunConfig<O::Kind>,
         objective: O,
@@ -156,20 +194,29 @@ impl<'a, O: Objective> Trainer<'a, O> {
         on_change: OnChange,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Self> {
+        config.check_ranks(context.ranks.ranks())?;
         let device = context.device.clone().autodiff();
         let folder = checkpoints(context.out);
-        if crate::checkpoint::steps(&folder)?.is_empty() {
+        if checkpoint::steps(&folder)?.is_empty() {
             return Err(Error::NoCheckpoint { path: folder });
         }
-        let lock = RunLock::take(context.out, &mut |warning| observe(Event::Note(warning)))?;
+        let mut note = |warning| {
+            if context.ranks.writes() {
+                observe(Event::Note(warning));
+            }
+        };
+        let lock = match context.ranks.writes() {
+            true => Some(RunLock::take(context.out, &mut note)?),
+            false => None,
+        };
         let mut checkpoint: Checkpoint<O::Kind, O::Model> =
-            Checkpoint::load_last(&folder, &device, &mut |warning| observe(Event::Note(warning)))?;
+            Checkpoint::load_last(&folder, &device, &mut note)?;
         let state = &mut checkpoint.state;
         let data = objective.fingerprint()?;
         let mut found = changes::between(&state.config, &config);
         found.extend(changes::of_data(&state.data, &data));
         for change in changes::allowed(found, on_change)? {
-            observe(Event::Note(format!("changed since the run was started: {change}")));
+            note(format!("changed since the run was started: {change}"));
         }
         state.data = data;
         if state.position.index >= objective.examples() {
@@ -187,24 +234,22 @@ impl<'a, O: Objective> Trainer<'a, O> {
         objective: O,
         checkpoint: Checkpoint<O::Kind, O::Model>,
         context: RunContext<'a>,
-        lock: RunLock,
+        lock: Option<RunLock>,
     ) -> Result<Self> {
         let Checkpoint { mut state, mut model, mut average, optimizers } = checkpoint;
         for model in [&mut model, &mut average] {
             *model.parameters_mut() = config.precision.train(model.parameters().clone());
         }
-        let out = context.out;
-        remove_leftovers(out)?;
         let text = config.to_toml();
-        files::write_atomically(&out.join("config.toml"), |file| {
-            std::io::Write::write_all(file, text.as_bytes())
-        })?;
-        let journal = Journal::open(&out.join("journal.jsonl"), state.step)?;
+        check_same(context.ranks, "a configuration", text.as_bytes())?;
+        check_same(context.ranks, "data", state.data.as_bytes())?;
+        check_same(context.ranks, "a checkpoint", &state.step.to_le_bytes())?;
+        // Nothing is written before all ranks have read.
+        let keeper = lock.map(|lock| Keeper::open(context.out, &text, state.step, lock)).transpose()?;
         state.config = config.clone();
         let saved = (state.step > 0).then_some(state.step);
         let learner = Learner { config, objective, model, average, optimizers };
-        let warnings = Vec::new();
-        Ok(Self { context, learner, state, journal, saved, published: None, _lock: lock, warnings })
+        Ok(Self { context, learner, state, keeper, saved, warnings: Vec::new() })
     }
 
     /// Trains to the last step, or until interrupted; either way the last step made is saved.
@@ -224,9 +269,9 @@ impl<'a, O: Objective> Trainer<'a, O> {
     }
 
     fn steps(&mut self, observe: &mut dyn FnMut(Event)) -> Result<Ending> {
-        let mut batches = self.learner.objective.batches(self.state.position);
+        let mut batches = self.learner.objective.batches(self.state.position, self.context.ranks.share());
         if due(self.state.step, self.learner.config.log.validate_every)
-            && !self.journal.validated(self.state.step)
+            && self.keeper.as_ref().is_some_and(|keeper| !keeper.validated(self.state.step))
         {
             self.validate(observe)?;
         }
@@ -241,7 +286,9 @@ impl<'a, O: Objective> Trainer<'a, O> {
             let [told, validated, saved] =
                 [log.every, log.validate_every, log.checkpoint_every].map(|every| due(record.step, every));
             if told {
-                self.journal.write(&record)?;
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.write(&record)?;
+                }
                 pace = Pace::new();
             }
             // A run that is to stop saves at once; it is validated when it goes on.
@@ -270,35 +317,48 @@ impl<'a, O: Objective> Trainer<'a, O> {
         pace: &mut Pace,
         observe: &mut dyn FnMut(Event),
     ) -> Result<Option<StepRecord>> {
-        let step = self.state.step + 1;
-        let limit = self.learner.config.skips_in_a_row;
+        let (step, ranks) = (self.state.step + 1, self.context.ranks);
+        let (limit, size) = (self.learner.config.skips_in_a_row, self.learner.config.batch);
         for skipped in 0..=limit {
-            if self.interrupted() {
-                return Ok(None);
-            }
             let waited = Instant::now();
-            let batch = batches.next();
+            let batch = (!self.interrupted()).then(|| batches.next());
             pace.waited += waited.elapsed().as_secs_f64();
             batches.take_warnings().into_iter().for_each(|warning| observe(Event::Note(warning)));
-            let (examples, next) = match batch {
-                Ok(batch) => batch,
-                Err(error) => return Err(self.saved_before(error, observe)),
+            let (share, next) = match (agreed(ranks, &batch)?, batch) {
+                (Word::Ready, Some(Ok(batch))) => batch,
+                (Word::Failed, batch) => {
+                    let own = batch.and_then(Result::err);
+                    let error = own.unwrap_or_else(|| {
+                        Error::Training(
+                            "another rank could not read its data; its own message says why".into(),
+                        )
+                    });
+                    let error = self.saved_before(error, observe);
+                    // Who ends may end the others, so that no rank does before that is saved.
+                    ranks.gather(&[])?;
+                    return Err(error);
+                }
+                _ => return Ok(None),
             };
             let started = Instant::now();
-            match self.learner.step(&examples, step, self.context.interrupted) {
+            match self.learner.step(&share, step, self.context.interrupted, ranks)? {
                 Outcome::Made(numbers) => {
                     self.state.seconds += started.elapsed().as_secs_f64();
-                    self.state.images += examples.len() as u64;
+                    self.state.images += size as u64;
                     self.state.skipped += skipped;
                     (self.state.step, self.state.position) = (step, next);
-                    return Ok(Some(record(step, numbers, next.epoch, pace.after(examples.len()))));
+                    return Ok(Some(record(step, numbers, next.epoch, pace.after(size))));
                 }
                 Outcome::Abandoned => return Ok(None),
                 Outcome::Skipped { what, value } => {
                     let skip =
                         SkipRecord { step, skipped: what, value: value.to_string(), epoch: next.epoch };
-                    self.journal.write(&skip)?;
-                    observe(Event::Note(format!("step {step}: left out a batch whose {what} is {value}")));
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.write(&skip)?;
+                        observe(Event::Note(format!(
+                            "step {step}: left out a batch whose {what} is {value}"
+                        )));
+                    }
                 }
             }
         }
@@ -320,70 +380,39 @@ impl<'a, O: Objective> Trainer<'a, O> {
     }
 
     fn validate(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
-        let step = self.state.step;
-        let samples = self.context.out.join("samples");
-        std::fs::create_dir_all(&samples).map_err(|e| Error::io(&samples, "create the folder", e))?;
-        let sheet = samples.join(format!("step-{step:08}.png"));
-        // What is rounded whenever it is used is rounded once here.
-        let mut average = self.learner.average.clone();
-        *average.parameters_mut() = self.learner.average.parameters().clone().materialize();
-        let found = self.learner.objective.validate(&average, &sheet)?;
-        self.journal.write(&ValidationRecord { step, measures: found.measures })?;
-        observe(Event::Validated { step, summary: &found.summary });
+        let (Some(keeper), step) = (&mut self.keeper, self.state.step) else { return Ok(()) };
+        let summary = keeper.validate(&self.learner, step)?;
+        observe(Event::Validated { step, summary: &summary });
         Ok(())
     }
 
     /// Writes the checkpoint of this step, and the averaged model for others to use, unless that was done.
     fn save(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
         let step = self.state.step;
-        if self.saved != Some(step) {
-            let path = self.save_checkpoint()?;
-            self.saved = Some(step);
-            observe(Event::Saved(&path));
+        if let Some(keeper) = &mut self.keeper {
+            if self.saved != Some(step) {
+                let path = keeper.save(&self.learner, &self.state)?;
+                self.saved = Some(step);
+                observe(Event::Saved(&path));
+            }
+            keeper.publish(&self.learner, &self.state)?;
         }
-        if self.published != Some(step) {
-            self.publish()?;
-            self.published = Some(step);
-        }
+        self.saved = Some(step);
         Ok(())
     }
-
-    fn save_checkpoint(&self) -> Result<PathBuf> {
-        let Learner { config, model, average, optimizers, .. } = &self.learner;
-        let steps = |optimizer: &AdamW| (optimizer.prefix().to_string(), optimizer.steps());
-        let checkpoint = Checkpoint {
-            state: State { optimizers: optimizers.iter().map(steps).collect(), ..self.state.clone() },
-            model: without_gradients(model),
-            average: average.clone(),
-            optimizers: optimizers.clone(),
-        };
-        checkpoint.save(&checkpoints(self.context.out), config.log.keep_checkpoints)
-    }
-
-    fn publish(&self) -> Result<()> {
-        let Learner { config, objective, average, .. } = &self.learner;
-        let history = json!({
-            "steps": self.state.step,
-            "images": self.state.images,
-            "seconds": self.state.seconds.round(),
-            "epochs": self.state.position.epoch,
-            "training_images": objective.examples(),
-            "config": config,
-        });
-        let stage = if self.state.step < config.steps { Stage::Underway } else { Stage::Complete };
-        objective.publish(average, &self.context.out.join("model.safetensors"), &history, stage)
-    }
 }
 
-/// The same weights on the device without autodiff.
-fn without_gradients<M: Trainable>(model: &M) -> M {
-    let mut plain = model.clone();
-    *plain.parameters_mut() = model.parameters().valid();
-    plain
-}
-
-fn checkpoints(out: &Path) -> PathBuf {
-    out.join("checkpoints")
+/// What all ranks do, as one of them has this batch, none if it is to stop, or data that failed.
+fn agreed<B>(ranks: &dyn Collective, batch: &Option<Result<B>>) -> Result<Word> {
+    let own = match batch {
+        Some(Ok(_)) => Word::Ready,
+        None => Word::Stop,
+        Some(Err(_)) => Word::Failed,
+    };
+    let told = ranks.gather(&[f64::from(own as u8)])?;
+    let said = |word: Word| told.iter().any(|rank| rank[0] == f64::from(word as u8));
+    let decides = [Word::Failed, Word::Stop].into_iter().find(|&word| said(word));
+    Ok(decides.unwrap_or(Word::Ready))
 }
 
 fn due(step: u64, every: u64) -> bool {

@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use semanticist::image::RgbImage;
 use semanticist::{Error, Noise, Result};
-use semanticist_data::{Position, Source, Split};
+use semanticist_data::{Position, Share, Source, Split};
 use semanticist_train::changes::OnChange;
+use semanticist_train::collective::Alone;
 use semanticist_train::lock::RunLock;
 use semanticist_train::objective::tokenizer::{
     LearningTokenizer, TokenizerObjective, TokenizerRun, untrained,
@@ -68,8 +69,8 @@ impl Objective for Poisoned {
         self.objective.fingerprint()
     }
 
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
-        self.objective.batches(start)
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
+        self.objective.batches(start, share)
     }
 
     fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
@@ -131,7 +132,7 @@ impl Setting {
         let (device, interrupted, out) = (Device::flex(), AtomicBool::new(false), self.path(out));
         let objective = TokenizerObjective::new(&config, source.clone(), &source, None, &device)?;
         let objective = Poisoned { objective, poisoned: self.poisoned, asked: Cell::new(0) };
-        let context = RunContext { out: &out, device: &device, interrupted: &interrupted };
+        let context = RunContext { out: &out, device: &device, interrupted: &interrupted, ranks: &Alone };
         let trainer = if resume {
             Trainer::resume(config, objective, context, OnChange::Refuse, &mut |event| watch(&event))?
         } else {

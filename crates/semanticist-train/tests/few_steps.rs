@@ -12,6 +12,7 @@ use semanticist::{Noise, Result, Tokenizer};
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
+use semanticist_train::collective::Alone;
 use semanticist_train::config;
 use semanticist_train::objective::tokenizer::{TokenizerObjective, TokenizerRun, untrained};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer};
@@ -96,7 +97,7 @@ impl Folder {
         let source = Arc::new(Source::open(&[self.path("photos")], Split::All)?);
         let (device, interrupted, out) = (Device::flex(), AtomicBool::new(false), self.path(run));
         let objective = TokenizerObjective::new(&config, source.clone(), &source, None, &device)?;
-        let context = RunContext { out: &out, device: &device, interrupted: &interrupted };
+        let context = RunContext { out: &out, device: &device, interrupted: &interrupted, ranks: &Alone };
         let trainer = if out.join("checkpoints").is_dir() {
             Trainer::resume(config, objective, context, OnChange::Accept, &mut |_| ())?
         } else {

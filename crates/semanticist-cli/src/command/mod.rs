@@ -31,18 +31,19 @@ use anyhow::Result;
 
 use crate::args::{Command, ModelsCommand, TrainCommand};
 use crate::device;
+use crate::distributed::Ranks;
 
 /// Does what was asked for.
-pub fn run(command: Command) -> Result<()> {
-    device::start_threads(command.machine())?;
+pub fn run(command: Command, ranks: &Ranks) -> Result<()> {
+    device::start_threads(command.machine(), ranks)?;
     match command {
         Command::Serve(request) => serve::run(&request),
-        other => device::computing(|| compute(other)),
+        other => device::computing(|| compute(other, ranks)),
     }
 }
 
 /// What is done on a thread that computes.
-fn compute(command: Command) -> Result<()> {
+fn compute(command: Command, ranks: &Ranks) -> Result<()> {
     match command {
         Command::Reconstruct(request) => reconstruct::run(&request),
         Command::Encode(request) => encode::run(&request),
@@ -52,10 +53,10 @@ fn compute(command: Command) -> Result<()> {
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
-        Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request),
-        Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request),
-        Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request),
-        Command::Train { command: TrainCommand::Classifier(request) } => train::classifier(&request),
+        Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request, ranks),
+        Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request, ranks),
+        Command::Train { command: TrainCommand::Generator(request) } => train::generator(&request, ranks),
+        Command::Train { command: TrainCommand::Classifier(request) } => train::classifier(&request, ranks),
         Command::Runs(request) => runs::run(&request),
         Command::Generate(request) => generate::run(&request),
         Command::Classify(request) => classify::run(&request),

@@ -35,20 +35,21 @@ use crate::args::{
     TrainingData,
 };
 use crate::device::Machine;
+use crate::distributed::Ranks;
 use crate::failure;
 use crate::memory::available;
-use crate::output::{self, note};
+use crate::output::{self, note, note_of_rank};
 use crate::progress::TrainingProgress;
 
 /// Set by Ctrl-C and by what ends a batch job (SIGTERM, SIGHUP): the step at hand is ended and saved.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
+pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
     let (training, validation) = images(&request.run.data)?;
     let settings = settings(&request.run.settings, &request.machine);
     let mut config = RunConfig::<TokenizerRun>::read_for(&request.run.config, &settings, training.len())?;
     let training = Arc::new(training.weighted(&config.data.weights)?);
-    let device = request.machine.start(config.precision)?;
+    let device = request.machine.start_with(ranks.card(), config.precision)?;
     if request.place.resume && check_fresh(&request.place.out).is_err() {
         config.model.autoencoder = autoencoder::of_run(&request.place.out, &config.model.autoencoder)?;
         config.objective.repa = Repa::of_run(&request.place.out, config.objective.repa)?;
@@ -83,7 +84,7 @@ pub fn tokenizer(request: &TrainTokenizer) -> Result<()> {
         principal::start(model, &config, training, &device, &mut |text| note(&text))
     };
     let check = Check::unless(request.run.no_memory_check);
-    run(&request.place, check, config.clone(), objective, fresh, &device)
+    run(&Setting { place: &request.place, check, device: &device, ranks }, config.clone(), objective, fresh)
 }
 
 /// Whom a new run imitates, if it is a distillation; one that goes on has its teacher in its folder.
@@ -104,31 +105,37 @@ fn teacher(
 }
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.
-pub fn autoencoder(request: &TrainAutoencoder) -> Result<()> {
+pub fn autoencoder(request: &TrainAutoencoder, ranks: &Ranks) -> Result<()> {
     let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
     if is_of_tokenizer(file)? {
         let source = sources::open(data, Split::Train)?;
         let config = RunConfig::<TokenizerRun>::read_for(file, given, source.len())?;
         let source = Arc::new(source.weighted(&config.data.weights)?);
+        if ranks.together().ranks() > 1 {
+            return Err(failure::usage(
+                "a linear autoencoder is fitted by one process; start it without mpirun or srun",
+            ));
+        }
         return fit(request, &config, source);
     }
     let (training, validation) = images(data)?;
     let settings = settings(given, &request.machine);
     let config = RunConfig::<AutoencoderRun>::read_for(file, &settings, training.len())?;
     let training = Arc::new(training.weighted(&config.data.weights)?);
-    let device = request.machine.start(config.precision)?;
+    let device = request.machine.start_with(ranks.card(), config.precision)?;
     let objective = AutoencoderObjective::new(&config, training, &validation, &device)?;
     let fresh = || objective::autoencoder::untrained(&config, &device);
-    run(&request.place, Check::unless(*no_memory_check), config.clone(), objective, fresh, &device)
+    let check = Check::unless(*no_memory_check);
+    run(&Setting { place: &request.place, check, device: &device, ranks }, config.clone(), objective, fresh)
 }
 
 /// Trains a generator; whoever made its tokens decodes its samples.
-pub fn generator(request: &TrainGenerator) -> Result<()> {
+pub fn generator(request: &TrainGenerator, ranks: &Ranks) -> Result<()> {
     let training = Arc::new(TokenCache::open(&request.tokens)?);
     let settings = settings(&request.settings, &request.machine);
     let config = RunConfig::<GeneratorRun>::read_for(&request.config, &settings, training.len())?;
     let precision = config.precision;
-    let device = request.machine.start(precision)?;
+    let device = request.machine.start_with(ranks.card(), precision)?;
     let validation = match request.validation.as_slice() {
         [] => {
             note("no --validation is given; the tokens to train on are used to validate");
@@ -147,20 +154,21 @@ pub fn generator(request: &TrainGenerator) -> Result<()> {
     let objective = GeneratorObjective::new(&config, caches, tokenizer)?;
     let fresh = || objective::generator::untrained(&config, &training, &device);
     let check = Check::unless(request.model.no_memory_check);
-    run(&request.place, check, config.clone(), objective, fresh, &device)
+    run(&Setting { place: &request.place, check, device: &device, ranks }, config.clone(), objective, fresh)
 }
 
 /// Trains a classifier on the labels of the data.
-pub fn classifier(request: &TrainClassifier) -> Result<()> {
+pub fn classifier(request: &TrainClassifier, ranks: &Ranks) -> Result<()> {
     let TrainingData { config: file, settings: given, data, no_memory_check } = &request.run;
     let (training, validation) = images(data)?;
     let settings = settings(given, &request.machine);
     let config = RunConfig::<ClassifierRun>::read_for(file, &settings, training.len())?;
     let training = Arc::new(training.weighted(&config.data.weights)?);
-    let device = request.machine.start(config.precision)?;
+    let device = request.machine.start_with(ranks.card(), config.precision)?;
     let objective = ClassifierObjective::new(&config, training.clone(), &validation, &device)?;
     let fresh = || classifier::untrained(&config, &training, &device);
-    run(&request.place, Check::unless(*no_memory_check), config.clone(), objective, fresh, &device)
+    let check = Check::unless(*no_memory_check);
+    run(&Setting { place: &request.place, check, device: &device, ranks }, config.clone(), objective, fresh)
 }
 
 /// What is laid over the configuration: `--precision` is an entry of it as well.
@@ -205,22 +213,46 @@ fn images(data: &[PathBuf]) -> Result<(Source, Source)> {
     Ok((training, validation))
 }
 
+/// Where a run is kept and computed, and by whom.
+struct Setting<'a> {
+    place: &'a Place,
+    check: Check,
+    device: &'a Device,
+    ranks: &'a Ranks,
+}
+
 /// Trains to the end or until Ctrl-C; `fresh` makes the model that a new run starts from.
 fn run<O: Objective>(
-    place: &Place,
-    check: Check,
+    setting: &Setting,
     config: RunConfig<O::Kind>,
     objective: O,
     fresh: impl FnOnce() -> semanticist::Result<O::Model>,
-    device: &Device,
 ) -> Result<()> {
+    let &Setting { place, check, device, ranks } = setting;
+    let together = ranks.together();
     if place.dry_run {
+        if together.ranks() > 1 {
+            return Err(failure::usage("--dry-run looks at one process; start it without mpirun or srun"));
+        }
         return dry_run::run(place, &config, objective, fresh()?, device);
     }
-    let fits = |memory: &TrainingMemory| match preflight::training_refusal(memory, config.batch, available())
-    {
-        Some(refusal) if check == Check::Refuse => bail!("{refusal}"),
-        _ => Ok(()),
+    config.check_ranks(together.ranks())?;
+    if together.ranks() > 1 {
+        let (count, threads) = (together.ranks(), rayon::current_num_threads());
+        let share = config.batch / count;
+        note(&format!(
+            "{count} ranks, each with {share} of a batch of {}; {threads} threads on this one",
+            config.batch
+        ));
+    }
+    // What is computed at once is as much as in one process with so many more parts.
+    let own = RunConfig { accumulate: config.accumulate * together.ranks(), ..config.clone() };
+    let fits = |memory: &TrainingMemory| {
+        let free = available().map(|bytes| bytes / ranks.on_machine as u64);
+        match preflight::training_refusal(memory, config.batch, free) {
+            Some(refusal) if check == Check::Refuse => bail!("{refusal}"),
+            _ => Ok(()),
+        }
     };
     // Schedulers send their signal more than once: a second one must not keep the first from saving.
     let stop = || {
@@ -229,19 +261,21 @@ fn run<O: Objective>(
         }
     };
     ctrlc::set_handler(stop).context("cannot listen for Ctrl-C")?;
-    let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED };
-    let progress = TrainingProgress::new(config.steps, config.log.every);
+    let context = RunContext { out: &place.out, device, interrupted: &INTERRUPTED, ranks: together };
+    let progress = together.writes().then(|| TrainingProgress::new(config.steps, config.log.every));
     let trainer = if place.resume {
-        fits(&memory_of_run(&place.out, &config, &objective, device)?)?;
+        fits(&memory_of_run(&place.out, &own, &objective, device)?)?;
         let on_change = if place.force { OnChange::Accept } else { OnChange::Refuse };
-        Trainer::resume(config, objective, context, on_change, &mut |event| show(&progress, event))?
+        Trainer::resume(config, objective, context, on_change, &mut |event| show(progress.as_ref(), event))?
+    } else if !together.writes() {
+        Trainer::join(config, objective, context)?
     } else {
         check_fresh(&place.out)?;
         let model = fresh()?;
-        fits(&Plan::of(&config, &objective, &model).memory)?;
+        fits(&Plan::of(&own, &objective, &model).memory)?;
         Trainer::start(config, objective, model, context)?
     };
-    let ending = trainer.run(&mut |event| show(&progress, event))?;
+    let ending = trainer.run(&mut |event| show(progress.as_ref(), event))?;
     drop(progress);
     match ending {
         Ending::Complete => output::print(&format!("done: {}", everything(&place.out))),
@@ -265,7 +299,14 @@ fn everything(out: &Path) -> String {
     )
 }
 
-fn show(progress: &TrainingProgress, event: Event) {
+/// Says what happens; without a progress, only what this rank alone has to say.
+fn show(progress: Option<&TrainingProgress>, event: Event) {
+    let Some(progress) = progress else {
+        if let Event::Note(text) = event {
+            note_of_rank(&text);
+        }
+        return;
+    };
     match event {
         Event::Stepped { record, .. } => progress.step(record),
         Event::Validated { step, summary } => progress.say(&format!("step {step}: {summary}")),

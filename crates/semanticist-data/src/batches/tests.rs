@@ -5,7 +5,8 @@ use super::super::testing::{png, put, shard};
 use super::*;
 
 fn options() -> BatchOptions {
-    BatchOptions { size: 8, batch: 7, seed: Seed::new(5), workers: 2, crop: Crop::Largest, flip: 0.5 }
+    let (seed, share, crop) = (Seed::new(5), Share::WHOLE, Crop::Largest);
+    BatchOptions { size: 8, batch: 7, share, seed, workers: 2, crop, flip: 0.5 }
 }
 
 fn open(path: &Path) -> Arc<Source> {
@@ -72,6 +73,50 @@ fn the_number_of_workers_changes_nothing() {
     };
     let one = batches(1);
     assert!(one == batches(2) && one == batches(5) && one == batches(0));
+}
+
+#[test]
+fn the_shares_of_all_ranks_are_the_batches() {
+    for (_root, source) in [folder(&pngs(23)), shards(&pngs(23))] {
+        let batches =
+            |share, start| Batches::new(source.clone(), BatchOptions { batch: 6, share, ..options() }, start);
+        let whole = batches(Share::WHOLE, Position::default());
+        let mut ranks = [0, 1, 2].map(|rank| batches(Share::of(rank, 3), Position::default()));
+        let mut start = Position::default();
+        for expected in whole.take(9).map(Result::unwrap) {
+            let parts = ranks.each_mut().map(|rank| rank.next().unwrap().unwrap());
+            assert!(parts.iter().all(|part| part.images.len() == 2 && part.next == expected.next));
+            assert!(parts.iter().flat_map(|part| &part.images).eq(&expected.images));
+            assert!(parts.iter().flat_map(|part| &part.labels).eq(&expected.labels));
+            // Other ranks go on from there.
+            let half = batches(Share::of(1, 2), start).next().unwrap().unwrap();
+            assert!(half.names == expected.names[3..] && half.next == expected.next);
+            start = expected.next;
+        }
+    }
+}
+
+#[test]
+fn a_broken_image_shifts_no_other_ranks_images() {
+    let mut images = pngs(120);
+    images[40] = b"this is not an image".to_vec();
+    for (_root, source) in [folder(&images), shards(&images)] {
+        let mut twice = 0;
+        for rank in 0..2 {
+            let share = Share::of(rank, 2);
+            let options = BatchOptions { batch: 8, share, ..options() };
+            let batches = Batches::new(source.clone(), options, Position::default());
+            for (number, batch) in batches.take(15).map(Result::unwrap).enumerate() {
+                assert_eq!(batch.names.len(), 4);
+                assert_eq!(batch.next, Position::default().after((number + 1) * 8, 120));
+                let mut names = batch.names.clone();
+                names.sort_unstable();
+                names.dedup();
+                twice += 4 - names.len();
+            }
+        }
+        assert_eq!(twice, 1);
+    }
 }
 
 #[test]

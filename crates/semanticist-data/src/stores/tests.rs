@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::server::{Fault, Server};
 use super::*;
 use crate::batches::{Batch, BatchOptions, Batches, Position};
+use crate::share::Share;
 use crate::source::Source;
 use crate::testing::{png, shard};
 use crate::transform::Crop;
@@ -76,8 +77,15 @@ fn content(source: &Source) -> Vec<(Option<i64>, Vec<u8>)> {
 }
 
 fn batches(source: Source, start: Position) -> Batches {
-    let options =
-        BatchOptions { size: 8, batch: 7, seed: Seed::new(5), workers: 2, crop: Crop::Largest, flip: 0.5 };
+    let options = BatchOptions {
+        size: 8,
+        batch: 7,
+        share: Share::WHOLE,
+        seed: Seed::new(5),
+        workers: 2,
+        crop: Crop::Largest,
+        flip: 0.5,
+    };
     Batches::new(Arc::new(source), options, start)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use semanticist::{Purpose, Seed};
 
 use super::cache::TokenCache;
-use crate::{Position, permutation};
+use crate::{Position, Share, permutation};
 
 /// The tokens of one view of an image.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +21,10 @@ pub struct TokenExample {
 pub struct TokenBatchOptions {
     /// The seed of order and views.
     pub seed: Seed,
-    /// Examples in a batch.
+    /// Examples in a batch, those of all ranks together.
     pub batch: usize,
+    /// Which of them are wanted here.
+    pub share: Share,
     /// Tokens of each example.
     pub tokens: usize,
 }
@@ -42,26 +44,36 @@ impl TokenBatches {
         Self { cache, options, order, next: start }
     }
 
-    /// The next batch, and where to go on after it.
+    /// The share of the next batch, and where to go on after the batch.
     pub fn next_batch(&mut self) -> (Vec<TokenExample>, Position) {
-        let examples = (0..self.options.batch).map(|_| self.example()).collect();
+        let TokenBatchOptions { batch, share, .. } = self.options;
+        let places = share.places(batch);
+        let mut examples = Vec::with_capacity(places.len());
+        for place in 0..batch {
+            if places.contains(&place) {
+                examples.push(self.example());
+            }
+            self.advance();
+        }
         (examples, self.next)
     }
 
-    fn example(&mut self) -> TokenExample {
+    fn example(&self) -> TokenExample {
         let Position { epoch, index } = self.next;
         let image = self.order[index];
         let mut noise = self.options.seed.of(Purpose::Augmentation).at(epoch).at(index as u64).noise();
         let view = noise.below(1, self.cache.views(image))[0];
         let label = self.cache.label(image).expect("every image has a label");
         let tokens = self.cache.tokens(image, view, self.options.tokens);
-        self.next = if index + 1 < self.order.len() {
-            Position { epoch, index: index + 1 }
-        } else {
-            self.order = permutation(self.cache.len(), self.options.seed.of(Purpose::Order).at(epoch + 1));
-            Position { epoch: epoch + 1, index: 0 }
-        };
         TokenExample { tokens, label: label as usize }
+    }
+
+    fn advance(&mut self) {
+        let epoch = self.next.epoch;
+        self.next = self.next.after(1, self.order.len());
+        if self.next.epoch > epoch {
+            self.order = permutation(self.cache.len(), self.options.seed.of(Purpose::Order).at(epoch + 1));
+        }
     }
 }
 
@@ -71,7 +83,7 @@ mod tests {
     use crate::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
     fn options(batch: usize, tokens: usize) -> TokenBatchOptions {
-        TokenBatchOptions { seed: Seed::new(5), batch, tokens }
+        TokenBatchOptions { seed: Seed::new(5), batch, share: Share::WHOLE, tokens }
     }
 
     /// Image i has the tokens i, i + 0.5.
@@ -114,10 +126,10 @@ mod tests {
             let next = TokenBatches::new(cache.clone(), options(3, 1), position).next_batch();
             let mut same = TokenBatches::new(cache.clone(), options(3, 1), position);
             assert_eq!(same.next_batch(), next);
-            assert_eq!(whole.example(), next.0[0]);
-            for _ in 0..2 {
-                whole.example();
-            }
+            let second = TokenBatchOptions { share: Share::of(1, 3), ..options(3, 1) };
+            let (share, after) = TokenBatches::new(cache.clone(), second, position).next_batch();
+            assert_eq!((&share[..], after), (&next.0[1..2], next.1));
+            assert_eq!(whole.next_batch(), next);
         }
     }
 }

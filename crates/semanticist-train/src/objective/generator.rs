@@ -10,7 +10,7 @@ use semanticist::weights::{Precision, Weights};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::tokens::{TokenBatchOptions, TokenBatches, TokenExample};
-use semanticist_data::{Position, spread};
+use semanticist_data::{Position, Share, spread};
 use semanticist_eval::{generation, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -230,9 +230,9 @@ impl Objective for GeneratorObjective {
         Ok(self.training.fingerprint())
     }
 
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = TokenExample>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = TokenExample>> {
         let (seed, batch) = (Seed::new(self.config.seed), self.config.batch);
-        let options = TokenBatchOptions { seed, batch, tokens: self.config.model.tokens };
+        let options = TokenBatchOptions { seed, batch, share, tokens: self.config.model.tokens };
         Box::new(TokenBatches::new(self.training.clone(), options, start))
     }
 

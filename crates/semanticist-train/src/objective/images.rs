@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
@@ -13,16 +13,17 @@ use crate::config::{ImageData, Kind, RunConfig};
 pub struct ImageBatches(data::Batches);
 
 impl ImageBatches {
-    /// Squares of `size` pixels from `start` on.
+    /// Squares of `size` pixels from `start` on, of a share of the batches.
     pub fn new<K: Kind<Data = ImageData>>(
         source: Arc<Source>,
         config: &RunConfig<K>,
         size: usize,
         start: Position,
+        share: Share,
     ) -> Self {
         let ImageData { flip, workers, .. } = config.data;
         let (seed, crop) = (Seed::new(config.seed), Crop::Largest);
-        let options = BatchOptions { size, batch: config.batch, seed, workers, crop, flip };
+        let options = BatchOptions { size, batch: config.batch, share, seed, workers, crop, flip };
         Self(data::Batches::new(source, options, start))
     }
 }

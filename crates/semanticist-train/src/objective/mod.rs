@@ -17,7 +17,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::{Noise, Result};
-use semanticist_data::Position;
+use semanticist_data::{Position, Share};
 
 use crate::config::Kind;
 
@@ -82,8 +82,8 @@ pub trait Objective {
     /// If the data cannot be read.
     fn fingerprint(&self) -> Result<String>;
 
-    /// The batches from `start` on.
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = Self::Example>>;
+    /// A share of the batches from `start` on.
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = Self::Example>>;
 
     /// The loss of some examples at a step, counted from 1; every draw is taken from `noise`, which has a place
     /// per example: so a batch in parts has the same loss as in one.
@@ -133,7 +133,7 @@ pub trait Batches {
     /// One of a batch.
     type Example;
 
-    /// The next batch, and where to go on after it.
+    /// The share of the next batch, and where to go on after the batch.
     ///
     /// # Errors
     /// If the data cannot be read any further.

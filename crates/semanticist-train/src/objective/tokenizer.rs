@@ -12,7 +12,7 @@ use semanticist::image::{RgbImage, to_pixels};
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Precision};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
-use semanticist_data::{Position, Source};
+use semanticist_data::{Position, Share, Source};
 use semanticist_eval::{Teacher, reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -329,9 +329,9 @@ impl Objective for TokenizerObjective {
         self.source.fingerprint()
     }
 
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
         let size = self.config.model.image_size;
-        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start))
+        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start, share))
     }
 
     fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {

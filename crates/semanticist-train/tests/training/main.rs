@@ -1,5 +1,6 @@
 //! Training as a whole: it learns, it resumes exactly, it stops before harm.
 
+mod ranks;
 mod repa;
 
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ use semanticist::{Latents, Noise, Pixels, Precision, Progress, Seed, Tokenizer, 
 use semanticist_data::{Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
+use semanticist_train::collective::Alone;
 use semanticist_train::config;
 use semanticist_train::ema;
 use semanticist_train::gradients::Gradients;
@@ -88,7 +90,7 @@ fn run(data: &Path, out: &Path, settings: &[&str], resume: bool) -> semanticist:
     }
     let teacher = Repa::load_teacher(&mut config, &device)?;
     let objective = TokenizerObjective::new(&config, source.clone(), &source, teacher, &device)?;
-    let context = RunContext { out, device: &device, interrupted: &interrupted };
+    let context = RunContext { out, device: &device, interrupted: &interrupted, ranks: &Alone };
     let trainer = if resume {
         Trainer::resume(config, objective, context, OnChange::Refuse, &mut |_| ())?
     } else {

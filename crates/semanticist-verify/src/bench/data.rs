@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{BatchOptions, Batches, Crop, Position, Source, Split};
+use semanticist_data::{BatchOptions, Batches, Crop, Position, Share, Source, Split};
 use serde::Serialize;
 
 use super::jobs::{Scratch, median};
@@ -53,7 +53,8 @@ pub fn data(options: &BenchOptions, batch: usize) -> Result<Measured> {
     };
     let size = options.size.unwrap_or(options.config().image_size);
     let workers = rayon::current_num_threads();
-    let with = BatchOptions { size, batch, seed: Seed::new(0), workers, crop: Crop::Largest, flip: 0.5 };
+    let (share, seed, crop) = (Share::WHOLE, Seed::new(0), Crop::Largest);
+    let with = BatchOptions { size, batch, share, seed, workers, crop, flip: 0.5 };
     let mut batches = Batches::new(source, with, Position::default());
     let mut next = || match batches.next() {
         Some(images) => images.map(|images| drop(black_box(images))),

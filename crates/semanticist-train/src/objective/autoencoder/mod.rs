@@ -13,7 +13,7 @@ use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
 use semanticist::weights::Weights;
 use semanticist::{Error, Noise, Pixels, Precision, Purpose, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
 use semanticist_eval::perceptual::Lpips;
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_eval::{quality, reconstruction};
@@ -272,8 +272,8 @@ impl AutoencoderObjective {
             Stage::Complete => {
                 let ImageData { workers, fit_images, .. } = self.config.data;
                 let size = self.config.model.image_size;
-                let crop = Crop::Largest;
-                let options = BatchOptions { size, batch: BATCH, seed, workers, crop, flip: 0.0 };
+                let (crop, share) = (Crop::Largest, Share::WHOLE);
+                let options = BatchOptions { size, batch: BATCH, share, seed, workers, crop, flip: 0.0 };
                 let batches = data::Batches::new(self.source.clone(), options, Position::default());
                 let count = fit_images.min(self.source.len()).div_ceil(BATCH);
                 for (number, batch) in batches.take(count).enumerate() {
@@ -327,9 +327,9 @@ impl Objective for AutoencoderObjective {
         self.source.fingerprint()
     }
 
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
         let size = self.config.model.image_size;
-        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start))
+        Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start, share))
     }
 
     fn loss(&self, model: &LearningAutoencoder, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {

@@ -12,7 +12,7 @@ use semanticist::image::{RgbImage, to_pixels};
 use semanticist::model::ClassifierModel;
 use semanticist::weights::{Precision, Weights};
 use semanticist::{Classifier, ClassifierConfig, Error, Noise, Pixels, Purpose, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Crop, Position, Source};
+use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
 use semanticist_eval::classification::{AccuracyCount, Labels, labelled_images};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -240,11 +240,12 @@ impl Objective for ClassifierObjective {
         self.source.fingerprint()
     }
 
-    fn batches(&self, start: Position) -> Box<dyn Batches<Example = LabelledImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = LabelledImage>> {
         let LabelledData { least_area, flip, workers, .. } = self.config.data;
         let options = BatchOptions {
             size: self.config.model.image_size,
             batch: self.config.batch,
+            share,
             seed: Seed::new(self.config.seed),
             workers,
             crop: Crop::Scaled { least: least_area },

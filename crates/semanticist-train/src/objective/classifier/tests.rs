@@ -6,6 +6,7 @@ use semanticist_data::Split;
 
 use super::*;
 use crate::changes::OnChange;
+use crate::collective::Alone;
 use crate::gradients::Gradients;
 use crate::journal::OF_THE_CLOCK;
 use crate::trainer::{Ending, Event, RunContext, Trainer};
@@ -77,7 +78,7 @@ fn run(data: &Path, out: &Path, settings: &[&str], resume: bool) -> Result<Endin
     let (config, source, device) = (config(settings)?, source(data), Device::flex());
     let interrupted = AtomicBool::new(false);
     let objective = ClassifierObjective::new(&config, source.clone(), &source, &device)?;
-    let context = RunContext { out, device: &device, interrupted: &interrupted };
+    let context = RunContext { out, device: &device, interrupted: &interrupted, ranks: &Alone };
     let trainer = if resume {
         Trainer::resume(config, objective, context, OnChange::Refuse, &mut |_| ())?
     } else {
@@ -107,7 +108,7 @@ fn journal(out: &Path) -> Vec<serde_json::Value> {
 fn an_untrained_classifier_loses_the_logarithm_of_the_number_of_classes() {
     for settings in [&["objective.mixup=0.4"][..], &["objective.label_smoothing=0"]] {
         let Bench { objective, model, folder: _folder } = bench(settings);
-        let (examples, _) = objective.batches(Position::default()).next().unwrap();
+        let (examples, _) = objective.batches(Position::default(), Share::WHOLE).next().unwrap();
         let noise = || Noise::per_sample((0..6).map(Seed::new));
         let loss = objective.loss(&model, &examples, 1, &mut noise()).total.into_scalar::<f32>();
         assert!((loss - 3f32.ln()).abs() < 1e-5, "{loss}");
@@ -130,7 +131,7 @@ fn a_mixed_batch_in_parts_is_the_batch() {
     // A head of 0 lets no gradient through.
     let device = Device::flex().autodiff();
     model.classifier.network.head = semanticist::nn::Linear::init(32, 3, &mut Noise::seeded(5), &device);
-    let (examples, _) = objective.batches(Position::default()).next().unwrap();
+    let (examples, _) = objective.batches(Position::default(), Share::WHOLE).next().unwrap();
     let gradient = |range: std::ops::Range<usize>| {
         let mut noise = Noise::per_sample(range.clone().map(|place| Seed::new(place as u64)));
         let loss = objective.loss(&model, &examples[range], 1, &mut noise);

@@ -48,7 +48,7 @@ fn objective(settings: &[&str]) -> semanticist::Result<(GeneratorObjective, Gene
 }
 
 fn batch(objective: &GeneratorObjective) -> Vec<TokenExample> {
-    objective.batches(Position::default()).next().unwrap().0
+    objective.batches(Position::default(), Share::WHOLE).next().unwrap().0
 }
 
 #[test]
