@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::broken::Broken;
 use super::feeder::{Content, Feeder, Task};
 use super::source::{Record, Source};
-use super::transform::Crop;
+use super::transform::{Crop, View};
 
 /// What the batches are made of.
 #[derive(Debug, Clone)]
@@ -46,11 +46,22 @@ pub struct Position {
     pub index: usize,
 }
 
+/// Which image of the source a training view is of, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The number of the image among [`Source::records`].
+    pub image: usize,
+    /// Whether left and right have changed places.
+    pub mirrored: bool,
+}
+
 /// Images for one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Squares of the same size.
     pub images: Vec<RgbImage>,
+    /// What each of them shows.
+    pub shown: Vec<Shown>,
     /// The class of each image, if known.
     pub labels: Vec<Option<i64>>,
     /// The name of each image.
@@ -85,6 +96,7 @@ struct Outcome {
 #[derive(Debug)]
 struct Sample {
     image: RgbImage,
+    shown: Shown,
     label: Option<i64>,
     name: String,
 }
@@ -123,7 +135,8 @@ impl Batches {
     }
 
     fn fill(&mut self) -> Result<Batch> {
-        let mut batch = Batch { images: vec![], labels: vec![], names: vec![], next: self.next };
+        let (images, shown) = (vec![], vec![]);
+        let mut batch = Batch { images, shown, labels: vec![], names: vec![], next: self.next };
         while batch.images.len() < self.batch {
             let outcome = self.results[self.turn].recv().map_err(|_| {
                 Error::Data("a thread that reads images has panicked; this is a bug, please report it".into())
@@ -133,6 +146,7 @@ impl Batches {
             match outcome.sample {
                 Ok(sample) => {
                     batch.images.push(sample.image);
+                    batch.shown.push(sample.shown);
                     batch.labels.push(sample.label);
                     batch.names.push(sample.name);
                 }
@@ -173,25 +187,29 @@ impl Drop for Batches {
 }
 
 fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcomes: &SyncSender<Outcome>) {
-    for Task { at, next, content } in tasks {
-        let record = match content {
-            Content::Record(record) => record,
-            Content::File(chunk) => {
-                source.chunks()[chunk].records().next().expect("a file is a chunk of one record")
-            }
-        };
-        let sample = record.and_then(|record| prepare(record, options, at));
+    for Task { at, next, drawn } in tasks {
+        let sample = drawn.and_then(|(image, content)| {
+            let record = match content {
+                Content::Record(record) => record,
+                Content::File(chunk) => {
+                    source.chunks()[chunk].records().next().expect("a file is a chunk of one record")
+                }
+            };
+            prepare(record?, image, options, at)
+        });
         if outcomes.send(Outcome { next, sample }).is_err() {
             return;
         }
     }
 }
 
-fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sample> {
+/// The view of image `number` at a place of the stream.
+fn prepare(record: Record, number: usize, options: &BatchOptions, at: Position) -> Result<Sample> {
     let image = decode(&record.name, &record.bytes)?;
     let mut noise = options.seed.of(Purpose::Augmentation).at(at.epoch).at(at.index as u64).noise();
-    let image = options.crop.of(&image, options.size, options.flip, &mut noise);
-    Ok(Sample { image, label: record.label, name: record.name })
+    let View { image, mirrored } = options.crop.of(&image, options.size, options.flip, &mut noise);
+    let shown = Shown { image: number, mirrored };
+    Ok(Sample { image, shown, label: record.label, name: record.name })
 }
 
 #[cfg(test)]

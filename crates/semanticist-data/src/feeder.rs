@@ -20,7 +20,8 @@ use super::source::{Chunk, Record, Source};
 pub(crate) struct Task {
     pub at: Position,
     pub next: Position,
-    pub content: Content,
+    /// The number of the image in the source, and what is to be read; or what nothing comes after.
+    pub drawn: Result<(usize, Content)>,
 }
 
 #[derive(Debug)]
@@ -52,7 +53,7 @@ impl Feeder {
                 "cannot go on at image {found} of the epoch: the data set has {rows}; use the data set \
                  with which the run was started"
             );
-            let _ = self.send(start, Content::Record(Err(Error::Data(problem))));
+            let _ = self.send(start, Err(Error::Data(problem)));
             return;
         }
         let mut turns = Turns::new(self.source.weights());
@@ -64,13 +65,16 @@ impl Feeder {
             .map(|((number, chunks), place)| self.part(number, chunks, place))
             .collect();
         turns.skip_to(&before);
+        let first: Vec<usize> = (self.source.chunks().iter())
+            .scan(0, |rows, chunk| Some(std::mem::replace(rows, *rows + chunk.rows())))
+            .collect();
         let mut at = start;
         loop {
             while at.index < rows {
-                let content = parts[turns.next()].next();
-                let failed =
-                    matches!(&content, Content::Record(Err(error)) if !matches!(error, Error::Image { .. }));
-                if self.send(at, content).is_err() || failed {
+                let drawn = parts[turns.next()].next();
+                let drawn = drawn.map(|((chunk, row), content)| (first[chunk] + row, content));
+                let failed = drawn.is_err();
+                if self.send(at, drawn).is_err() || failed {
                     return;
                 }
                 at.index += 1;
@@ -93,14 +97,14 @@ impl Feeder {
         Part { pools, rows: Vec::new().into_iter(), loaded: Loaded::new() }
     }
 
-    fn send(&mut self, at: Position, content: Content) -> Result<(), Stopped> {
+    fn send(&mut self, at: Position, drawn: Result<(usize, Content)>) -> Result<(), Stopped> {
         let index = at.index + 1;
         let next = if index < self.source.len() {
             Position { index, ..at }
         } else {
             Position { epoch: at.epoch + 1, index: 0 }
         };
-        self.senders[self.turn].send(Task { at, next, content }).map_err(|_| Stopped)?;
+        self.senders[self.turn].send(Task { at, next, drawn }).map_err(|_| Stopped)?;
         self.turn = (self.turn + 1) % self.senders.len();
         Ok(())
     }
@@ -123,24 +127,24 @@ struct Part {
 }
 
 impl Part {
-    fn next(&mut self) -> Content {
+    /// The number of a chunk and of a row in it, and what is there.
+    fn next(&mut self) -> Result<((usize, usize), Content)> {
         loop {
             if let Some((chunk, row)) = self.rows.next() {
-                return match self.loaded.get_mut(&chunk) {
+                let content = match self.loaded.get_mut(&chunk) {
                     Some(records) => {
                         Content::Record(records.remove(&row).expect("an order names each row once"))
                     }
                     None => Content::File(chunk),
                 };
+                return Ok(((chunk, row), content));
             }
-            match self.pools.recv() {
-                Ok(Ok(Ready { rows, loaded })) => (self.rows, self.loaded) = (rows.into_iter(), loaded),
-                Ok(Err(fatal)) => return Content::Record(Err(fatal)),
-                Err(_) => {
-                    let problem = "a thread that reads shards has panicked; this is a bug, please report it";
-                    return Content::Record(Err(Error::Data(problem.into())));
-                }
-            }
+            let ready = self.pools.recv().unwrap_or_else(|_| {
+                let problem = "a thread that reads shards has panicked; this is a bug, please report it";
+                Err(Error::Data(problem.into()))
+            });
+            let Ready { rows, loaded } = ready?;
+            (self.rows, self.loaded) = (rows.into_iter(), loaded);
         }
     }
 }

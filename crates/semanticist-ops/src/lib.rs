@@ -14,6 +14,7 @@ mod convolution;
 mod flex;
 mod gradient;
 pub mod profile;
+mod recompute;
 
 use backend::Operators;
 use burn::backend::Dispatch;
@@ -21,6 +22,7 @@ use burn::tensor::Tensor;
 
 pub use backend::{Activation, AdamWStep, Answer, Norm, Visibility};
 pub use convolution::{Stride, convolve};
+pub use recompute::recomputed;
 
 /// Applies `activation` to every element; the answer is stored as `x` is.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

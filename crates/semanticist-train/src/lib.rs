@@ -13,6 +13,7 @@ pub mod ema;
 pub mod gradients;
 pub mod optimizer;
 
+pub mod activations;
 pub mod changes;
 pub mod checkpoint;
 pub mod history;

@@ -192,6 +192,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let Checkpoint { mut state, mut model, mut average, optimizers } = checkpoint;
         for model in [&mut model, &mut average] {
             *model.parameters_mut() = config.precision.train(model.parameters().clone());
+            model.set_activations(config.activations());
         }
         let out = context.out;
         remove_leftovers(out)?;
