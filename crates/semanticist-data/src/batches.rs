@@ -18,7 +18,7 @@ use super::broken::Broken;
 use super::feeder::{Content, Feeder, Task};
 use super::share::Share;
 use super::source::{Record, Source};
-use super::transform::Crop;
+use super::transform::{Crop, View};
 
 /// What the batches are made of.
 #[derive(Debug, Clone)]
@@ -57,11 +57,22 @@ impl Position {
     }
 }
 
+/// Which image of the source a training view is of, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The number of the image among [`Source::records`].
+    pub image: usize,
+    /// Whether left and right have changed places.
+    pub mirrored: bool,
+}
+
 /// Images for one step; of a share of the batch, those of its places.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Squares of the same size.
     pub images: Vec<RgbImage>,
+    /// What each of them shows.
+    pub shown: Vec<Shown>,
     /// The class of each image, if known.
     pub labels: Vec<Option<i64>>,
     /// The name of each image.
@@ -99,6 +110,7 @@ struct Outcome {
 #[derive(Debug, Clone)]
 struct Sample {
     image: RgbImage,
+    shown: Shown,
     label: Option<i64>,
     name: String,
 }
@@ -157,9 +169,11 @@ impl Batches {
                 Err(fatal) => return Err(fatal),
             }
         }
-        let mut batch = Batch { images: vec![], labels: vec![], names: vec![], next: self.next };
+        let (images, shown) = (vec![], vec![]);
+        let mut batch = Batch { images, shown, labels: vec![], names: vec![], next: self.next };
         for sample in closed(samples)? {
             batch.images.push(sample.image);
+            batch.shown.push(sample.shown);
             batch.labels.push(sample.label);
             batch.names.push(sample.name);
         }
@@ -205,25 +219,29 @@ fn closed(samples: Vec<Option<Sample>>) -> Result<Vec<Sample>> {
 }
 
 fn work(source: &Source, options: &BatchOptions, tasks: &Receiver<Task>, outcomes: &SyncSender<Outcome>) {
-    for Task { at, next, content } in tasks {
-        let record = match content {
-            Content::Record(record) => record,
-            Content::File(chunk) => {
-                source.chunks()[chunk].records().next().expect("a file is a chunk of one record")
-            }
-        };
-        let sample = record.and_then(|record| prepare(record, options, at));
+    for Task { at, next, drawn } in tasks {
+        let sample = drawn.and_then(|(image, content)| {
+            let record = match content {
+                Content::Record(record) => record,
+                Content::File(chunk) => {
+                    source.chunks()[chunk].records().next().expect("a file is a chunk of one record")
+                }
+            };
+            prepare(record?, image, options, at)
+        });
         if outcomes.send(Outcome { next, sample }).is_err() {
             return;
         }
     }
 }
 
-fn prepare(record: Record, options: &BatchOptions, at: Position) -> Result<Sample> {
+/// The view of image `number` at a place of the stream.
+fn prepare(record: Record, number: usize, options: &BatchOptions, at: Position) -> Result<Sample> {
     let image = decode(&record.name, &record.bytes)?;
     let mut noise = options.seed.of(Purpose::Augmentation).at(at.epoch).at(at.index as u64).noise();
-    let image = options.crop.of(&image, options.size, options.flip, &mut noise);
-    Ok(Sample { image, label: record.label, name: record.name })
+    let View { image, mirrored } = options.crop.of(&image, options.size, options.flip, &mut noise);
+    let shown = Shown { image: number, mirrored };
+    Ok(Sample { image, shown, label: record.label, name: record.name })
 }
 
 #[cfg(test)]

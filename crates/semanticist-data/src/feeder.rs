@@ -21,7 +21,8 @@ use super::source::{Chunk, Record, Source};
 pub(crate) struct Task {
     pub at: Position,
     pub next: Position,
-    pub content: Content,
+    /// The number of the image in the source, and what is to be read; or what nothing comes after.
+    pub drawn: Result<(usize, Content)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl Feeder {
                 "cannot go on at image {found} of the epoch: the data set has {rows}; use the data set \
                  with which the run was started"
             );
-            let _ = self.send(start, start, Content::Record(Err(Error::Data(problem))));
+            let _ = self.send(start, start, Err(Error::Data(problem)));
             return;
         }
         let mut turns = Turns::new(self.source.weights());
@@ -67,17 +68,23 @@ impl Feeder {
             .map(|((number, chunks), place)| self.part(number, chunks, place))
             .collect();
         turns.skip_to(&before);
+        let first: Vec<usize> = (self.source.chunks().iter())
+            .scan(0, |rows, chunk| Some(std::mem::replace(rows, *rows + chunk.rows())))
+            .collect();
         let places = self.share.places(self.batch);
         let (mut at, mut place) = (start, 0);
         loop {
             while at.index < rows {
-                let content = parts[turns.next()].next();
-                let failed =
-                    matches!(&content, Content::Record(Err(error)) if !matches!(error, Error::Image { .. }));
+                let drawn = parts[turns.next()].next();
+                let drawn = drawn.map(|((chunk, row), content)| (first[chunk] + row, content));
+                let failed = match &drawn {
+                    Ok((_, Content::Record(Err(error)))) => !matches!(error, Error::Image { .. }),
+                    drawn => drawn.is_err(),
+                };
                 // A share ends with the batch, whose later places are of others.
                 let ahead = if self.share.is_whole() { 1 } else { self.batch - place };
                 let wanted = places.contains(&place) || failed;
-                if wanted && self.send(at, at.after(ahead, rows), content).is_err() || failed {
+                if wanted && self.send(at, at.after(ahead, rows), drawn).is_err() || failed {
                     return;
                 }
                 at.index += 1;
@@ -101,8 +108,8 @@ impl Feeder {
         Part { pools, rows: Vec::new().into_iter(), loaded: Loaded::new() }
     }
 
-    fn send(&mut self, at: Position, next: Position, content: Content) -> Result<(), Stopped> {
-        self.senders[self.turn].send(Task { at, next, content }).map_err(|_| Stopped)?;
+    fn send(&mut self, at: Position, next: Position, drawn: Result<(usize, Content)>) -> Result<(), Stopped> {
+        self.senders[self.turn].send(Task { at, next, drawn }).map_err(|_| Stopped)?;
         self.turn = (self.turn + 1) % self.senders.len();
         Ok(())
     }
@@ -125,24 +132,24 @@ struct Part {
 }
 
 impl Part {
-    fn next(&mut self) -> Content {
+    /// The number of a chunk and of a row in it, and what is there.
+    fn next(&mut self) -> Result<((usize, usize), Content)> {
         loop {
             if let Some((chunk, row)) = self.rows.next() {
-                return match self.loaded.get_mut(&chunk) {
+                let content = match self.loaded.get_mut(&chunk) {
                     Some(records) => {
                         Content::Record(records.remove(&row).expect("an order names each row once"))
                     }
                     None => Content::File(chunk),
                 };
+                return Ok(((chunk, row), content));
             }
-            match self.pools.recv() {
-                Ok(Ok(Ready { rows, loaded })) => (self.rows, self.loaded) = (rows.into_iter(), loaded),
-                Ok(Err(fatal)) => return Content::Record(Err(fatal)),
-                Err(_) => {
-                    let problem = "a thread that reads shards has panicked; this is a bug, please report it";
-                    return Content::Record(Err(Error::Data(problem.into())));
-                }
-            }
+            let ready = self.pools.recv().unwrap_or_else(|_| {
+                let problem = "a thread that reads shards has panicked; this is a bug, please report it";
+                Err(Error::Data(problem.into()))
+            });
+            let Ready { rows, loaded } = ready?;
+            (self.rows, self.loaded) = (rows.into_iter(), loaded);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod batches;
 mod broken;
+pub mod features;
 mod feeder;
 mod fingerprint;
 mod folder;
@@ -17,6 +18,7 @@ mod parquet;
 mod place;
 mod ranges;
 mod share;
+mod shards;
 mod source;
 #[cfg(feature = "stores")]
 mod stores;
@@ -31,11 +33,11 @@ mod webdataset;
 #[cfg(test)]
 mod testing;
 
-pub use batches::{Batch, BatchOptions, Batches, Position};
+pub use batches::{Batch, BatchOptions, Batches, Position, Shown};
 pub use broken::Broken;
 pub use fingerprint::spread;
 pub use order::{EpochOrder, Pool, permutation};
 pub use share::Share;
 pub use source::{Chunk, Record, Records, Source, Split};
-pub use transform::Crop;
+pub use transform::{Crop, View};
 pub use views::Views;

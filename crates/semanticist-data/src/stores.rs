@@ -45,6 +45,15 @@ const TOGETHER: usize = 16;
 /// How much of an answer a message quotes, in characters.
 const QUOTED: usize = 400;
 
+/// Parts of the addresses at which a machine in a cloud is told who it is: of Amazon, Google and Azure.
+const ROLES: [&str; 4] =
+    ["/latest/api/token", "/latest/meta-data/", "/computeMetadata/", "/metadata/identity/"];
+
+/// Who asks, as it is told.
+const WHO_ASKS: &str = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_SERVICE_ACCOUNT, or AZURE_STORAGE_ACCOUNT_NAME \
+                        and AZURE_STORAGE_ACCOUNT_KEY (of a public bucket AWS_SKIP_SIGNATURE=true, \
+                        GOOGLE_SKIP_SIGNATURE=true or AZURE_SKIP_SIGNATURE=true)";
+
 /// A file in a store, or behind an address, as it was when it was found.
 #[derive(Debug, Clone)]
 pub struct Object {
@@ -344,12 +353,14 @@ fn wait<T>(answer: impl Future<Output = object_store::Result<T>>) -> Result<T, B
         match error {
             NotFound { .. } => Broken::Finally(format!("there is nothing of that name ({text})")),
             PermissionDenied { .. } | Unauthenticated { .. } => Broken::Finally(format!(
-                "the store does not allow it ({text}); check the variables AWS_…, GOOGLE_… or AZURE_… that say who asks \
-                 (of a public bucket AWS_SKIP_SIGNATURE=true, GOOGLE_SKIP_SIGNATURE=true or AZURE_SKIP_SIGNATURE=true)"
+                "the store does not allow it ({text}); check the variables that say who asks: {WHO_ASKS}"
             )),
             NotSupported { .. } | NotImplemented { .. } | InvalidPath { .. } | UnknownConfigurationKey { .. } => {
                 Broken::Finally(text)
             }
+            _ if ROLES.iter().any(|role| text.contains(role)) => Broken::Off(format!(
+                "no variable says who asks, and this machine has no role in a cloud that would ({text}); set {WHO_ASKS}"
+            )),
             _ => Broken::Off(text),
         }
     })

@@ -8,6 +8,8 @@ use semanticist::image::{Filter, RgbImage, Window, center_crop, resize, resize_w
 pub enum Crop {
     /// As much as a square can, at a random place.
     Largest,
+    /// That of evaluation: as much as a square can, in the middle.
+    Center,
     /// A part of another size, shape and place each time.
     Scaled {
         /// Of the image's area, the least that is shown; above 0 and at most 1.
@@ -15,14 +17,33 @@ pub enum Crop {
     },
 }
 
+/// What training shows of an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// A square.
+    pub image: RgbImage,
+    /// Whether left and right have changed places.
+    pub mirrored: bool,
+}
+
+impl View {
+    fn mirrored_if(mirrored: bool, mut image: RgbImage) -> Self {
+        if mirrored {
+            image::imageops::flip_horizontal_in_place(&mut image);
+        }
+        Self { image, mirrored }
+    }
+}
+
 impl Crop {
     /// The training view of an image, a square of `size` pixels, mirrored with probability `flip`.
     ///
     /// # Panics
     /// If `size` or a side of the image is 0.
-    pub fn of(self, image: &RgbImage, size: usize, flip: f32, noise: &mut Noise) -> RgbImage {
+    pub fn of(self, image: &RgbImage, size: usize, flip: f32, noise: &mut Noise) -> View {
         match self {
             Self::Largest => largest(image, size, flip, noise),
+            Self::Center => View::mirrored_if(noise.uniform(1)[0] < flip, evaluation(image, size)),
             Self::Scaled { least } => scaled(image, size, least, flip, noise),
         }
     }
@@ -35,17 +56,14 @@ impl Crop {
 ///
 /// # Panics
 /// If `size` or a side of the image is 0.
-fn largest(image: &RgbImage, size: usize, flip: f32, noise: &mut Noise) -> RgbImage {
+fn largest(image: &RgbImage, size: usize, flip: f32, noise: &mut Noise) -> View {
     let draws = noise.uniform(3);
     let full = resized(image, size);
     // A draw is below 1, but its product with a large f32 may round up to the bound.
     let offset = |draw: f32, room: usize| ((draw * (room + 1) as f32) as usize).min(room);
     let (x, y) = (offset(draws[0], full.0 - size), offset(draws[1], full.1 - size));
-    let mut view = resize_window(image, full, Window { x, y, width: size, height: size }, Filter::Bicubic);
-    if draws[2] < flip {
-        image::imageops::flip_horizontal_in_place(&mut view);
-    }
-    view
+    let view = resize_window(image, full, Window { x, y, width: size, height: size }, Filter::Bicubic);
+    View::mirrored_if(draws[2] < flip, view)
 }
 
 /// Of how many rectangles the first is taken that fits into the image.
@@ -56,7 +74,7 @@ const ATTEMPTS: usize = 10;
 /// takes the centre as well if no rectangle fits).
 ///
 /// The draws that are taken depend on the image's shape.
-fn scaled(image: &RgbImage, size: usize, least: f32, flip: f32, noise: &mut Noise) -> RgbImage {
+fn scaled(image: &RgbImage, size: usize, least: f32, flip: f32, noise: &mut Noise) -> View {
     let (width, height) = (image.width() as f64, image.height() as f64);
     let between = |low: f64, high: f64, draw: f32| low + (high - low) * f64::from(draw);
     let ratios = (4.0f64 / 3.0).ln();
@@ -79,8 +97,7 @@ fn scaled(image: &RgbImage, size: usize, least: f32, flip: f32, noise: &mut Nois
     };
     let (x, y) = (offset(draws[0], width - w), offset(draws[1], height - h));
     let part = image::imageops::crop_imm(image, x, y, w as u32, h as u32).to_image();
-    let view = resize(&part, size, size, Filter::Bicubic);
-    if draws[2] < flip { image::imageops::flip_horizontal(&view) } else { view }
+    View::mirrored_if(draws[2] < flip, resize(&part, size, size, Filter::Bicubic))
 }
 
 /// The evaluation view: the centre crop of ADM.
@@ -111,8 +128,8 @@ mod tests {
     #[test]
     fn nothing_happens_to_an_image_of_the_size() {
         let image = ramp(32, 32);
-        assert_eq!(largest(&image, 32, 0.0, &mut Noise::seeded(1)), image);
-        let mirrored = largest(&image, 32, 1.0, &mut Noise::seeded(1));
+        assert_eq!(largest(&image, 32, 0.0, &mut Noise::seeded(1)).image, image);
+        let mirrored = largest(&image, 32, 1.0, &mut Noise::seeded(1)).image;
         assert_eq!(mirrored.get_pixel(0, 5).0, [31, 5, 7]);
     }
 
@@ -121,14 +138,15 @@ mod tests {
         let image = ramp(50, 30);
         let whole = resize(&image, 26, 16, Filter::Bicubic);
         // Offsets 0.5 * (26 - 16 + 1) = 5 and 0.
-        let view = largest(&image, 16, 0.5, &mut Noise::recorded([vec![0.5, 0.9, 0.6]]));
+        let view = largest(&image, 16, 0.5, &mut Noise::recorded([vec![0.5, 0.9, 0.6]])).image;
         assert_eq!(view, image::imageops::crop_imm(&whole, 5, 0, 16, 16).to_image());
     }
 
     #[test]
     fn crops_reach_both_ends_and_mirror_half_of_the_time() {
         let image = ramp(40, 20);
-        let views: Vec<_> = (0..400).map(|seed| largest(&image, 20, 0.5, &mut Noise::seeded(seed))).collect();
+        let views: Vec<_> =
+            (0..400).map(|seed| largest(&image, 20, 0.5, &mut Noise::seeded(seed)).image).collect();
         let mirrored = |view: &RgbImage| view.get_pixel(0, 0).0[0] > view.get_pixel(19, 0).0[0];
         let flips = views.iter().filter(|view| mirrored(view)).count();
         assert!((160..240).contains(&flips), "{flips}");
@@ -138,10 +156,25 @@ mod tests {
     }
 
     #[test]
+    fn the_view_of_evaluation_is_mirrored_half_of_the_time_and_says_so() {
+        let image = ramp(40, 20);
+        let center = evaluation(&image, 16);
+        let other = image::imageops::flip_horizontal(&center);
+        let views: Vec<View> =
+            (0..100).map(|seed| Crop::Center.of(&image, 16, 0.5, &mut Noise::seeded(seed))).collect();
+        assert!(views.iter().all(|view| &view.image == if view.mirrored { &other } else { &center }));
+        let mirrored = views.iter().filter(|view| view.mirrored).count();
+        assert!((30..70).contains(&mirrored), "{mirrored}");
+        let never =
+            (0..100).all(|seed| !Crop::Largest.of(&image, 16, 0.0, &mut Noise::seeded(seed)).mirrored);
+        assert!(never);
+    }
+
+    #[test]
     fn scaled_crops_show_parts_of_the_size_asked_for_and_reach_all_places() {
         let image = ramp(120, 120);
         let views: Vec<_> =
-            (0..400).map(|seed| scaled(&image, 30, 0.25, 0.0, &mut Noise::seeded(seed))).collect();
+            (0..400).map(|seed| scaled(&image, 30, 0.25, 0.0, &mut Noise::seeded(seed)).image).collect();
         let extent = |view: &RgbImage, channel: usize| {
             let (first, last) = (view.get_pixel(0, 0).0[channel], view.get_pixel(29, 29).0[channel]);
             // The centres of the first and last pixel are 29 / 30 of the part apart.
@@ -157,14 +190,14 @@ mod tests {
         assert!((0.52..0.62).contains(&areas), "{areas}");
         let corner = |view: &RgbImage| view.get_pixel(0, 0).0[0];
         assert!(views.iter().map(corner).min().unwrap() < 4 && views.iter().map(corner).max().unwrap() > 50);
-        let mirrored = scaled(&image, 30, 0.25, 1.0, &mut Noise::seeded(3));
+        let mirrored = scaled(&image, 30, 0.25, 1.0, &mut Noise::seeded(3)).image;
         assert_eq!(image::imageops::flip_horizontal(&mirrored), views[3]);
     }
 
     #[test]
     fn of_an_image_that_no_rectangle_fits_the_middle_is_shown() {
         // All of an area of 100 x 10 pixels at a ratio of at most 4:3 is higher than the image.
-        let view = scaled(&ramp(100, 10), 8, 1.0, 0.0, &mut Noise::seeded(1));
+        let view = scaled(&ramp(100, 10), 8, 1.0, 0.0, &mut Noise::seeded(1)).image;
         let middle = image::imageops::crop_imm(&ramp(100, 10), 43, 0, 13, 10).to_image();
         assert_eq!(view, resize(&middle, 8, 8, Filter::Bicubic));
     }

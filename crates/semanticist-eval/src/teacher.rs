@@ -88,6 +88,16 @@ impl Teacher {
         }
     }
 
+    /// Features per image.
+    pub fn positions(&self) -> usize {
+        let patch = match &self.network {
+            Network::DinoV2(network) => network.patch_size(),
+            Network::Classifier(classifier) => classifier.config.patch_size,
+            Network::Encoder(encoder) => encoder.patches.weight.lazy_shape()[2],
+        };
+        (self.side / patch).pow(2)
+    }
+
     /// The features of every patch, row by row, of square images of any size.
     ///
     /// # Shapes
@@ -158,7 +168,7 @@ mod tests {
         let colours = Noise::seeded(3).normal([2, 3, 1, 1], &device);
         let [small, large] = [8, 16].map(|side| Pixels(colours.clone().expand([2, 3, side, side])));
         let found = teacher.features(&large).unwrap();
-        assert_eq!(found.dims(), [2, 4, 16]);
+        assert_eq!((found.dims(), teacher.positions()), ([2, 4, 16], 4));
         let apart = (found - classifier.patch_features(&small).unwrap()).abs().max().into_scalar::<f32>();
         assert!(apart < 1e-5, "{apart}");
         let wide = Pixels(Tensor::zeros([1, 3, 8, 16], &device));
@@ -175,6 +185,7 @@ mod tests {
             let teacher = Teacher::load(&path, image_size, Precision::Float32, &device).unwrap();
             let images = Pixels(Tensor::zeros([1, 3, image_size, image_size], &device));
             assert_eq!(teacher.features(&images).unwrap().dims(), [1, positions, 64]);
+            assert_eq!(teacher.positions(), positions);
         }
     }
 }

@@ -15,6 +15,7 @@ mod flex;
 mod gradient;
 mod pooling;
 pub mod profile;
+mod recompute;
 
 use backend::Operators;
 use burn::backend::Dispatch;
@@ -23,6 +24,7 @@ use burn::tensor::Tensor;
 pub use backend::{Activation, AdamWStep, Answer, Norm, Visibility};
 pub use convolution::{Stride, convolve, convolve_any};
 pub use pooling::{Pooling, pool};
+pub use recompute::recomputed;
 
 /// Applies `activation` to every element; the answer is stored as `x` is.
 pub fn activate<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {

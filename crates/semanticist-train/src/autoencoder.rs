@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use semanticist::autoencoder::{Autoencoder, AutoencoderConfig, LinearFit};
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{BatchOptions, Batches, Crop, Position, Share, Source};
+use semanticist_data::{BatchOptions, Batches, Position, Share, Source};
 
 use crate::config::RunConfig;
 use crate::objective::tokenizer::TokenizerRun;
@@ -67,7 +67,7 @@ pub fn for_first_images(
         seed: Seed::new(config.seed),
         workers: config.data.workers,
         flip: 0.0,
-        crop: Crop::Largest,
+        crop: config.data.crop.into(),
     };
     let (mut seen, mut batches) = (0, Batches::new(source, options, Position::default()));
     while seen < wanted {

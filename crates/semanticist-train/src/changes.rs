@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// What may change at any time: it decides what is said and measured, not what is computed. The parts of a
-/// batch are as good as the whole to rounding.
-const FREE: [&str; 5] = ["log", "validation", "data.workers", "accumulate", "skips_in_a_row"];
+/// batch are as good as the whole to rounding, and blocks that are computed twice as those that are kept.
+const FREE: [&str; 6] =
+    ["log", "validation", "data.workers", "accumulate", "checkpoint_blocks", "skips_in_a_row"];
 
 /// What cannot change in a run: the weights are of it.
 const FIXED: &str = "model";

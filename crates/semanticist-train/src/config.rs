@@ -3,11 +3,14 @@
 use std::fmt::Debug;
 use std::path::Path;
 
+use semanticist::nn::Activations;
 use semanticist::{Error, Precision, Result, TokenizerConfig};
+use semanticist_data::Crop;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::activations::HowComputed;
 use crate::optimizer::AdamWConfig;
 use crate::schedule::LearningRate;
 
@@ -43,6 +46,11 @@ pub struct RunConfig<K: Kind> {
     /// Parts that a batch, or each rank's share of it, is computed in, one after the other, to save memory.
     #[serde(default = "default_accumulate")]
     pub accumulate: usize,
+    /// Whether the backward pass computes every transformer block a second time from its input (gradient
+    /// checkpointing), instead of keeping what it computed on the way: the same gradients in less memory and about a third
+    /// more time.
+    #[serde(default)]
+    pub checkpoint_blocks: bool,
     /// Decay of the moving average of the weights per step.
     #[serde(default = "default_ema")]
     pub ema: f64,
@@ -98,6 +106,8 @@ pub struct ImageData {
     /// How often images come from each of the sources, in proportion; one number per source in the order of `--data`. Without
     /// any, all images come equally often.
     pub weights: Vec<f64>,
+    /// Which part of an image is shown.
+    pub crop: TrainingCrop,
     /// Probability of a horizontal flip.
     pub flip: f32,
     /// Threads that decode images; they do not change the result.
@@ -109,7 +119,28 @@ pub struct ImageData {
 
 impl Default for ImageData {
     fn default() -> Self {
-        Self { weights: Vec::new(), flip: 0.5, workers: 2, fit_images: 10_000 }
+        let (weights, crop) = (Vec::new(), TrainingCrop::Random);
+        Self { weights, crop, flip: 0.5, workers: 2, fit_images: 10_000 }
+    }
+}
+
+/// Which part of an image training shows; of square images, all of it in either case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainingCrop {
+    /// As much as a square can, at another place each time.
+    #[default]
+    Random,
+    /// The part that evaluation shows, resized as there.
+    Center,
+}
+
+impl From<TrainingCrop> for Crop {
+    fn from(crop: TrainingCrop) -> Self {
+        match crop {
+            TrainingCrop::Random => Self::Largest,
+            TrainingCrop::Center => Self::Center,
+        }
     }
 }
 
@@ -176,6 +207,16 @@ impl<K: Kind> RunConfig<K> {
     /// The file that [`RunConfig::read`] reads back.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a run configuration is plain data")
+    }
+
+    /// What the memory of a step depends on beside the model's sizes.
+    pub fn how_computed(&self) -> HowComputed {
+        HowComputed { precision: self.precision, activations: self.activations() }
+    }
+
+    /// What becomes of the values within transformer blocks.
+    pub fn activations(&self) -> Activations {
+        if self.checkpoint_blocks { Activations::Recomputed } else { Activations::Kept }
     }
 
     /// Checks that the numbers fit together.

@@ -14,6 +14,7 @@ pub mod ema;
 pub mod gradients;
 pub mod optimizer;
 
+pub mod activations;
 pub mod changes;
 pub mod checkpoint;
 pub mod history;

@@ -1,16 +1,9 @@
 //! What training takes of memory, counted from sizes before anything is allocated.
 
-use semanticist::nn::BlockSize;
-use semanticist::{Result, TokenizerConfig};
+use semanticist::Precision;
 use serde::Serialize;
 
 const FLOAT: u64 = size_of::<f32>() as u64;
-
-/// Numbers that a transformer block keeps for the backward pass, per position and in units of its width: its
-/// input, two norms, queries, keys and values, the answer of attention, both layers of the MLP and two sums; and
-/// what the backward pass holds beside them. `bench train` took 18.5 and
-/// 16 of them at the sizes S and tiny (BENCHMARKS.md).
-const BLOCK_COPIES: u64 = 20;
 
 /// Code, threads, and images that are being decoded.
 const PROGRAM: u64 = 160 << 20;
@@ -26,6 +19,8 @@ pub struct TrainingMemory {
     pub optimizer: u64,
     /// Their gradients: one set, and a second while the parts of a batch are added up.
     pub gradients: u64,
+    /// The weights as products read them, if that is in 16 bits.
+    pub rounded: u64,
     /// Weights that do not learn.
     pub frozen: u64,
     /// What the backward pass needs of an image; none if it is not known before it is measured.
@@ -52,11 +47,21 @@ impl TrainingMemory {
             average: weights,
             optimizer: 2 * weights,
             gradients: if parts > 1 { 2 * weights } else { weights },
+            rounded: 0,
             frozen,
             activations_per_image,
             images: images as u64,
             program: PROGRAM,
         }
+    }
+
+    /// The same run with its products in `precision`: rounded weights wait for the backward pass beside those that learn.
+    pub fn rounding(self, precision: Precision) -> Self {
+        let rounded = match precision {
+            Precision::Float32 => 0,
+            Precision::Bfloat16 => self.weights / 2,
+        };
+        Self { rounded, ..self }
     }
 
     /// All of it, as far as it is known: the backward pass at its height, or the update after it, in which the moved
@@ -66,38 +71,20 @@ impl TrainingMemory {
         let images = self.activations_per_image.unwrap_or(0).saturating_mul(self.images);
         let update = tensors + 2 * self.weights;
         // The allocator keeps an eighth of what an update takes between its tensors.
-        let most = tensors.saturating_add(images).max(update + update / 8);
+        let most = (tensors + self.rounded).saturating_add(images).max(update + update / 8);
         most.saturating_add(self.frozen + self.program)
     }
 
     /// The same run with its batches in other parts.
     pub fn in_parts(&self, batch: usize, parts: usize) -> Self {
         let learnt = self.weights / FLOAT;
-        Self::new(learnt, self.frozen, self.activations_per_image, batch / parts, parts)
+        let rounded = self.rounded;
+        Self { rounded, ..Self::new(learnt, self.frozen, self.activations_per_image, batch / parts, parts) }
     }
-}
-
-/// What the backward pass of a tokenizer needs of an image, in bytes.
-///
-/// # Errors
-/// If the configuration is impossible.
-pub fn tokenizer_activations(config: &TokenizerConfig) -> Result<u64> {
-    let latent = config.latent_shape()?;
-    let encoded = (config.image_size / config.encoder.patch_size).pow(2) + 1 + config.tokens;
-    let decoded = (latent.side / config.decoder.patch_size).pow(2) + config.tokens;
-    Ok(blocks(&config.encoder.blocks, encoded) + blocks(&config.decoder.blocks, decoded))
-}
-
-fn blocks(size: &BlockSize, rows: usize) -> u64 {
-    // The widest layers of a block are `mlp_ratio` wide; two of the copies above are of them.
-    let copies = BLOCK_COPIES * (2 + size.mlp_ratio as u64) / 6;
-    copies * (size.depth * rows * size.width) as u64 * FLOAT
 }
 
 #[cfg(test)]
 mod tests {
-    use semanticist::presets;
-
     use super::*;
 
     #[test]
@@ -110,11 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn larger_images_and_networks_keep_more() {
-        let activations = |name| tokenizer_activations(&presets::tokenizer(name).unwrap()).unwrap();
-        let [b, l] = ["b-256x16", "l-256x16"].map(activations);
-        // The encoder sees 256 patches, a class token and 256 tokens, the decoder 64 patches and the tokens.
-        assert_eq!(b, 20 * 12 * 768 * 4 * (513 + 320));
-        assert_eq!(l, 20 * 4 * (12 * 768 * 513 + 24 * 1024 * 320));
+    fn rounded_weights_lie_beside_the_others_while_a_graph_waits() {
+        let plain = TrainingMemory::new(1000, 0, Some(3000), 9, 1);
+        let rounded = plain.rounding(Precision::Bfloat16);
+        assert_eq!(rounded.needed() - plain.needed(), 2000);
+        assert_eq!(rounded.in_parts(9, 3).rounded, 2000);
+        let small = |precision| TrainingMemory::new(1000, 0, Some(0), 1, 1).rounding(precision).needed();
+        assert_eq!(small(Precision::Bfloat16), small(Precision::Float32), "the update is the most");
     }
 }

@@ -77,7 +77,8 @@ impl Plan {
         let (examples, at_once) = (objective.examples(), batch / accumulate);
         let imitated = model.imitated_bytes();
         let not_learnt = frozen + imitated + objective.teacher_bytes();
-        let memory = TrainingMemory::new(learnt, not_learnt, objective.activations(), at_once, accumulate);
+        let memory = TrainingMemory::new(learnt, not_learnt, objective.activations(), at_once, accumulate)
+            .rounding(config.precision);
         let (checkpoint, kept) = (4 * learnt * FLOAT, config.log.keep_checkpoints as u64);
         let model_file = learnt * PUBLISHED + frozen;
         Self {
@@ -107,6 +108,7 @@ pub fn measure<O: Objective>(
     device: &Device,
 ) -> Result<Speed> {
     *model.parameters_mut() = config.precision.train(model.parameters().clone());
+    model.set_activations(config.activations());
     let mut average = model.clone();
     *average.parameters_mut() = burn::module::Module::valid(model.parameters());
     let (batch, parts) = (config.batch, config.accumulate);

@@ -239,6 +239,7 @@ impl<'a, O: Objective> Trainer<'a, O> {
         let Checkpoint { mut state, mut model, mut average, optimizers } = checkpoint;
         for model in [&mut model, &mut average] {
             *model.parameters_mut() = config.precision.train(model.parameters().clone());
+            model.set_activations(config.activations());
         }
         let text = config.to_toml();
         check_same(context.ranks, "a configuration", text.as_bytes())?;

@@ -13,6 +13,7 @@ use semanticist_data::{Position, Share, Source, Split};
 use semanticist_train::changes::OnChange;
 use semanticist_train::collective::Alone;
 use semanticist_train::lock::RunLock;
+use semanticist_train::objective::images::ImageExample;
 use semanticist_train::objective::tokenizer::{
     LearningTokenizer, TokenizerObjective, TokenizerRun, untrained,
 };
@@ -59,7 +60,7 @@ struct Poisoned {
 impl Objective for Poisoned {
     type Kind = TokenizerRun;
     type Model = LearningTokenizer;
-    type Example = RgbImage;
+    type Example = ImageExample;
 
     fn examples(&self) -> usize {
         self.objective.examples()
@@ -69,12 +70,18 @@ impl Objective for Poisoned {
         self.objective.fingerprint()
     }
 
-    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = ImageExample>> {
         self.objective.batches(start, share)
     }
 
-    fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
-        let loss = self.objective.loss(model, images, step, noise);
+    fn loss(
+        &self,
+        model: &LearningTokenizer,
+        examples: &[ImageExample],
+        step: u64,
+        noise: &mut Noise,
+    ) -> Loss {
+        let loss = self.objective.loss(model, examples, step, noise);
         let number = self.asked.replace(self.asked.get() + 1);
         let factor = if (self.poisoned)(number) { f32::NAN } else { 1.0 };
         Loss { total: loss.total * factor, parts: loss.parts }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoder::EncoderBlock;
 use crate::error::{Error, Result};
-use crate::nn::{BlockSize, LayerNorm, Linear, PatchEmbed, sine_cosine_grid};
+use crate::nn::{Activations, BlockSize, LayerNorm, Linear, PatchEmbed, sine_cosine_grid};
 use crate::noise::Noise;
 use crate::precision::Precision;
 use crate::spaces::Pixels;
@@ -71,6 +71,8 @@ pub struct ClassifierNetwork {
     pub head: Linear,
     /// `[1, N, width]`, fixed.
     positions: Tensor<3>,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl ClassifierNetwork {
@@ -90,7 +92,13 @@ impl ClassifierNetwork {
             norm: LayerNorm::init(size.width, device),
             head: Linear::init_zero(size.width, *classes, device),
             positions: sine_cosine_grid(image_size / patch_size, size.width, device),
+            activations: Activations::Kept,
         })
+    }
+
+    /// What becomes of the values within blocks in training from here on; at first they are kept.
+    pub fn set_activations(&mut self, activations: Activations) {
+        self.activations = activations;
     }
 
     /// What the transformer makes of every patch, row by row.
@@ -105,7 +113,7 @@ impl ClassifierNetwork {
     pub fn patch_features(&self, images: &Pixels, mut drop_path: Option<&mut Noise>) -> Tensor<3> {
         let mut x = self.patches.forward(images.0.clone() * 2.0 - 1.0) + self.positions.clone(); // [B, N, width]
         for block in &self.blocks {
-            x = block.forward(x, Visibility::All, drop_path.as_deref_mut());
+            x = block.forward(self.activations, x, Visibility::All, drop_path.as_deref_mut());
         }
         self.norm.forward(x)
     }

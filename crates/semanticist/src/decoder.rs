@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::encoder::TokenShape;
 use crate::error::{Error, Result};
 use crate::nn::{
-    Attention, BlockSize, Initial, Linear, Mlp, NORM_EPSILON, PatchEmbed, TimestepEmbed, sine_cosine_grid,
-    unpatchify,
+    Activations, Attention, BlockSize, Initial, Inputs, Linear, Mlp, NORM_EPSILON, PatchEmbed, TimestepEmbed,
+    sine_cosine_grid, unpatchify,
 };
 use crate::noise::Noise;
 use crate::spaces::{Tokens, present};
@@ -143,6 +143,8 @@ pub struct Decoder {
     positions: Tensor<3>,
     #[module(skip)]
     grid: Grid,
+    #[module(skip)]
+    activations: Activations,
 }
 
 /// The tokens of a batch as every denoising step sees them.
@@ -197,7 +199,13 @@ impl Decoder {
                 patch: config.patch_size,
                 projected_block: config.repa.map_or(0, |repa| repa.layer),
             },
+            activations: Activations::Kept,
         }
+    }
+
+    /// What becomes of the values within blocks in training from here on; at first they are kept.
+    pub fn set_activations(&mut self, activations: Activations) {
+        self.activations = activations;
     }
 
     /// The same decoder for latents of another side, a multiple of the patch size: its fixed positions
@@ -334,7 +342,10 @@ impl Decoder {
         let mut x = Tensor::cat(vec![patches, condition.tokens.clone()], 1); // [n B, N + K, W]
         let time = ops::silu(moment); // [1 or n B, W]
         for (index, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, time.clone());
+            let inputs = Inputs { x, condition: Some(time.clone()) };
+            x = self.activations.forward(block, inputs, None, |block: &DecoderBlock, inputs, _| {
+                block.forward(inputs.x, inputs.condition.expect("it is given"))
+            });
             observe(index + 1, &x);
         }
         let out = self.output.forward(x.narrow(1, 0, count), time); // [n B, N, p² outputs C]

@@ -11,7 +11,9 @@ use semanticist_ops::{Activation, Visibility};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::nn::{Attention, BlockSize, Initial, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid};
+use crate::nn::{
+    Activations, Attention, BlockSize, Initial, Inputs, LayerNorm, Linear, Mlp, PatchEmbed, resize_grid,
+};
 use crate::noise::Noise;
 use crate::spaces::{Pixels, Tokens};
 
@@ -109,6 +111,8 @@ pub struct Encoder {
     pub linear: Option<LinearProjection>,
     #[module(skip)]
     token_epsilon: f64,
+    #[module(skip)]
+    activations: Activations,
 }
 
 /// Everything the encoder computes of the concept tokens.
@@ -152,7 +156,13 @@ impl Encoder {
             projection: Linear::init(width, tokens.dim, noise, device),
             linear: config.linear_projection.then(|| LinearProjection::init(tokens, noise, device)),
             token_epsilon,
+            activations: Activations::Kept,
         }
+    }
+
+    /// What becomes of the values within blocks in training from here on; at first they are kept.
+    pub fn set_activations(&mut self, activations: Activations) {
+        self.activations = activations;
     }
 
     /// The same encoder for images of `patches` × `patches` patches: their positions are interpolated,
@@ -227,7 +237,7 @@ impl Encoder {
         let positions = self.positions.val().narrow(1, 0, open + count);
         let mut x = Tensor::cat(parts, 1) + positions; // [B, 1 + N + k, W]
         for block in &self.blocks {
-            x = block.forward(x, Visibility::Ordered { open }, drop_path.as_deref_mut());
+            x = block.forward(self.activations, x, Visibility::Ordered { open }, drop_path.as_deref_mut());
         }
         x
     }
@@ -277,10 +287,18 @@ impl EncoderBlock {
     /// `[B, N, width]` -> the same
     pub(crate) fn forward(
         &self,
+        activations: Activations,
         x: Tensor<3>,
         visibility: Visibility,
-        mut drop_path: Option<&mut Noise>,
+        drop_path: Option<&mut Noise>,
     ) -> Tensor<3> {
+        let inputs = Inputs { x, condition: None };
+        activations.forward(self, inputs, drop_path, move |block, inputs, drop_path| {
+            block.answer(inputs.x, visibility, drop_path)
+        })
+    }
+
+    fn answer(&self, x: Tensor<3>, visibility: Visibility, mut drop_path: Option<&mut Noise>) -> Tensor<3> {
         let branch = self.attention.forward(self.norm1.forward(x.clone()), visibility);
         let x = x + self.dropped(branch, drop_path.as_deref_mut());
         let branch = self.mlp.forward(self.norm2.forward(x.clone()), Activation::Gelu);

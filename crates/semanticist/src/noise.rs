@@ -87,7 +87,7 @@ pub struct Noise {
     source: Source,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Source {
     Shared(Box<ChaCha8Rng>),
     PerSample(Vec<ChaCha8Rng>),
@@ -124,6 +124,11 @@ impl Noise {
             Source::Recorded(_) => panic!("recorded draws have one order and cannot be forked"),
         };
         Self { source }
+    }
+
+    /// The same draws as this source will give, for what is computed twice.
+    pub(crate) fn again(&self) -> Self {
+        Self { source: self.source.clone() }
     }
 
     /// Standard normal numbers.
@@ -207,6 +212,14 @@ mod tests {
         // The tokens of an image are not the noise that its decoding starts from.
         assert_ne!(root.of(Tokens).noise().uniform(4), root.of(Latents).noise().uniform(4));
         assert_eq!(root.at(7).noise().uniform(4), Seed::new(7).at(7).noise().uniform(4));
+    }
+
+    #[test]
+    fn what_is_drawn_again_is_the_same() {
+        let mut noise = Noise::per_sample([3, 4].map(Seed::new));
+        noise.uniform(2);
+        let mut again = noise.again();
+        assert_eq!(noise.uniform(6), again.uniform(6));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn difference(a: Tensor<3>, b: Tensor<3>) -> f32 {
 fn cached_steps_equal_the_forward_pass_at_every_position() {
     let transformer = flow().networks.transformer;
     let tokens = Noise::seeded(1).normal([2, 5, 6], &Device::flex());
-    let whole = transformer.forward(tokens.clone(), &[2, 0], |x| x);
+    let whole = transformer.forward(tokens.clone(), &[2, 0], 0.0, None);
     let mut cache = transformer.empty_cache();
     let mut input = transformer.class(&[2, 0]);
     for position in 0..5 {
@@ -68,7 +68,7 @@ fn an_answer_knows_no_later_token() {
     let transformer = flow().networks.transformer;
     let tokens = Noise::seeded(1).normal([1, 5, 6], &Device::flex());
     let changed = Tensor::cat(vec![tokens.clone().narrow(1, 0, 3), tokens.clone().narrow(1, 3, 2) * 2.0], 1);
-    let [before, after] = [tokens, changed].map(|tokens| transformer.forward(tokens, &[1], |x| x));
+    let [before, after] = [tokens, changed].map(|tokens| transformer.forward(tokens, &[1], 0.0, None));
     let at = |answers: &Tensor<3>, position| answers.clone().narrow(1, position, 1);
     // The answer at position 4 is the first to have seen token 3.
     assert!((0..4).all(|position| difference(at(&before, position), at(&after, position)) < 1e-6));

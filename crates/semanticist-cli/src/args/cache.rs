@@ -70,3 +70,62 @@ impl From<ViewsChoice> for Views {
         }
     }
 }
+
+/// Write what a teacher sees in images, for a tokenizer to be aligned with
+///
+/// Writes a folder of shards with the features of every patch. Training then takes them from there, and neither needs
+/// the teacher nor its time (REPA). Ctrl-C stops; the same command goes on after the last whole shard.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist cache-features photos/ --teacher classifier.safetensors --size 64 -o features/
+  semanticist train tokenizer run.toml --data photos/ --out runs/1 --set data.crop=center --set objective.repa.cache=features/")]
+pub struct CacheFeatures {
+    /// What the run is trained on: its --data, in the same order
+    #[arg(value_name = "INPUT", required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// A classifier or tokenizer trained here, or a DINOv2
+    #[arg(long, value_name = "FILE")]
+    pub teacher: PathBuf,
+    /// Side of the images that the run is trained on, in pixels (its model.image_size)
+    #[arg(long, value_name = "PIXELS", value_parser = count)]
+    pub size: usize,
+    /// The folder to write
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Which views of each image; a run that never mirrors (data.flip = 0) needs the first only
+    #[arg(long, value_enum, default_value_t = FeatureViews::Flip)]
+    pub views: FeatureViews,
+    /// How exactly numbers are stored
+    #[arg(long, value_enum, default_value_t = Stored::F16)]
+    pub store: Stored,
+    /// Images per shard; what is lost at most when stopped [default: as many as take 256 MiB]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub shard: Option<usize>,
+    /// Views that the teacher sees together
+    #[arg(long, value_name = "N", default_value = "64", value_parser = batch)]
+    pub batch: usize,
+    /// Which part of folders that name their parts
+    #[arg(long, value_enum, default_value_t = SplitChoice::Train)]
+    pub split: SplitChoice,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// The [`Views`] that training can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FeatureViews {
+    /// The evaluation crop
+    Center,
+    /// The evaluation crop and its mirror image
+    Flip,
+}
+
+impl From<FeatureViews> for Views {
+    fn from(choice: FeatureViews) -> Self {
+        match choice {
+            FeatureViews::Center => Self::Center,
+            FeatureViews::Flip => Self::Flip,
+        }
+    }
+}

@@ -22,7 +22,7 @@ use semanticist_data::Split;
 use crate::device::Machine;
 
 pub use bench::Bench;
-pub use cache::CacheTokens;
+pub use cache::{CacheFeatures, CacheTokens};
 pub use classifier::{Classify, TrainClassifier};
 pub use devices::Devices;
 pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles, Sweeping};
@@ -74,6 +74,7 @@ pub enum Command {
     Runs(Runs),
     Devices(Devices),
     CacheTokens(CacheTokens),
+    CacheFeatures(CacheFeatures),
     Generate(Generate),
     Classify(Classify),
     Serve(Serve),
@@ -105,6 +106,7 @@ impl Command {
             Self::Train { command: TrainCommand::Classifier(request) } => &request.machine,
             Self::Runs(_) | Self::Devices(_) => return None,
             Self::CacheTokens(request) => &request.machine,
+            Self::CacheFeatures(request) => &request.machine,
             Self::Generate(request) => &request.machine,
             Self::Classify(request) => &request.machine,
             Self::Serve(request) => &request.machine,

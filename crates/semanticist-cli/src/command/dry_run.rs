@@ -93,6 +93,7 @@ fn text(report: &Report) -> String {
         ("average", Some(memory.average)),
         ("optimizer", Some(memory.optimizer)),
         ("gradients", Some(memory.gradients)),
+        ("rounded weights", Some(memory.rounded)),
         ("frozen", Some(memory.frozen)),
         ("activations", activations),
         ("program", Some(memory.program)),

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod bench;
+pub mod cache_features;
 pub mod cache_tokens;
 pub mod classify;
 pub mod decode;
@@ -63,6 +64,7 @@ fn compute(command: Command, ranks: &Ranks) -> Result<()> {
         Command::Serve(_) => unreachable!("a server waits for the threads that compute, beside them"),
         Command::Study { command } => study::run(&command),
         Command::CacheTokens(request) => cache_tokens::run(&request),
+        Command::CacheFeatures(request) => cache_features::run(&request),
         Command::Devices(request) => devices::run(&request),
         Command::Evaluate { command } => evaluate::run(&command),
         Command::Verify(request) => verify::run(&request),

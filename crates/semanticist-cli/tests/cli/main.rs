@@ -4,6 +4,7 @@
 //! half-written.
 
 mod bench;
+mod cache_features;
 mod cache_tokens;
 mod classify;
 mod datasets;
@@ -196,6 +197,7 @@ fn help_has_examples_and_nonsense_is_usage() {
         "encode --help",
         "decode --help",
         "cache-tokens --help",
+        "cache-features --help",
         "generate --help",
         "classify --help",
         "train classifier --help",

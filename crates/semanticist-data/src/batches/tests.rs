@@ -53,6 +53,29 @@ fn an_epoch_has_every_image_once_across_the_borders_of_batches() {
 }
 
 #[test]
+fn views_say_which_image_they_are_of_and_whether_mirrored() {
+    for (_root, source) in [folder(&pngs(35)), shards(&pngs(35))] {
+        let records: Vec<Record> = source.records().map(Result::unwrap).collect();
+        let mut mirrored = 0;
+        let options = BatchOptions { crop: Crop::Center, ..options() };
+        let batches = Batches::new(source.clone(), options, Position::default());
+        for batch in batches.take(10).map(Result::unwrap) {
+            for ((shown, name), image) in batch.shown.iter().zip(&batch.names).zip(&batch.images) {
+                let record = &records[shown.image];
+                assert_eq!(&record.name, name);
+                let stored = decode(name, &record.bytes).unwrap();
+                let expected = crate::transform::evaluation(&stored, 8);
+                let expected =
+                    if shown.mirrored { image::imageops::flip_horizontal(&expected) } else { expected };
+                assert_eq!(&expected, image);
+                mirrored += usize::from(shown.mirrored);
+            }
+        }
+        assert!((15..55).contains(&mirrored), "{mirrored} of 70");
+    }
+}
+
+#[test]
 fn resuming_goes_on_as_if_uninterrupted() {
     for (_root, source) in [folder(&pngs(17)), shards(&pngs(17))] {
         let whole: Vec<_> = start(&source).take(9).map(Result::unwrap).collect();

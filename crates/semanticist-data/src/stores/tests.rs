@@ -185,6 +185,25 @@ fn what_fails_for_good_says_where_and_how_often() {
 }
 
 #[test]
+fn who_asks_without_a_name_is_told_which_variables_give_one() {
+    // Where this machine would be told its role, nobody answers.
+    for (address, endpoint, variable) in [
+        ("s3://bucket/data/train-0.parquet", "AWS_METADATA_ENDPOINT", "AWS_ACCESS_KEY_ID"),
+        ("az://container/data/train-0.parquet", "AZURE_MSI_ENDPOINT", "AZURE_STORAGE_ACCOUNT_KEY"),
+    ] {
+        let variables = [
+            (endpoint, "http://127.0.0.1:1/metadata/identity/oauth2/token"),
+            ("AZURE_STORAGE_ACCOUNT_NAME", "ada"),
+        ];
+        let mut stores = Stores::with(variables.map(|(name, value)| (name.to_string(), value.to_string())));
+        stores.manners.pause = Duration::ZERO;
+        let error = stores.find(address, Split::All).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{address}: cannot look: no variable says who asks")), "{error}");
+        assert!(error.contains(variable) && error.contains("SKIP_SIGNATURE=true"), "{error}");
+    }
+}
+
+#[test]
 fn an_object_that_changes_or_shrinks_is_an_error() {
     let both = Both::new();
     for name in ["train-0.parquet", "train-2.tar"] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
+use semanticist::nn::Activations;
 use semanticist::weights::{Precision, Weights};
 use semanticist::{Error, Noise, Purpose, Result, Seed, Tokenizer};
 use semanticist_data::tokens::cache::TokenCache;
@@ -96,6 +97,10 @@ impl Trainable for GeneratorModel {
 
     fn parameters_mut(&mut self) -> &mut GeneratorNetworks {
         &mut self.generator.networks
+    }
+
+    fn set_activations(&mut self, activations: Activations) {
+        self.generator.networks.transformer.set_activations(activations);
     }
 
     fn save_frozen(&self, path: &Path) -> Result<()> {
@@ -189,8 +194,7 @@ impl GeneratorObjective {
         let batch = examples.len();
         let values: Vec<f32> = examples.iter().flat_map(|example| example.tokens.iter().copied()).collect();
         let tokens: Tensor<3> = Tensor::from_data(TensorData::new(values, [batch, k, d]), &device);
-        let answers =
-            generator.networks.transformer.forward(tokens.clone(), labels, |x| dropped(x, dropout, noise));
+        let answers = generator.networks.transformer.forward(tokens.clone(), labels, dropout, Some(noise));
         // What belongs to an image lies together: [batch, draws, k].
         let repeated = |x: Tensor<3>, last: usize| {
             let all = x.reshape([batch, 1, k * last]).repeat_dim(1, draws); // [batch, draws, k * last]
@@ -244,6 +248,10 @@ impl Objective for GeneratorObjective {
         let classes: Vec<usize> = examples.iter().zip(lost).map(class).collect();
         let total = self.loss_of(&model.generator, examples, &classes, dropout, noise);
         Loss { total, parts: Vec::new() }
+    }
+
+    fn activations(&self) -> Option<u64> {
+        Some(self.config.how_computed().generator(&self.config.model, &self.config.objective))
     }
 
     fn validate(&self, average: &GeneratorModel, sheet: &Path) -> Result<Validation> {
@@ -322,18 +330,6 @@ fn check(config: &GeneratorConfig, cache: &TokenCache) -> Result<()> {
         return Ok(());
     };
     Err(Error::Data(problem))
-}
-
-/// Sets a share of the numbers to 0 and makes up for it in the others.
-fn dropped(x: Tensor<3>, share: f64, noise: &mut Noise) -> Tensor<3> {
-    if share == 0.0 {
-        return x;
-    }
-    let kept = (1.0 / (1.0 - share)) as f32;
-    let draws = noise.uniform(x.shape().num_elements()).into_iter();
-    let factors: Vec<f32> = draws.map(|u| if f64::from(u) < share { 0.0 } else { kept }).collect();
-    let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &x.device());
-    x * factors
 }
 
 #[cfg(test)]

@@ -4,10 +4,19 @@ use std::sync::Arc;
 
 use semanticist::image::RgbImage;
 use semanticist::{Error, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
+use semanticist_data::{self as data, BatchOptions, Position, Share, Shown, Source};
 
 use super::Batches;
 use crate::config::{ImageData, Kind, RunConfig};
+
+/// An image to learn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageExample {
+    /// A square.
+    pub image: RgbImage,
+    /// What it shows.
+    pub shown: Shown,
+}
 
 /// [`data::Batches`] as the trainer takes them.
 pub struct ImageBatches(data::Batches);
@@ -21,24 +30,30 @@ impl ImageBatches {
         start: Position,
         share: Share,
     ) -> Self {
-        let ImageData { flip, workers, .. } = config.data;
-        let (seed, crop) = (Seed::new(config.seed), Crop::Largest);
+        let ImageData { flip, workers, crop, .. } = config.data;
+        let (seed, crop) = (Seed::new(config.seed), crop.into());
         let options = BatchOptions { size, batch: config.batch, share, seed, workers, crop, flip };
         Self(data::Batches::new(source, options, start))
     }
 }
 
 impl Batches for ImageBatches {
-    type Example = RgbImage;
+    type Example = ImageExample;
 
-    fn next(&mut self) -> Result<(Vec<RgbImage>, Position)> {
+    fn next(&mut self) -> Result<(Vec<ImageExample>, Position)> {
         let batch = next(&mut self.0)?;
-        Ok((batch.images, batch.next))
+        let examples = batch.images.into_iter().zip(batch.shown);
+        Ok((examples.map(|(image, shown)| ImageExample { image, shown }).collect(), batch.next))
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
         warnings(&mut self.0)
     }
+}
+
+/// The images of examples, and what they show.
+pub(super) fn apart(examples: &[ImageExample]) -> (Vec<RgbImage>, Vec<Shown>) {
+    examples.iter().cloned().map(|ImageExample { image, shown }| (image, shown)).unzip()
 }
 
 /// The next batch of an endless stream.

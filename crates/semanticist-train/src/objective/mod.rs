@@ -16,6 +16,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use semanticist::nn::Activations;
 use semanticist::{Noise, Result};
 use semanticist_data::{Position, Share};
 
@@ -48,6 +49,9 @@ pub trait Trainable: Clone {
     fn imitated_bytes(&self) -> u64 {
         0
     }
+
+    /// Says what becomes of the values within transformer blocks in training; a model without such blocks has none.
+    fn set_activations(&mut self, _: Activations) {}
 
     /// Writes what does not learn, once per run: the configuration, and weights that are frozen.
     ///
@@ -90,7 +94,7 @@ pub trait Objective {
     fn loss(&self, model: &Self::Model, examples: &[Self::Example], step: u64, noise: &mut Noise) -> Loss;
 
     /// Bytes that the backward pass needs of an example, counted from the model's sizes; none if nobody has counted
-    /// them for this kind of run.
+    /// them for this kind of run, as of convolutions.
     fn activations(&self) -> Option<u64> {
         None
     }

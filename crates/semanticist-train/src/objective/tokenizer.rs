@@ -9,24 +9,24 @@ use semanticist::autoencoder::Autoencoder;
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::{DiffusionConfig, Losses, Process};
 use semanticist::image::{RgbImage, to_pixels};
+use semanticist::nn::Activations;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Precision};
 use semanticist::{Error, Latents, Noise, Pixels, Purpose, Result, Seed, Tokenizer, TokenizerConfig, Tokens};
 use semanticist_data::{Position, Share, Source};
-use semanticist_eval::{Teacher, reconstruction, sheet};
+use semanticist_eval::{reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::distillation::Distillation;
 use super::frozen;
-use super::images::ImageBatches;
+use super::images::{self, ImageBatches, ImageExample};
 use super::mean_flow::MeanFlow;
 use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
-use super::repa::{self, Repa};
+use super::repa::{self, Repa, TeacherFeatures};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
-use crate::memory;
 use crate::principal;
 
 /// A tokenizer's training run, as its file has it.
@@ -56,10 +56,10 @@ pub struct TokenizerLoss {
 
 impl TokenizerLoss {
     /// Checks the numbers, and that they fit each other and the model.
-    fn validate(&self, model: &TokenizerConfig) -> Result<()> {
+    fn validate(&self, model: &TokenizerConfig, data: &ImageData) -> Result<()> {
         self.nested_guidance.validate()?;
         self.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
-        self.repa.as_ref().map_or(Ok(()), |repa| repa.validate(model.decoder.repa))?;
+        self.repa.as_ref().map_or(Ok(()), |repa| repa.validate(model.decoder.repa, data))?;
         let average = match model.diffusion {
             DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
             _ => None,
@@ -124,7 +124,7 @@ impl Kind for TokenizerRun {
     fn validate(config: &RunConfig<Self>) -> Result<()> {
         config.model.validate()?;
         principal::validate(&config.model)?;
-        config.objective.validate(&config.model)?;
+        config.objective.validate(&config.model, &config.data)?;
         let all = config.model.tokens;
         match config.validation.tokens.iter().find(|&&count| count > all) {
             None => Ok(()),
@@ -234,6 +234,12 @@ impl Trainable for LearningTokenizer {
         self.teacher.as_ref().map_or(0, |teacher| (teacher.num_params() * size_of::<f32>()) as u64)
     }
 
+    fn set_activations(&mut self, activations: Activations) {
+        let Networks { encoder, decoder } = &mut self.networks.tokenizer;
+        encoder.set_activations(activations);
+        decoder.set_activations(activations);
+    }
+
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let distillation = self.teacher.is_some();
@@ -282,26 +288,27 @@ pub struct TokenizerObjective {
     source: Arc<Source>,
     config: RunConfig<TokenizerRun>,
     process: Process,
-    /// With whose features the decoder is aligned.
-    repa_teacher: Option<Teacher>,
+    /// What the decoder is aligned with.
+    repa_features: Option<TeacherFeatures>,
     validation_images: Vec<RgbImage>,
     device: Device,
 }
 
 impl TokenizerObjective {
-    /// Trains on `training`, validates on images spread over `validation`; `repa_teacher` is what [`Repa::load_teacher`]
+    /// Trains on `training`, validates on images spread over `validation`; `repa_features` is what [`Repa::load_teacher`]
     /// gives for the configuration.
     ///
     /// # Errors
-    /// If no validation image can be read, or the configuration asks for what there is not.
+    /// If no validation image can be read, or features that are cached are not of what training shows.
     pub fn new(
         config: &RunConfig<TokenizerRun>,
         training: Arc<Source>,
         validation: &Source,
-        repa_teacher: Option<Teacher>,
+        repa_features: Option<TeacherFeatures>,
         device: &Device,
     ) -> Result<Self> {
         let process = Process::new(&config.model.diffusion)?;
+        repa_features.as_ref().map_or(Ok(()), |features| features.check(config, &training))?;
         let count = config.validation.images.max(config.validation.samples).max(1);
         let validation_images =
             reconstruction::validation_images(validation, count, config.model.image_size)?;
@@ -309,7 +316,7 @@ impl TokenizerObjective {
             source: training,
             config: config.clone(),
             process,
-            repa_teacher,
+            repa_features,
             validation_images,
             device: device.clone(),
         })
@@ -319,28 +326,36 @@ impl TokenizerObjective {
 impl Objective for TokenizerObjective {
     type Kind = TokenizerRun;
     type Model = LearningTokenizer;
-    type Example = RgbImage;
+    type Example = ImageExample;
 
     fn examples(&self) -> usize {
         self.source.len()
     }
 
     fn fingerprint(&self) -> Result<String> {
-        self.source.fingerprint()
+        let source = self.source.fingerprint()?;
+        Ok(self.repa_features.iter().fold(source, |of, features| of + &features.fingerprint()))
     }
 
-    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = ImageExample>> {
         let size = self.config.model.image_size;
         Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start, share))
     }
 
-    fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
+    fn loss(
+        &self,
+        model: &LearningTokenizer,
+        examples: &[ImageExample],
+        step: u64,
+        noise: &mut Noise,
+    ) -> Loss {
+        let (images, shown) = images::apart(examples);
         let device = &self.device;
         let TokenizerLoss { nested_guidance, linear_readout, repa, mean_flow, distillation } =
             &self.config.objective;
         let LearningNetworks { tokenizer: networks, readout } = &model.networks;
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
-        let pixels = to_pixels(images, device);
+        let pixels = to_pixels(&images, device);
         if let Some(distillation) = distillation {
             let all = model.config.tokens;
             let tokens = networks.encoder.valid().forward(&pixels, all, None).tokens;
@@ -370,8 +385,8 @@ impl Objective for TokenizerObjective {
             (None, None) => (loss(networks, &self.process, &tokens, &latents, &draws), None),
         };
         let (mut total, mut parts) = (losses.total.mean(), vec![("mse", number(losses.mse.mean()))]);
-        if let (Some(projection), Some(repa), Some(teacher)) = (projection, repa, &self.repa_teacher) {
-            let misaligned = repa::loss(teacher, projection, &plain);
+        if let (Some(projection), Some(repa), Some(features)) = (projection, repa, &self.repa_features) {
+            let misaligned = repa::loss(features, projection, &plain, &shown);
             parts.push(("repa", number(misaligned.clone())));
             total = total + misaligned * repa.weight;
         }
@@ -388,11 +403,11 @@ impl Objective for TokenizerObjective {
     }
 
     fn activations(&self) -> Option<u64> {
-        memory::tokenizer_activations(&self.config.model).ok()
+        self.config.how_computed().tokenizer(&self.config.model).ok()
     }
 
     fn teacher_bytes(&self) -> u64 {
-        self.repa_teacher.as_ref().map_or(0, |teacher| (teacher.parameters() * size_of::<f32>()) as u64)
+        self.repa_features.as_ref().map_or(0, |features| (features.parameters() * size_of::<f32>()) as u64)
     }
 
     fn validate(&self, average: &LearningTokenizer, sheet: &Path) -> Result<Validation> {

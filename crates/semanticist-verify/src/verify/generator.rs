@@ -139,7 +139,7 @@ fn compare_training(
     let device = generator.networks.transformer.classes.device();
     let batch = labels.len();
     let tokens = recording.tensor("tokens", [batch, k, d], &device)?;
-    let answers = generator.networks.transformer.forward(tokens.clone(), labels, |x| x);
+    let answers = generator.networks.transformer.forward(tokens.clone(), labels, 0.0, None);
     comparison.compare(recording, "train.hidden", answers.clone().into(), Kind::Output);
 
     let n = draws * batch * k;

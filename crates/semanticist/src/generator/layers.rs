@@ -1,12 +1,12 @@
 //! The layers of the transformer: no biases, norms by the mean square.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use semanticist_ops::{self as ops, Answer, Visibility};
 
 use super::cache::KeysValues;
 use super::config::GeneratorConfig;
-use crate::nn::{Initial, constant};
+use crate::nn::{Activations, Initial, Inputs, constant};
 use crate::noise::Noise;
 
 /// What is added to the mean square.
@@ -153,13 +153,23 @@ impl Layer {
         }
     }
 
-    /// `drop` is applied to what each half adds.
+    /// Of what each half adds, the share `dropout` is dropped in training, where there is a source of draws.
     ///
     /// # Shapes
     /// `[B, N, width]` -> the same
-    pub fn forward(&self, x: Tensor<3>, drop: &mut impl FnMut(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        let x = x.clone() + drop(self.attention.forward(self.norm1.forward(x)));
-        x.clone() + drop(self.mlp.forward(self.norm2.forward(x)))
+    pub fn forward(
+        &self,
+        activations: Activations,
+        x: Tensor<3>,
+        dropout: f64,
+        noise: Option<&mut Noise>,
+    ) -> Tensor<3> {
+        let inputs = Inputs { x, condition: None };
+        activations.forward(self, inputs, noise, move |layer, Inputs { x, .. }, mut noise| {
+            let branch = layer.attention.forward(layer.norm1.forward(x.clone()));
+            let x = x + dropped(branch, dropout, noise.as_deref_mut());
+            x.clone() + dropped(layer.mlp.forward(layer.norm2.forward(x)), dropout, noise)
+        })
     }
 
     /// # Shapes
@@ -168,4 +178,14 @@ impl Layer {
         let x = x.clone() + self.attention.step(self.norm1.forward(x), cache);
         x.clone() + self.mlp.forward(self.norm2.forward(x))
     }
+}
+
+/// Sets a share of the numbers to 0 and makes up for it in the others.
+fn dropped(x: Tensor<3>, share: f64, noise: Option<&mut Noise>) -> Tensor<3> {
+    let Some(noise) = noise.filter(|_| share > 0.0) else { return x };
+    let kept = (1.0 / (1.0 - share)) as f32;
+    let draws = noise.uniform(x.shape().num_elements()).into_iter();
+    let factors: Vec<f32> = draws.map(|u| if f64::from(u) < share { 0.0 } else { kept }).collect();
+    let factors = Tensor::from_data(TensorData::new(factors, x.dims()), &x.device());
+    x * factors
 }

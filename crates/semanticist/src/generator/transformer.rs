@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::cache::KeysValues;
 use super::config::GeneratorConfig;
 use super::layers::{DEVIATION, Layer, RmsNorm};
-use crate::nn::{Initial, Linear};
+use crate::nn::{Activations, Initial, Linear};
 use crate::noise::Noise;
 
 /// The causal transformer of LlamaGen (Sun et al., 2024) on continuous tokens.
@@ -26,6 +26,8 @@ pub struct Transformer {
     pub norm: RmsNorm,
     /// `[1, K, width]`, added to the answers
     pub answer_positions: Param<Tensor<3>>,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl Transformer {
@@ -41,11 +43,17 @@ impl Transformer {
             layers: (0..depth).map(|_| Layer::init(config, noise, device)).collect(),
             norm: RmsNorm::init(width, device),
             answer_positions: small.parameter([1, tokens, width], noise, device),
+            activations: Activations::Kept,
         }
     }
 
-    /// What is known of every token from the class and the tokens before it. `drop` is applied to what
-    /// every half of a layer adds; the identity drops nothing.
+    /// What becomes of the values within layers in training from here on; at first they are kept.
+    pub fn set_activations(&mut self, activations: Activations) {
+        self.activations = activations;
+    }
+
+    /// What is known of every token from the class and the tokens before it. In training, of what every half of a layer adds
+    /// the share `dropout` is set to 0, as drawn from `noise`; without that, nothing is.
     ///
     /// # Shapes
     /// `tokens` `[B, k, D]`, B labels -> `[B, k, width]`
@@ -56,7 +64,8 @@ impl Transformer {
         &self,
         tokens: Tensor<3>,
         labels: &[usize],
-        mut drop: impl FnMut(Tensor<3>) -> Tensor<3>,
+        dropout: f64,
+        mut noise: Option<&mut Noise>,
     ) -> Tensor<3> {
         let k = tokens.dims()[1];
         let class = self.class(labels);
@@ -66,7 +75,7 @@ impl Transformer {
         };
         let mut x = self.embedding_norm.forward(inputs + self.positions.val().narrow(1, 0, k));
         for layer in &self.layers {
-            x = layer.forward(x, &mut drop);
+            x = layer.forward(self.activations, x, dropout, noise.as_deref_mut());
         }
         self.norm.forward(x) + self.answer_positions.val().narrow(1, 0, k)
     }

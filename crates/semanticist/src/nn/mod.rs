@@ -8,6 +8,7 @@ mod embed;
 mod initial;
 mod linear;
 mod norm;
+mod recompute;
 
 mod bicubic;
 
@@ -18,3 +19,5 @@ pub use embed::{PatchEmbed, TimestepEmbed, sine_cosine_grid, unpatchify};
 pub use initial::{Initial, constant};
 pub use linear::Linear;
 pub use norm::{LayerNorm, NORM_EPSILON};
+pub use recompute::Activations;
+pub(crate) use recompute::Inputs;

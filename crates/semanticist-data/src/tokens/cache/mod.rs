@@ -13,8 +13,11 @@ use semanticist::{Error, Result};
 
 use super::{TokenFileInfo, TokenReader};
 use crate::fingerprint::{Fingerprint, SAMPLED, spread};
+use crate::shards::Sort;
 
 pub use plan::CachePlan;
+
+const SORT: Sort = Sort { prefix: "tokens", command: "cache-tokens" };
 
 const TOKENS: &str = "tokens";
 const LABELS: &str = "labels";
@@ -52,7 +55,7 @@ impl TokenCache {
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {
-            if path.is_dir() { files.extend(shards_of(path)?) } else { files.push(path.clone()) }
+            if path.is_dir() { files.extend(SORT.of_folder(path)?) } else { files.push(path.clone()) }
         }
         let mut cache: Option<Self> = None;
         for path in &files {
@@ -159,30 +162,6 @@ impl TokenCache {
         let shard = self.first.partition_point(|&first| first <= index) - 1;
         (shard, index - self.first[shard])
     }
-}
-
-/// The shards of a complete cache, in order.
-fn shards_of(folder: &Path) -> Result<Vec<PathBuf>> {
-    let names = std::fs::read_dir(folder).map_err(|error| Error::io(folder, "list the folder", error))?;
-    let mut found: Vec<(usize, usize, PathBuf)> = names
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let (number, of) = plan::numbers(path.file_name()?.to_str()?)?;
-            Some((number, of, path))
-        })
-        .collect();
-    found.sort();
-    let of = found.first().map_or(0, |&(_, of, _)| of);
-    let complete = found.iter().enumerate().all(|(at, &(number, all, _))| at == number && all == of);
-    if found.is_empty() || !complete || found.len() != of {
-        let problem = format!(
-            "holds {} shards of {of}; expected a complete cache: run the same `cache-tokens` again to \
-             complete one",
-            found.len()
-        );
-        return Err(Error::file(folder, problem));
-    }
-    Ok(found.into_iter().map(|(_, _, path)| path).collect())
 }
 
 type Opened = (TokenFileInfo, Option<Vec<String>>, Shard);

@@ -1,16 +1,16 @@
 //! How a cache is made: what is in it, how it is cut into shards, and how those are filled.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
-use rayon::prelude::*;
-use semanticist::image::{RgbImage, decode, to_pixels};
-use semanticist::weights::{self, HostTensor, Metadata, Precision, Weights};
+use semanticist::image::to_pixels;
+use semanticist::weights::{HostTensor, Metadata, Precision, Weights};
 use semanticist::{Error, Result, Tokenizer};
 
 use super::super::TokenFileInfo;
-use super::{CLASSES, LABELS, NO_LABEL, PLAN, TOKENS, VIEWS};
+use super::{CLASSES, LABELS, NO_LABEL, PLAN, SORT, TOKENS, VIEWS};
+use crate::shards::{Content, Shards, cut};
 use crate::{Broken, Record, Source, Views};
 
 /// What a cache will hold.
@@ -35,7 +35,7 @@ pub struct CachePlan {
 impl CachePlan {
     /// How many shards there are.
     pub fn shards(&self) -> usize {
-        self.images.div_ceil(self.shard_images)
+        self.shards_of().count()
     }
 
     /// How many bytes the tokens take.
@@ -53,37 +53,12 @@ impl CachePlan {
     /// # Errors
     /// If it holds shards of another plan.
     pub fn complete(&self, folder: &Path) -> Result<usize> {
-        let mut complete = 0;
-        for number in 0..self.shards() {
-            complete += usize::from(self.holds(folder, number)?);
-        }
-        let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let other = names
-            .filter_map(|entry| Some((numbers(entry.file_name().to_str()?)?, entry.path())))
-            .find(|((_, of), _)| *of != self.shards());
-        match other {
-            Some((_, path)) => Err(Self::foreign(&path)),
-            None => Ok(complete),
-        }
+        self.shards_of().complete(folder)
     }
 
-    fn holds(&self, folder: &Path, number: usize) -> Result<bool> {
-        let path = self.path(folder, number);
-        if !path.exists() {
-            return Ok(false);
-        }
-        let (_, metadata) = weights::load(&path)?;
-        if metadata == self.metadata() { Ok(true) } else { Err(Self::foreign(&path)) }
-    }
-
-    fn foreign(path: &Path) -> Error {
-        let problem = "belongs to a cache of another model, data set or choice; remove that cache or give \
-                       another folder";
-        Error::file(path, problem)
-    }
-
-    fn path(&self, folder: &Path, number: usize) -> PathBuf {
-        folder.join(format!("{PREFIX}{number:05}{OF}{:05}{EXTENSION}", self.shards()))
+    fn shards_of(&self) -> Shards {
+        let Self { stored, images, shard_images, .. } = *self;
+        Shards { sort: SORT, metadata: self.metadata(), stored, images, shard_images }
     }
 
     fn metadata(&self) -> Metadata {
@@ -119,83 +94,49 @@ impl CachePlan {
         batch: usize,
         observe: &mut dyn FnMut(usize) -> ControlFlow<()>,
     ) -> Result<Broken> {
-        let mut broken = Broken::new(source.len());
-        let mut records = source.records();
         let together = (batch / self.views.count()).max(1);
-        for number in 0..self.shards() {
-            let mut left = self.shard_images.min(self.images - number * self.shard_images);
-            if self.holds(folder, number)? {
-                records.by_ref().take(left).for_each(drop);
-                if observe(left).is_break() {
-                    return Ok(broken);
-                }
-                continue;
-            }
-            let (mut values, mut labels) = (Vec::new(), Vec::new());
-            while left > 0 {
-                let batch: Vec<_> = records.by_ref().take(together.min(left)).collect();
-                if batch.is_empty() {
-                    return Err(Error::Data("the data set has fewer images than its metadata says".into()));
-                }
-                left -= batch.len();
-                let done = batch.len();
-                let (views, found) = self.views_of(batch, tokenizer.config.image_size, &mut broken)?;
-                if !views.is_empty() {
-                    let tokens = tokenizer.encode(&to_pixels(&views, device), self.info.tokens)?;
-                    values.extend(tokens.0.into_data().iter::<f32>());
-                    labels.extend(found);
-                }
-                if observe(done).is_break() {
-                    return Ok(broken);
-                }
-            }
-            self.write(folder, number, &values, &labels)?;
-        }
-        Ok(broken)
+        let mut content = Tokens { plan: self, tokenizer, device, values: Vec::new(), labels: Vec::new() };
+        self.shards_of().fill(folder, source, together, &mut content, observe)
     }
+}
 
-    /// The views of the images that are not broken, one image after the other, and their labels.
-    fn views_of(
-        &self,
-        batch: Vec<Result<Record>>,
-        size: usize,
-        broken: &mut Broken,
-    ) -> Result<(Vec<RgbImage>, Vec<i64>)> {
-        let cut = |record: Result<Record>| {
-            let record = record?;
-            let image = decode(&record.name, &record.bytes)?;
-            Ok((self.views.of(&image, size), record.label.unwrap_or(NO_LABEL)))
-        };
-        let (mut views, mut labels) = (Vec::new(), Vec::new());
-        for result in batch.into_par_iter().map(cut).collect::<Vec<_>>() {
+/// The tokens of a shard as they come.
+struct Tokens<'a> {
+    plan: &'a CachePlan,
+    tokenizer: &'a Tokenizer,
+    device: &'a Device,
+    values: Vec<f32>,
+    labels: Vec<i64>,
+}
+
+impl Content for Tokens<'_> {
+    /// Broken images are left out.
+    fn add(&mut self, records: Vec<Result<Record>>, broken: &mut Broken) -> Result<()> {
+        let mut views = Vec::new();
+        for result in cut(records, self.plan.views, self.tokenizer.config.image_size) {
             match result {
                 Ok((cut, label)) => {
                     views.extend(cut);
-                    labels.push(label);
+                    self.labels.push(label.unwrap_or(NO_LABEL));
                 }
                 Err(Error::Image { name, problem }) => broken.add(name, problem)?,
                 Err(error) => return Err(error),
             }
         }
-        Ok((views, labels))
+        if !views.is_empty() {
+            let tokens = self.tokenizer.encode(&to_pixels(&views, self.device), self.plan.info.tokens)?;
+            self.values.extend(tokens.0.into_data().iter::<f32>());
+        }
+        Ok(())
     }
 
-    fn write(&self, folder: &Path, number: usize, values: &[f32], labels: &[i64]) -> Result<()> {
-        let TokenFileInfo { tokens, token_dim, .. } = self.info;
-        let shape = [labels.len(), self.views.count(), tokens, token_dim];
+    fn take(&mut self) -> Weights {
+        let TokenFileInfo { tokens, token_dim, .. } = self.plan.info;
+        let (values, labels) = (std::mem::take(&mut self.values), std::mem::take(&mut self.labels));
+        let shape = [labels.len(), self.plan.views.count(), tokens, token_dim];
         let mut weights = Weights::new();
-        weights.insert(TOKENS, HostTensor::from_f32(&shape, values));
-        weights.insert(LABELS, HostTensor::from_i64(labels));
-        weights::save(&self.path(folder, number), &weights, &self.metadata(), self.stored)
+        weights.insert(TOKENS, HostTensor::from_f32(&shape, &values));
+        weights.insert(LABELS, HostTensor::from_i64(&labels));
+        weights
     }
-}
-
-const PREFIX: &str = "tokens-";
-const OF: &str = "-of-";
-const EXTENSION: &str = ".safetensors";
-
-/// The number of a shard and how many there are, from its file name.
-pub(super) fn numbers(name: &str) -> Option<(usize, usize)> {
-    let (number, of) = name.strip_prefix(PREFIX)?.strip_suffix(EXTENSION)?.split_once(OF)?;
-    Some((number.parse().ok()?, of.parse().ok()?))
 }

@@ -13,7 +13,7 @@ use semanticist::image::{RgbImage, from_pixels, to_pixels};
 use semanticist::model::save_autoencoder;
 use semanticist::weights::Weights;
 use semanticist::{Error, Noise, Pixels, Precision, Purpose, Result, Seed};
-use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
+use semanticist_data::{self as data, BatchOptions, Position, Share, Source};
 use semanticist_eval::perceptual::Lpips;
 use semanticist_eval::sheet::{self, Cell};
 use semanticist_eval::{quality, reconstruction};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::frozen;
-use super::images::ImageBatches;
+use super::images::{self, ImageBatches, ImageExample};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
 use crate::config::{ImageData, Kind, RunConfig};
 
@@ -145,6 +145,8 @@ impl Kind for AutoencoderRun {
             format!("a discriminator of width {width} and {layers} layers; use a multiple of 8, and 1 to 8")
         } else if let Some(d) = discriminator.filter(|d| !image_size.is_multiple_of(1 << d.layers)) {
             format!("image size {image_size} cannot be halved {} times for the discriminator", d.layers)
+        } else if config.checkpoint_blocks {
+            "checkpoint_blocks: an autoencoder is made of convolutions and has no transformer blocks; leave it out".into()
         } else if perceptual.is_some() && !image_size.is_multiple_of(16) {
             format!("image size {image_size} cannot be halved 4 times for LPIPS")
         } else {
@@ -270,9 +272,8 @@ impl AutoencoderObjective {
                     .for_each(|(number, images)| add(number, images));
             }
             Stage::Complete => {
-                let ImageData { workers, fit_images, .. } = self.config.data;
-                let size = self.config.model.image_size;
-                let (crop, share) = (Crop::Largest, Share::WHOLE);
+                let ImageData { workers, fit_images, crop, .. } = self.config.data;
+                let (size, crop, share) = (self.config.model.image_size, crop.into(), Share::WHOLE);
                 let options = BatchOptions { size, batch: BATCH, share, seed, workers, crop, flip: 0.0 };
                 let batches = data::Batches::new(self.source.clone(), options, Position::default());
                 let count = fit_images.min(self.source.len()).div_ceil(BATCH);
@@ -317,7 +318,7 @@ impl Moments {
 impl Objective for AutoencoderObjective {
     type Kind = AutoencoderRun;
     type Model = LearningAutoencoder;
-    type Example = RgbImage;
+    type Example = ImageExample;
 
     fn examples(&self) -> usize {
         self.source.len()
@@ -327,15 +328,21 @@ impl Objective for AutoencoderObjective {
         self.source.fingerprint()
     }
 
-    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = ImageExample>> {
         let size = self.config.model.image_size;
         Box::new(ImageBatches::new(self.source.clone(), &self.config, size, start, share))
     }
 
-    fn loss(&self, model: &LearningAutoencoder, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
+    fn loss(
+        &self,
+        model: &LearningAutoencoder,
+        examples: &[ImageExample],
+        step: u64,
+        noise: &mut Noise,
+    ) -> Loss {
         let AutoencoderLoss { distance, kl_weight, perceptual, .. } = &self.config.objective;
         let AutoencoderNetworks { autoencoder, discriminator } = &model.networks;
-        let originals = Pixels(Tensor::from_inner(to_pixels(images, &self.device).0));
+        let originals = Pixels(Tensor::from_inner(to_pixels(&images::apart(examples).0, &self.device).0));
         let values = originals.0.dims()[1..].iter().product::<usize>() as f64;
         let posterior = autoencoder.posterior(&originals);
         let reconstructions = autoencoder.decode(&autoencoder.scaled(posterior.sample(noise))).0;

@@ -1,4 +1,5 @@
 use semanticist::weights;
+use semanticist_data::Shown;
 
 use super::*;
 use crate::gradients::Gradients;
@@ -56,7 +57,11 @@ fn bench(settings: &[&str]) -> Bench {
 
 impl Bench {
     fn loss(&self, step: u64) -> Loss {
-        self.objective.loss(&self.model, &[picture(1), picture(2)], step, &mut Noise::seeded(3))
+        let example = |seed| ImageExample {
+            image: picture(seed),
+            shown: Shown { image: seed as usize, mirrored: false },
+        };
+        self.objective.loss(&self.model, &[example(1), example(2)], step, &mut Noise::seeded(3))
     }
 
     fn gradients(&self, step: u64) -> Gradients {

@@ -10,6 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::classifier::ClassifierNetwork;
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::model::ClassifierModel;
+use semanticist::nn::Activations;
 use semanticist::weights::{Precision, Weights};
 use semanticist::{Classifier, ClassifierConfig, Error, Noise, Pixels, Purpose, Result, Seed};
 use semanticist_data::{self as data, BatchOptions, Crop, Position, Share, Source};
@@ -115,6 +116,10 @@ impl Trainable for ClassifierModel {
 
     fn parameters_mut(&mut self) -> &mut ClassifierNetwork {
         &mut self.classifier.network
+    }
+
+    fn set_activations(&mut self, activations: Activations) {
+        self.classifier.network.set_activations(activations);
     }
 
     fn save_frozen(&self, path: &Path) -> Result<()> {
@@ -275,6 +280,10 @@ impl Objective for ClassifierObjective {
         Loss { total, parts: Vec::new() }
     }
 
+    fn activations(&self) -> Option<u64> {
+        Some(self.config.how_computed().classifier(&self.config.model))
+    }
+
     fn validate(&self, average: &ClassifierModel, _: &Path) -> Result<Validation> {
         let mut count = AccuracyCount::default();
         let images = self.validation_images.iter().cloned().map(Ok);
@@ -319,7 +328,7 @@ impl Batches for LabelledBatches {
     type Example = LabelledImage;
 
     fn next(&mut self) -> Result<(Vec<LabelledImage>, Position)> {
-        let data::Batch { images, labels, names, next } = images::next(&mut self.batches)?;
+        let data::Batch { images, labels, names, next, .. } = images::next(&mut self.batches)?;
         let labelled = |((image, label), name): ((RgbImage, Option<i64>), String)| {
             Ok(LabelledImage { image, class: self.labels.class(&name, label)? })
         };
