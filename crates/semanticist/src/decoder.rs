@@ -2,6 +2,7 @@
 //! the image shows.
 
 mod estimate;
+mod output;
 
 use std::fmt;
 
@@ -22,6 +23,7 @@ use crate::noise::Noise;
 use crate::spaces::{Tokens, present};
 
 pub use estimate::LinearEstimate;
+pub use output::OutputLayer;
 
 /// The decoder's numbers; latent and token shapes belong to the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,10 @@ pub struct DecoderConfig {
     /// Whether the decoder also sees a linear estimate of the latents from the tokens ([`LinearEstimate`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub linear_estimate: bool,
+    /// Whether what is predicted of a patch depends on the hidden states of its neighbours too, so that its edges are not
+    /// seen; not in the paper.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlap: bool,
 }
 
 /// Representation alignment (Yu et al., 2024): hidden states projected onto a teacher's features.
@@ -185,10 +191,7 @@ impl Decoder {
             blocks: (0..config.blocks.depth)
                 .map(|_| DecoderBlock::init(&config.blocks, noise, device))
                 .collect(),
-            output: OutputLayer {
-                modulation: Linear::init_zero(width, 2 * width, device),
-                linear: Linear::init_zero(width, outputs, device),
-            },
+            output: OutputLayer::init(width, outputs, config.overlap, device),
             projector: config.repa.map(|repa| Projector::init(&repa, width, noise, device)),
             estimate: config
                 .linear_estimate
@@ -348,7 +351,7 @@ impl Decoder {
             });
             observe(index + 1, &x);
         }
-        let out = self.output.forward(x.narrow(1, 0, count), time); // [n B, N, p² outputs C]
+        let out = self.output.forward(x.narrow(1, 0, count), time, self.grid.side); // [n B, N, p² outputs C]
         unpatchify(out, self.grid.side, self.grid.patch)
     }
 
@@ -413,22 +416,6 @@ fn parts<const P: usize>(x: Tensor<2>) -> [Tensor<2>; P] {
 
 fn modulated_norm(x: Tensor<3>, shift: Tensor<2>, scale: Tensor<2>) -> Tensor<3> {
     ops::layer_norm(x, scale + 1.0, shift, NORM_EPSILON)
-}
-
-/// The last layer: a modulated norm and the projection to latent patches.
-#[derive(Module, Debug)]
-pub struct OutputLayer {
-    /// `[2 W, W]`: shift and scale
-    pub modulation: Linear,
-    /// `[p² outputs C, W]`
-    pub linear: Linear,
-}
-
-impl OutputLayer {
-    fn forward(&self, x: Tensor<3>, time: Tensor<2>) -> Tensor<3> {
-        let [shift, scale] = parts(self.modulation.forward(time));
-        self.linear.forward(modulated_norm(x, shift, scale))
-    }
 }
 
 /// Three linear layers from hidden states to a teacher's features.

@@ -107,7 +107,7 @@ fn tokenizer_config() -> TokenizerConfig {
             position_deviation: POSITION_DEVIATION,
             linear_projection: false,
         },
-        decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false },
+        decoder: DecoderConfig { patch_size: 2, blocks, repa: None, linear_estimate: false, overlap: false },
         autoencoder: AutoencoderConfig::Kl(config()),
         diffusion: DiffusionConfig::default(),
         decoding: None,

@@ -265,6 +265,7 @@ Examples:
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
   semanticist train tokenizer configs/tokenizer-l.toml --data imagenet --out runs/l --dry-run
   semanticist train tokenizer configs/tokenizer-l.toml --data s3://bucket/imagenet --out runs/l
+  semanticist train tokenizer configs/tokenizer-tiny-overlap.toml --data photos --out runs/finer --from tokenizer-tiny
   semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
       --set learning_rate.peak=1e-3 --set steps=5000")]
 pub struct TrainTokenizer {
@@ -276,6 +277,10 @@ pub struct TrainTokenizer {
     /// autoencoder (.safetensors, .ckpt, .pt, .bin) that the configuration describes
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub autoencoder: Option<PathBuf>,
+    /// Begin with the weights of this tokenizer, autoencoder included, instead of random ones: a file, or a name of `models list`.
+    /// What it lacks of the configuration's networks begins at random (decoder.overlap at 0)
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["resume", "autoencoder"])]
+    pub from: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
 }

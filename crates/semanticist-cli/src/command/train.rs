@@ -22,7 +22,7 @@ use semanticist_train::objective::repa::Repa;
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::principal;
 
-use semanticist_train::objective::{self, Objective};
+use semanticist_train::objective::{self, Objective, continued};
 use semanticist_train::plan::Plan;
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh, memory_of_run};
 
@@ -61,6 +61,10 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
         // The teacher's file knows the scale and shift of its latents.
         config.model.autoencoder = teacher.config.autoencoder.clone();
     }
+    let origin = origin(request, &config, &device)?;
+    if let Some(origin) = &origin {
+        config.model.autoencoder = origin.config.autoencoder.clone();
+    }
     let given = match &request.autoencoder {
         Some(path) => {
             let path = autoencoder_file(path)?;
@@ -75,6 +79,9 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
     let fresh = || {
         if let (Some(teacher), Some(distillation)) = (teacher, &config.objective.distillation) {
             return distillation.student(&config.model, teacher, &device);
+        }
+        if let Some(origin) = origin {
+            return continued::continued(&config, origin, &device, &mut |text| note(&text));
         }
         let autoencoder = match given {
             Some(autoencoder) => autoencoder,
@@ -102,6 +109,34 @@ fn teacher(
     }
     let choice = ModelChoice::of(Some(distillation.teacher.clone()), &PublishedChoice::default());
     Ok(Some(choice.load(device)?.tokenizer))
+}
+
+/// Whose weights a new run begins with, if it is told to.
+fn origin(
+    request: &TrainTokenizer,
+    config: &RunConfig<TokenizerRun>,
+    device: &Device,
+) -> Result<Option<Tokenizer>> {
+    let Some(from) = &request.from else {
+        if config.objective.frozen_encoder && !request.place.resume {
+            return Err(failure::usage(
+                "objective.frozen_encoder: whose encoder? Give a tokenizer with --from, such as --from tokenizer-tiny",
+            ));
+        }
+        return Ok(None);
+    };
+    if config.objective.distillation.is_some() {
+        return Err(failure::usage("--from: a distillation begins with the weights of its teacher"));
+    }
+    let choice = ModelChoice::of(Some(from.clone()), &PublishedChoice::default());
+    let origin = choice.load(device)?.tokenizer;
+    if !origin.config.autoencoder.has_networks_of(&config.model.autoencoder) {
+        return Err(failure::usage(format!(
+            "--from {}: its autoencoder is another one than model.autoencoder describes; latents would mean something else",
+            from.display()
+        )));
+    }
+    Ok(Some(origin))
 }
 
 /// Fits a linear autoencoder, or trains a KL autoencoder, whichever the configuration is of.

@@ -2,6 +2,7 @@
 
 pub mod autoencoder;
 pub mod classifier;
+pub mod continued;
 pub mod distillation;
 mod frozen;
 pub mod generator;

@@ -52,6 +52,10 @@ pub struct TokenizerLoss {
     /// Instead of the diffusion loss, the decoder learns to do in few steps what a trained one does in many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
+    /// Whether the encoder stays as it is, so that tokens mean what they meant: only for a run that begins with a trained
+    /// tokenizer ([`super::continued`]).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub frozen_encoder: bool,
 }
 
 impl TokenizerLoss {
@@ -86,6 +90,9 @@ impl TokenizerLoss {
             (None, _, Some(_)) if model.decoding.is_some() => {
                 "model.decoding is what a distillation is about: objective.distillation.student_steps says it; leave it \
                  out"
+            }
+            (None, None, Some(_)) if self.frozen_encoder => {
+                "objective.frozen_encoder: in a distillation the encoder stays as it is anyway; leave it out"
             }
             (None, None, Some(_)) if self.repa.is_some() => {
                 "objective.repa: in a distillation the decoder has another teacher; leave it out"
@@ -351,7 +358,7 @@ impl Objective for TokenizerObjective {
     ) -> Loss {
         let (images, shown) = images::apart(examples);
         let device = &self.device;
-        let TokenizerLoss { nested_guidance, linear_readout, repa, mean_flow, distillation } =
+        let TokenizerLoss { nested_guidance, linear_readout, repa, mean_flow, distillation, frozen_encoder } =
             &self.config.objective;
         let LearningNetworks { tokenizer: networks, readout } = &model.networks;
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
@@ -373,7 +380,13 @@ impl Objective for TokenizerObjective {
         let draws = Draws { keep, times, noise: Tensor::from_inner(noise.normal(latents.dims(), device)) };
         let (plain, latents) = (pixels, Latents(Tensor::from_inner(latents)));
         let pixels = Pixels(Tensor::from_inner(plain.0.clone()));
-        let tokens = networks.encoder.forward(&pixels, tokens, Some(noise)).tokens;
+        let tokens = match frozen_encoder {
+            true => {
+                let tokens = networks.encoder.valid().forward(&plain, tokens, None).tokens;
+                Tokens(Tensor::from_inner(tokens.0))
+            }
+            false => networks.encoder.forward(&pixels, tokens, Some(noise)).tokens,
+        };
         let (losses, projection) = match (mean_flow, repa) {
             (Some(mean_flow), _) => {
                 (mean_flow.loss(networks, &self.process, (&tokens, &latents), &draws, &spans), None)

@@ -167,6 +167,7 @@ impl DecoderSizes {
             blocks: BlockSize { width: dim, depth, heads, mlp_ratio: mlp_ratio(parameters, "decoder", dim) },
             repa: self.repa(),
             linear_estimate: false,
+            overlap: false,
         };
         config.validate(latent_size).map_err(|error| in_config(source, &error))?;
         let expected: [(&str, &[usize]); 3] = [

@@ -108,9 +108,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::save`], and if there is no published form of such a decoder.
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
-        if self.config.decoder.linear_estimate || self.config.encoder.linear_projection {
+        let decoder = &self.config.decoder;
+        if decoder.linear_estimate || decoder.overlap || self.config.encoder.linear_projection {
             return Err(Error::Config(
-                "linear_projection and linear_estimate have no published names; only models without them can be exported"
+                "linear_projection, linear_estimate and overlap have no published names; only models without them can be \
+                 exported"
                     .into(),
             ));
         }
