@@ -17,8 +17,8 @@ mod order;
 mod parquet;
 mod place;
 mod ranges;
-mod share;
 mod shards;
+mod share;
 mod source;
 #[cfg(feature = "stores")]
 mod stores;

@@ -8,7 +8,7 @@ use semanticist::tokenizer::Networks;
 use semanticist::{Error, Latents, Noise, Result, Tokens};
 use serde::{Deserialize, Serialize};
 
-use super::tokenizer::Draws;
+use super::diffusion::Draws;
 
 /// How average velocities are learned, by models with `diffusion.prediction = "average-velocity"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ impl MeanFlow {
     /// The loss of a batch whose tokens are these; `spans` go with the times of `draws`.
     ///
     /// # Shapes
-    /// As [`loss`](super::tokenizer::loss).
+    /// As [`loss`](super::diffusion::loss).
     pub fn loss(
         &self,
         networks: &Networks,
@@ -140,7 +140,7 @@ mod tests {
     use semanticist::weights::{self, HostTensor, Weights};
 
     use super::*;
-    use crate::objective::tokenizer::loss;
+    use crate::objective::diffusion::loss;
 
     const MODEL: &str = r#"
 image_size = 8

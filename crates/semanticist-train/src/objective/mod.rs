@@ -3,6 +3,7 @@
 pub mod autoencoder;
 pub mod classifier;
 pub mod continued;
+pub mod diffusion;
 pub mod distillation;
 mod frozen;
 pub mod generator;

@@ -1,4 +1,4 @@
-//! The training of a tokenizer: the diffusion loss of images decoded from some of their tokens.
+//! The training of a tokenizer: what it is, and what is minimised.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use semanticist::autoencoder::Autoencoder;
 use semanticist::decoder::Decoder;
-use semanticist::diffusion::{DiffusionConfig, Losses, Process};
+use semanticist::diffusion::{DiffusionConfig, Process};
 use semanticist::image::{RgbImage, to_pixels};
 use semanticist::nn::Activations;
 use semanticist::tokenizer::Networks;
@@ -18,6 +18,7 @@ use semanticist_eval::{reconstruction, sheet};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::diffusion::{Draws, loss, projected_loss};
 use super::distillation::Distillation;
 use super::frozen;
 use super::images::{self, ImageBatches, ImageExample};
@@ -462,48 +463,4 @@ impl Objective for TokenizerObjective {
     ) -> Result<()> {
         average.tokenizer().save(path, Some(history), Precision::F16)
     }
-}
-
-/// Everything drawn for one batch.
-#[derive(Debug, Clone)]
-pub struct Draws {
-    /// How many tokens each sample keeps.
-    pub keep: Vec<usize>,
-    /// The time of each sample.
-    pub times: Vec<f32>,
-    /// Gaussian, of the latents' shape.
-    pub noise: Tensor<4>,
-}
-
-/// The diffusion loss of a batch whose tokens are these.
-///
-/// # Shapes
-/// `tokens` `[B, K, D]` and `latents` `[B, C, h, w]` on the networks' device.
-pub fn loss(
-    networks: &Networks,
-    process: &Process,
-    tokens: &Tokens,
-    latents: &Latents,
-    draws: &Draws,
-) -> Losses {
-    let example = process.corrupt(latents.0.clone(), draws.noise.clone(), &draws.times);
-    let output = networks.decoder.forward(example.noisy.clone(), &draws.times, tokens, &draws.keep);
-    process.loss(output, &example)
-}
-
-/// [`loss`], and the hidden states projected onto a teacher's features.
-///
-/// # Panics
-/// If the decoder has no projector.
-fn projected_loss(
-    networks: &Networks,
-    process: &Process,
-    tokens: &Tokens,
-    latents: &Latents,
-    draws: &Draws,
-) -> (Losses, Tensor<3>) {
-    let example = process.corrupt(latents.0.clone(), draws.noise.clone(), &draws.times);
-    let noisy = example.noisy.clone();
-    let (output, projection) = networks.decoder.forward_projected(noisy, &draws.times, tokens, &draws.keep);
-    (process.loss(output, &example), projection)
 }

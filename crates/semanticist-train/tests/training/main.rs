@@ -23,8 +23,9 @@ use semanticist_train::config;
 use semanticist_train::ema;
 use semanticist_train::gradients::Gradients;
 use semanticist_train::journal::OF_THE_CLOCK;
+use semanticist_train::objective::diffusion::{Draws, loss};
 use semanticist_train::objective::repa::Repa;
-use semanticist_train::objective::tokenizer::{Draws, TokenizerObjective, TokenizerRun, loss, untrained};
+use semanticist_train::objective::tokenizer::{TokenizerObjective, TokenizerRun, untrained};
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer};
 

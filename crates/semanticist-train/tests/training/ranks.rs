@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use burn::tensor::Device;
-use semanticist::image::RgbImage;
 use semanticist::{Error, Noise, Result};
 use semanticist_data::{Position, Share, Source, Split};
 use semanticist_train::autoencoder;
 use semanticist_train::changes::OnChange;
 use semanticist_train::collective::{Collective, Threads};
+use semanticist_train::objective::images::ImageExample;
 use semanticist_train::objective::tokenizer::{
     LearningTokenizer, TokenizerObjective, TokenizerRun, untrained,
 };
@@ -52,15 +52,15 @@ struct Faulty {
 }
 
 struct FaultyBatches {
-    batches: Box<dyn Batches<Example = RgbImage>>,
+    batches: Box<dyn Batches<Example = ImageExample>>,
     /// How many can be read.
     left: Option<usize>,
 }
 
 impl Batches for FaultyBatches {
-    type Example = RgbImage;
+    type Example = ImageExample;
 
-    fn next(&mut self) -> Result<(Vec<RgbImage>, Position)> {
+    fn next(&mut self) -> Result<(Vec<ImageExample>, Position)> {
         match &mut self.left {
             Some(0) => return Err(Error::Data("the disk is gone".into())),
             Some(left) => *left -= 1,
@@ -77,7 +77,7 @@ impl Batches for FaultyBatches {
 impl Objective for Faulty {
     type Kind = TokenizerRun;
     type Model = LearningTokenizer;
-    type Example = RgbImage;
+    type Example = ImageExample;
 
     fn examples(&self) -> usize {
         self.objective.examples()
@@ -87,7 +87,7 @@ impl Objective for Faulty {
         self.objective.fingerprint()
     }
 
-    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = RgbImage>> {
+    fn batches(&self, start: Position, share: Share) -> Box<dyn Batches<Example = ImageExample>> {
         let left = match self.fault {
             Fault::Unreadable { rank, number } if rank == self.rank => Some(number - 1),
             _ => None,
@@ -95,8 +95,14 @@ impl Objective for Faulty {
         Box::new(FaultyBatches { batches: self.objective.batches(start, share), left })
     }
 
-    fn loss(&self, model: &LearningTokenizer, images: &[RgbImage], step: u64, noise: &mut Noise) -> Loss {
-        let loss = self.objective.loss(model, images, step, noise);
+    fn loss(
+        &self,
+        model: &LearningTokenizer,
+        examples: &[ImageExample],
+        step: u64,
+        noise: &mut Noise,
+    ) -> Loss {
+        let loss = self.objective.loss(model, examples, step, noise);
         let number = self.asked.replace(self.asked.get() + 1);
         let poisoned = self.fault == Fault::Poison { rank: self.rank, number };
         Loss { total: loss.total * if poisoned { f32::NAN } else { 1.0 }, parts: loss.parts }

@@ -15,7 +15,7 @@ use semanticist::tokenizer::Networks;
 use semanticist::{Error, Latents, Noise, Pixels, Result, TokenizerConfig, Tokens};
 use semanticist_ops::profile::{self, Timing};
 use semanticist_train::gradients::Gradients;
-use semanticist_train::objective::tokenizer::{self as objective, Draws};
+use semanticist_train::objective::diffusion as objective;
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 
 use super::{Machine, Measured, Share, peak};
@@ -140,7 +140,7 @@ pub fn train(config: &TokenizerConfig, batch: usize, repeats: usize, machine: Ma
     let shape = [batch, latent.channels, latent.side, latent.side];
     let latents = noise.normal(shape, device);
     Ok(timed(repeats, machine, || {
-        let draws = Draws {
+        let draws = objective::Draws {
             keep: noise.below(batch, config.tokens).into_iter().map(|k| k + 1).collect(),
             times: process.draw_times(batch, &mut noise),
             noise: Tensor::from_inner(noise.normal(shape, device)),

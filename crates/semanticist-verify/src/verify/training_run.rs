@@ -9,7 +9,7 @@ use semanticist::weights::{self, Weights, names};
 use semanticist::{Latents, Pixels, Result};
 use semanticist_train::ema;
 use semanticist_train::gradients::Gradients;
-use semanticist_train::objective::tokenizer as objective;
+use semanticist_train::objective::diffusion as objective;
 use semanticist_train::optimizer::{AdamW, AdamWConfig};
 use serde::Deserialize;
 
