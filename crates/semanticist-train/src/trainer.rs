@@ -335,8 +335,9 @@ impl<'a, O: Objective> Trainer<'a, O> {
                         )
                     });
                     let error = self.saved_before(error, observe);
-                    // Who ends may end the others, so that no rank does before that is saved.
-                    ranks.gather(&[])?;
+                    // Who ends may end the others, so that no rank does before that is saved; one that has ended already
+                    // is not what went wrong here.
+                    let _ = ranks.gather(&[]);
                     return Err(error);
                 }
                 _ => return Ok(None),
