@@ -119,7 +119,7 @@ impl Content for Features<'_> {
         let row = self.info.views.count() * self.info.values();
         let mut rows = found.chunks_exact(row);
         for whole in whole {
-            match rows.next().filter(|_| whole) {
+            match if whole { rows.next() } else { None } {
                 Some(row) => self.values.extend(row),
                 None => self.values.extend(std::iter::repeat_n(f32::NAN, row)),
             }
