@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_generator_keeps_more_the_more_often_its_loss_is_drawn() {
-        let config = presets::generator("l-32").unwrap();
+        let config = presets::generator("gpt-l").unwrap();
         let loss = |draws, dropout| GeneratorLoss { draws, dropout, ..GeneratorLoss::default() };
         let of = |how: HowComputed, draws, dropout| how.generator(&config, &loss(draws, dropout));
         let (k, width, head) = (config.tokens as u64, config.width as u64, config.head);

@@ -124,10 +124,10 @@ mod tests {
     fn a_run_that_does_not_fit_is_told_how_it_would() {
         let memory = |images| TrainingMemory::new(1 << 20, 0, Some(1 << 26), images, 64 / images);
         assert_eq!(training_refusal(&memory(64), 64, None), None);
-        assert_eq!(training_refusal(&memory(64), 64, Some(5 << 30)), None);
+        assert_eq!(training_refusal(&memory(64), 64, Some(6 << 30)), None);
         let text = training_refusal(&memory(64), 64, Some(1 << 30)).unwrap();
         assert!(
-            text.contains("needs about 4.2 GiB of memory, 4.0 GiB of it for 64 images at once"),
+            text.contains("needs about 5.5 GiB of memory, 4.0 GiB of it for 64 images at once"),
             "{text}"
         );
         assert!(text.contains("1.0 GiB are free") && text.contains("accumulate=8"), "{text}");

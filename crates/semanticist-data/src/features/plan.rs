@@ -119,8 +119,9 @@ impl Content for Features<'_> {
         let row = self.info.views.count() * self.info.values();
         let mut rows = found.chunks_exact(row);
         for whole in whole {
-            match rows.next().filter(|_| whole) {
-                Some(row) => self.values.extend(row),
+            let features = if whole { rows.next() } else { None };
+            match features {
+                Some(features) => self.values.extend(features),
                 None => self.values.extend(std::iter::repeat_n(f32::NAN, row)),
             }
         }

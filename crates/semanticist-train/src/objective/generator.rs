@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
@@ -252,6 +253,11 @@ impl Objective for GeneratorObjective {
 
     fn activations(&self) -> Option<u64> {
         Some(self.config.how_computed().generator(&self.config.model, &self.config.objective))
+    }
+
+    /// Of the tokenizer, which decodes samples.
+    fn teacher_bytes(&self) -> u64 {
+        self.tokenizer.as_ref().map_or(0, |it| (it.networks.num_params() * size_of::<f32>()) as u64)
     }
 
     fn validate(&self, average: &GeneratorModel, sheet: &Path) -> Result<Validation> {
