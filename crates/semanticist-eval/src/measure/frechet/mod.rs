@@ -284,8 +284,11 @@ impl Pictures<'_> {
     }
 }
 
-/// The next pictures as squares of `size` pixels, with their classes, but for those that cannot be read; none behind the last.
-fn decoded(records: &mut Records, size: usize) -> Result<Option<(Vec<RgbImage>, Vec<Option<i64>>)>> {
+/// Pictures, and the class of each, where it has one.
+type Labelled = (Vec<RgbImage>, Vec<Option<i64>>);
+
+/// The next pictures as squares of `size` pixels, but for those that cannot be read; none behind the last.
+fn decoded(records: &mut Records, size: usize) -> Result<Option<Labelled>> {
     let records: Vec<_> = records.take(BATCH).collect();
     if records.is_empty() {
         return Ok(None);

@@ -80,7 +80,7 @@ pub(super) struct Learnt {
 pub(super) enum Keep {
     /// As much memory for any number of pictures.
     Statistics,
-    /// The features of each as well, which all but Fréchet distances take.
+    /// The features of each as well, which all but Fréchet distances take, and the logits of Inception scores.
     Features,
 }
 
@@ -133,7 +133,9 @@ impl<'a> Set<'a> {
                     .collect::<Result<Vec<_>>>()?;
                 self.count.count(logits, &classes);
             }
-            (None, Some(logits)) if self.network.kind().is_inception() => self.logits.push(logits),
+            (None, Some(logits)) if self.features.is_some() && self.network.kind().is_inception() => {
+                self.logits.push(logits)
+            }
             _ => {}
         }
         Ok(())
