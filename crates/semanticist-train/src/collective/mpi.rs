@@ -27,6 +27,9 @@ const SILENCE: Duration = Duration::from_secs(40);
 const LISTEN: Duration = Duration::from_millis(20);
 /// For so long it does nothing but watch what travels; then it sleeps in between, as another rank seems to be busy.
 const WATCH: Duration = Duration::from_millis(2);
+/// The same of buckets: all ranks are there, as they have just agreed to add them up, and Open MPI moves a piece of them
+/// whenever it is asked how far it is.
+const WATCH_BUCKETS: Duration = Duration::from_secs(1);
 /// The sleep.
 const NAP: Duration = Duration::from_micros(100);
 
@@ -185,7 +188,7 @@ impl Messenger {
         let mut all = vec![0.0; own.len() * self.world.size() as usize];
         scope(|scope| {
             let request = self.world.immediate_all_gather_into(scope, own, &mut all[..]);
-            self.heart.finish(request);
+            self.heart.finish(request, WATCH);
         });
         all
     }
@@ -193,7 +196,7 @@ impl Messenger {
     fn broadcast(&mut self, mut values: Vec<f32>) -> Vec<f32> {
         scope(|scope| {
             let request = self.world.process_at_rank(0).immediate_broadcast_into(scope, &mut values[..]);
-            self.heart.finish(request);
+            self.heart.finish(request, WATCH);
         });
         values
     }
@@ -205,7 +208,7 @@ impl Messenger {
                 scope(|scope| {
                     let add = SystemOperation::sum();
                     let request = self.world.immediate_all_reduce_into(scope, &own[..], &mut sums[..], add);
-                    self.heart.finish(request);
+                    self.heart.finish(request, WATCH_BUCKETS);
                 });
                 sums
             }
@@ -223,7 +226,7 @@ impl Messenger {
         let mut received = vec![0u16; part * ranks];
         scope(|scope| {
             let request = self.world.immediate_all_to_all_into(scope, &given[..], &mut received[..]);
-            self.heart.finish(request);
+            self.heart.finish(request, WATCH_BUCKETS);
         });
         let value = |bits: u16| bf16::from_bits(bits).to_f32();
         let of = |place: usize| (0..ranks).map(move |rank| rank * part + place);
@@ -234,7 +237,7 @@ impl Messenger {
         let mut all = vec![0u16; part * ranks];
         scope(|scope| {
             let request = self.world.immediate_all_gather_into(scope, &sums[..], &mut all[..]);
-            self.heart.finish(request);
+            self.heart.finish(request, WATCH_BUCKETS);
         });
         all[..own.len()].iter().map(|&bits| value(bits)).collect()
     }
@@ -285,8 +288,8 @@ impl Heart {
         self.beats.abort(1)
     }
 
-    /// Waits for what travels.
-    fn finish<'a, D: ?Sized, S: Scope<'a>>(&mut self, mut request: Request<'a, D, S>) {
+    /// Waits for what travels, without a nap for so long.
+    fn finish<'a, D: ?Sized, S: Scope<'a>>(&mut self, mut request: Request<'a, D, S>, watch: Duration) {
         let begun = Instant::now();
         loop {
             match request.test() {
@@ -294,7 +297,7 @@ impl Heart {
                 Err(unfinished) => request = unfinished,
             }
             self.look();
-            if begun.elapsed() < WATCH { thread::yield_now() } else { thread::sleep(NAP) }
+            if begun.elapsed() < watch { thread::yield_now() } else { thread::sleep(NAP) }
         }
     }
 }
