@@ -120,7 +120,7 @@ fn origin(
     let Some(from) = &request.from else {
         if config.objective.frozen_encoder && !request.place.resume {
             return Err(failure::usage(
-                "objective.frozen_encoder: whose encoder? Give a tokenizer with --from, such as --from tokenizer-tiny",
+                "objective.frozen_encoder: whose encoder? Give a tokenizer with --from, such as --from tiny",
             ));
         }
         return Ok(None);
