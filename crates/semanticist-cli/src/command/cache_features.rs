@@ -1,19 +1,14 @@
 //! `semanticist cache-features`: images to what a teacher sees in them, for a tokenizer's training.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-
 use anyhow::Result;
 use semanticist::Pixels;
 use semanticist_data::features::{FeatureInfo, FeaturePlan};
 use semanticist_eval::Teacher;
 
-use super::choice::listen;
+use super::shards;
 use super::sources;
 use crate::args::CacheFeatures;
-use crate::failure::Interrupted;
 use crate::output::{self, note};
-use crate::progress::Progress;
 
 pub fn run(request: &CacheFeatures) -> Result<()> {
     let source = sources::open(&request.inputs, request.split.into())?;
@@ -43,23 +38,14 @@ pub fn run(request: &CacheFeatures) -> Result<()> {
         plan.bytes() as f64 / 1e6,
         plan.shards(),
     ));
-    let interrupted = listen()?;
-    let progress = Progress::new(plan.info.images, "looking");
-    let mut go_on = |images: usize| {
-        progress.advance(images);
-        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
     let network = |images: &Pixels| teacher.features(images);
-    let broken = plan.fill(&request.output, &source, &network, &device, request.batch, &mut go_on)?;
-    drop(progress);
-    for (name, problem) in broken.items() {
-        note(&format!("skipped {name}: {problem}"));
-    }
-    let complete = plan.complete(&request.output)?;
-    if complete < plan.shards() {
-        note(&format!("{folder}: {complete} of {} shards are kept; the same command goes on", plan.shards()));
-        return Err(Interrupted.into());
-    }
+    shards::fill(
+        &request.output,
+        (plan.info.images, plan.shards()),
+        "looking",
+        |go_on| plan.fill(&request.output, &source, &network, &device, request.batch, go_on),
+        || plan.complete(&request.output),
+    )?;
     output::print(&format!(
         "done: {folder}; train with --set data.crop=center --set objective.repa.cache={folder}"
     ))

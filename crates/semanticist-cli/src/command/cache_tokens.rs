@@ -1,19 +1,15 @@
 //! `semanticist cache-tokens`: images to the tokens that a generator learns from.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
-
 use anyhow::Result;
 use semanticist::model::Work;
 use semanticist_data::tokens::TokenFileInfo;
 use semanticist_data::tokens::cache::CachePlan;
 
-use super::choice::{check_count, listen};
+use super::choice::check_count;
+use super::shards;
 use super::sources;
 use crate::args::CacheTokens;
-use crate::failure::Interrupted;
 use crate::output::{self, note};
-use crate::progress::Progress;
 
 pub fn run(request: &CacheTokens) -> Result<()> {
     let source = sources::open(&request.inputs, request.split.into())?;
@@ -45,21 +41,12 @@ pub fn run(request: &CacheTokens) -> Result<()> {
         plan.bytes() as f64 / 1e6,
         plan.shards(),
     ));
-    let interrupted = listen()?;
-    let progress = Progress::new(plan.images, "encoding");
-    let mut go_on = |images: usize| {
-        progress.advance(images);
-        if interrupted.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let broken = plan.fill(&request.output, &source, &model.tokenizer, &device, request.batch, &mut go_on)?;
-    drop(progress);
-    for (name, problem) in broken.items() {
-        note(&format!("skipped {name}: {problem}"));
-    }
-    let complete = plan.complete(&request.output)?;
-    if complete < plan.shards() {
-        note(&format!("{folder}: {complete} of {} shards are kept; the same command goes on", plan.shards()));
-        return Err(Interrupted.into());
-    }
+    shards::fill(
+        &request.output,
+        (plan.images, plan.shards()),
+        "encoding",
+        |go_on| plan.fill(&request.output, &source, &model.tokenizer, &device, request.batch, go_on),
+        || plan.complete(&request.output),
+    )?;
     output::print(&format!("done: {folder}"))
 }

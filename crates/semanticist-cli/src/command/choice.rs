@@ -15,7 +15,7 @@ use semanticist_hub::{Kind, Known, Location};
 use semanticist_train::config::read_tokenizer_config;
 
 use super::{preflight, sources};
-use crate::args::{ModelChoice, PublishedChoice, Sampling};
+use crate::args::{Decoding, ModelChoice, PublishedChoice, Sampling};
 use crate::output::note;
 use crate::{failure, fetch};
 
@@ -164,6 +164,14 @@ impl AskedDecoding {
         };
         let evaluations = model.tokenizer.evaluations(&options).map_err(failure::usage)?;
         Ok((options, evaluations))
+    }
+}
+
+impl Decoding {
+    /// The options, and how many evaluations of the decoder an image takes under them.
+    pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
+        let Self { decode_steps: steps, decode_sampler: sampler, decode_guidance: guidance } = *self;
+        AskedDecoding { steps, sampler, guidance }.plan(model)
     }
 }
 

@@ -16,7 +16,7 @@ use semanticist_eval::sweep::Subject;
 use semanticist_hub::builtin::{self, Builtin};
 use semanticist_hub::{Kind, Location};
 
-use super::choice::{AskedDecoding, check_count};
+use super::choice::check_count;
 use crate::args::Generate;
 use crate::output::{self, note};
 use crate::progress::Progress;
@@ -46,13 +46,7 @@ pub fn run(request: &Generate) -> Result<()> {
     let tokenizer = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     check_tokens(&model, &tokenizer)?;
     let options = options(request, &model)?;
-    let asked = &request.decoding;
-    let asked = AskedDecoding {
-        steps: asked.decode_steps,
-        sampler: asked.decode_sampler,
-        guidance: asked.decode_guidance,
-    };
-    let (sampling, evaluations) = asked.plan(&tokenizer)?;
+    let (sampling, evaluations) = request.decoding.plan(&tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
         None => output::check_file(&request.output)?,

@@ -27,6 +27,7 @@ mod generators;
 mod names;
 mod preflight;
 mod quantised;
+mod shards;
 
 use anyhow::Result;
 

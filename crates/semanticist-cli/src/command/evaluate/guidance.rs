@@ -8,7 +8,6 @@ use semanticist_eval::measure;
 use semanticist_eval::measure::frechet::{self, Decoder, GuidanceSweep};
 use serde_json::json;
 
-use super::super::choice::AskedDecoding;
 use super::super::generate::{check_tokens, generator_hash, load_generator};
 use super::compared::{Asked, Compared};
 use super::data::Data;
@@ -45,12 +44,7 @@ pub fn run(
         let asked = GenerateOptions { guidance, ..options.clone() };
         asked.validate(&generator.generator.config).map_err(failure::usage)?;
     }
-    let asked = AskedDecoding {
-        steps: decoding.decode_steps,
-        sampler: decoding.decode_sampler,
-        guidance: decoding.decode_guidance,
-    };
-    let (sampling, _) = asked.plan(&tokenizer)?;
+    let (sampling, _) = decoding.plan(&tokenizer)?;
     let compared = Compared::open(comparing, &device)?;
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;

@@ -3,7 +3,7 @@
 use semanticist::diffusion::DecodeOptions;
 use semanticist::generator::{GenerateOptions, TokenGuidance};
 use semanticist::model::GeneratorModel;
-use semanticist::{Noise, Purpose, Result, Seed, Tokenizer};
+use semanticist::{Result, Tokenizer};
 
 use super::super::Observer;
 use super::decoder::Row;
@@ -32,9 +32,9 @@ pub struct GuidanceSweep<'a> {
 }
 
 impl GuidanceSweep<'_> {
-    /// How many images the observer is told of for each: one for every token, and one.
+    /// How many pictures there are for each image.
     pub fn passes(&self) -> usize {
-        self.scales.len() * (self.options.tokens + 1)
+        self.scales.len()
     }
 
     /// What the row of a scale is called.
@@ -53,13 +53,7 @@ impl GuidanceSweep<'_> {
                     let labels: Vec<usize> = numbers.iter().map(|number| number % classes).collect();
                     let seeds: Vec<u64> =
                         numbers.iter().map(|&number| self.seed.wrapping_add(number as u64)).collect();
-                    let places = seeds.iter().map(|&seed| Seed::new(seed).of(Purpose::Tokens));
-                    let mut noise = Noise::per_sample(places);
-                    let generator = &self.generator.generator;
-                    let tokens = generator.generate_observed(&labels, &options, &mut noise, &mut |_| {
-                        observe(numbers.len());
-                        std::ops::ControlFlow::Continue(())
-                    })?;
+                    let tokens = self.generator.generator.generate(&labels, &options, seeds[0])?;
                     let decoding = ImageDecoding { options: self.sampling.clone(), seeds };
                     let pictures = decoding.decode(self.tokenizer, &tokens, options.tokens, |_| ())?;
                     observe(numbers.len());
