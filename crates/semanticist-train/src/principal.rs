@@ -26,7 +26,7 @@ use crate::objective::tokenizer::{LearningTokenizer, TokenizerRun};
 const CONSTANT: f64 = 4.0;
 
 /// How often each image is part of the least-squares problem, each time with another number of tokens.
-const ROUNDS: usize = 4;
+pub(crate) const ROUNDS: usize = 4;
 
 /// Added to the diagonal of the least-squares problem, per image.
 const RIDGE: f64 = 1e-4;
@@ -84,7 +84,9 @@ pub fn start(
     }
     let components = PrincipalComponents::fit(Tensor::cat(inputs.clone(), 0), wanted)?;
     let learning = device.clone().autodiff();
-    linear.map = projection(&components, [count, dim], &learning);
+    let (directions, mean) =
+        (host_matrix(components.components().clone()), host_matrix(components.mean().clone()));
+    linear.map = projection((&directions, &mean, components.variances()), [count, dim], &learning);
     let width = networks.encoder.projection.weight.dims()[1];
     networks.encoder.projection = Linear::init_zero(width, dim, &learning);
     let explained = components.variances().iter().sum::<f64>() / components.total_variance();
@@ -115,13 +117,15 @@ pub fn start(
     Ok(model)
 }
 
-/// The layer that gives tokens before they are normalised.
-fn projection(components: &PrincipalComponents, [count, dim]: [usize; 2], learning: &Device) -> Linear {
-    let (directions, mean) =
-        (host_matrix(components.components().clone()), host_matrix(components.mean().clone()));
-    let variances = components.variances();
+/// The layer that gives tokens before they are normalised: from the images' directions, one in each row, their mean, and their
+/// variances in these directions.
+pub(crate) fn projection(
+    (directions, mean, variances): (&DMatrix<f64>, &DMatrix<f64>, &[f64]),
+    [count, dim]: [usize; 2],
+    learning: &Device,
+) -> Linear {
     // A direction in which images do not differ must not be blown up without bound.
-    let floor = variances.first().map_or(0.0, |first| first * 1e-9);
+    let floor = variances.iter().copied().fold(0.0, f64::max) * 1e-9;
     let (width, each) = (mean.ncols(), dim - 2);
     let mut weight = DMatrix::<f64>::zeros(count * dim, width);
     let mut bias = DVector::<f64>::zeros(count * dim);
@@ -131,7 +135,7 @@ fn projection(components: &PrincipalComponents, [count, dim]: [usize; 2], learni
         for i in 0..each {
             let component = token * each + i;
             let row = directions.row(component) / variances[component].max(floor).sqrt();
-            let shift = -row.dot(&mean);
+            let shift = -row.dot(mean);
             weight.row_mut(token * dim + i).copy_from(&row);
             bias[token * dim + i] = shift;
             let mut rest = weight.row_mut(balance);
@@ -143,7 +147,10 @@ fn projection(components: &PrincipalComponents, [count, dim]: [usize; 2], learni
 }
 
 /// The linear layer whose answers to the first of each pair come closest to the second.
-fn least_squares<'a>(pairs: impl Iterator<Item = (Tensor<2>, &'a Tensor<2>)>, learning: &Device) -> Linear {
+pub(crate) fn least_squares<'a>(
+    pairs: impl Iterator<Item = (Tensor<2>, &'a Tensor<2>)>,
+    learning: &Device,
+) -> Linear {
     let (mut left, mut right, mut rows) = (DMatrix::zeros(0, 0), DMatrix::zeros(0, 0), 0);
     for (x, y) in pairs {
         let b = x.dims()[0];
@@ -180,7 +187,7 @@ fn layer(weight: &DMatrix<f64>, bias: &DVector<f64>, learning: &Device) -> Linea
     }
 }
 
-fn host_matrix(x: Tensor<2>) -> DMatrix<f64> {
+pub(crate) fn host_matrix(x: Tensor<2>) -> DMatrix<f64> {
     let [rows, columns] = x.dims();
     let values: Vec<f32> = x.into_data().try_to_vec().expect("a tensor in float32");
     DMatrix::from_row_iterator(rows, columns, values.into_iter().map(f64::from))
@@ -205,7 +212,8 @@ mod tests {
         let mixing = noise.normal([6, 6], &device);
         let x = (noise.normal([4000, 6], &device) * strengths).matmul(mixing) + 0.7;
         let components = PrincipalComponents::fit(x.clone(), 4).unwrap();
-        let layer = projection(&components, [2, 4], &device);
+        let (directions, mean) = [components.components(), components.mean()].map(|it| host_matrix(it.clone())).into();
+        let layer = projection((&directions, &mean, components.variances()), [2, 4], &device);
         let raw = x.matmul(layer.weight.val().swap_dims(0, 1)) + layer.bias.val().unsqueeze();
         let second = host_matrix(raw.clone().swap_dims(0, 1).matmul(raw)) / 4000.0;
         let components = [0, 1, 4, 5];

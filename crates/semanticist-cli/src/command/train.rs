@@ -22,7 +22,7 @@ use semanticist_train::objective::repa::Repa;
 use semanticist_train::objective::tokenizer::{self, TokenizerObjective, TokenizerRun};
 use semanticist_train::principal;
 
-use semanticist_train::objective::{self, Objective, continued};
+use semanticist_train::objective::{self, Objective, continued, grown};
 use semanticist_train::plan::Plan;
 use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh, memory_of_run};
 
@@ -81,6 +81,7 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
             return distillation.student(&config.model, teacher, &device);
         }
         if let Some(origin) = origin {
+            let origin = grown::grown(origin, &config, training, &device, &mut |text| note(&text))?;
             return continued::continued(&config, origin, &device, &mut |text| note(&text));
         }
         let autoencoder = match given {
@@ -118,10 +119,12 @@ fn origin(
     device: &Device,
 ) -> Result<Option<Tokenizer>> {
     let Some(from) = &request.from else {
-        if config.objective.frozen_encoder && !request.place.resume {
-            return Err(failure::usage(
-                "objective.frozen_encoder: whose encoder? Give a tokenizer with --from, such as --from tiny",
-            ));
+        let (encoder, tokens) = (config.objective.frozen_encoder, config.objective.frozen_tokens);
+        if (encoder || tokens > 0) && !request.place.resume {
+            let field = if encoder { "frozen_encoder" } else { "frozen_tokens" };
+            return Err(failure::usage(format!(
+                "objective.{field}: whose encoder? Give a tokenizer with --from, such as --from tiny"
+            )));
         }
         return Ok(None);
     };

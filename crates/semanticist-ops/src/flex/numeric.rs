@@ -110,6 +110,40 @@ pub fn total(mut partial: [f32; LANES]) -> f32 {
     partial[0]
 }
 
+/// The first [`LANES`] numbers of a slice; 0 for those that are not there.
+#[inline(always)]
+pub fn lanes<T: Copy + Default>(x: &[T]) -> [T; LANES] {
+    if let Some(whole) = x.first_chunk() {
+        return *whole;
+    }
+    let mut padded = [T::default(); LANES];
+    padded[..x.len()].copy_from_slice(x);
+    padded
+}
+
+/// Writes as many of `lanes` as there is room for.
+#[inline(always)]
+pub fn put<T: Copy>(to: &mut [T], lanes: [T; LANES]) {
+    if let Some(whole) = to.first_chunk_mut() {
+        *whole = lanes;
+    } else {
+        to.copy_from_slice(&lanes[..to.len()]);
+    }
+}
+
+/// Every number of a slice becomes `f` of it. The last ones fill a vector with others: left to the compiler, a
+/// loop ends with one number at a time, up to 63 of them.
+#[inline(always)]
+pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    for chunk in x.chunks_mut(LANES) {
+        let mut lanes = lanes(chunk);
+        for lane in &mut lanes {
+            *lane = f(*lane);
+        }
+        put(chunk, lanes);
+    }
+}
+
 /// The sum of `f` over a slice, in [`LANES`] partial sums.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {

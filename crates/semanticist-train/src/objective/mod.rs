@@ -7,6 +7,7 @@ pub mod diffusion;
 pub mod distillation;
 mod frozen;
 pub mod generator;
+pub mod grown;
 pub mod images;
 pub mod mean_flow;
 pub mod nested;

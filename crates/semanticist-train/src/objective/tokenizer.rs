@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::diffusion::{Draws, loss, projected_loss};
 use super::distillation::Distillation;
-use super::frozen;
+use super::{frozen, grown};
 use super::images::{self, ImageBatches, ImageExample};
 use super::mean_flow::MeanFlow;
 use super::nested::NestedGuidance;
@@ -57,6 +57,14 @@ pub struct TokenizerLoss {
     /// tokenizer ([`super::continued`]).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen_encoder: bool,
+    /// How many tokens, from the first on, stay as they are, so that only what belongs to those behind them learns in the
+    /// encoder: only for a run that begins with a trained tokenizer ([`super::grown`]).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub frozen_tokens: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl TokenizerLoss {
@@ -69,6 +77,19 @@ impl TokenizerLoss {
             DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
             _ => None,
         };
+        if self.frozen_tokens > 0 && (self.frozen_encoder || self.distillation.is_some()) {
+            return Err(Error::Config(
+                "objective.frozen_tokens is for an encoder that learns; leave it out, or set objective.frozen_encoder = false \
+                 and no objective.distillation"
+                    .into(),
+            ));
+        }
+        if self.frozen_tokens >= model.tokens {
+            return Err(Error::Config(format!(
+                "objective.frozen_tokens = {} leaves none of the {} tokens to learn; use objective.frozen_encoder for that",
+                self.frozen_tokens, model.tokens
+            )));
+        }
         let problem = match (average, self.mean_flow, &self.distillation) {
             (Some(_), Some(_), None) if self.repa.is_some() => {
                 "objective.repa is not built for average velocities; leave it out, and set model.decoder.repa = \"off\""
@@ -133,6 +154,11 @@ impl Kind for TokenizerRun {
         config.model.validate()?;
         principal::validate(&config.model)?;
         config.objective.validate(&config.model, &config.data)?;
+        if config.objective.frozen_tokens > 0 && config.optimizer.weight_decay > 0.0 {
+            return Err(Error::Config(
+                "objective.frozen_tokens: optimizer.weight_decay would change what is to stay; set it to 0".into(),
+            ));
+        }
         let all = config.model.tokens;
         match config.validation.tokens.iter().find(|&&count| count > all) {
             None => Ok(()),
@@ -359,8 +385,15 @@ impl Objective for TokenizerObjective {
     ) -> Loss {
         let (images, shown) = images::apart(examples);
         let device = &self.device;
-        let TokenizerLoss { nested_guidance, linear_readout, repa, mean_flow, distillation, frozen_encoder } =
-            &self.config.objective;
+        let TokenizerLoss {
+            nested_guidance,
+            linear_readout,
+            repa,
+            mean_flow,
+            distillation,
+            frozen_encoder,
+            frozen_tokens,
+        } = &self.config.objective;
         let LearningNetworks { tokenizer: networks, readout } = &model.networks;
         let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
         let pixels = to_pixels(&images, device);
@@ -385,6 +418,9 @@ impl Objective for TokenizerObjective {
             true => {
                 let tokens = networks.encoder.valid().forward(&plain, tokens, None).tokens;
                 Tokens(Tensor::from_inner(tokens.0))
+            }
+            false if *frozen_tokens > 0 => {
+                grown::with_still_tokens(&networks.encoder, *frozen_tokens).forward(&pixels, tokens, Some(noise)).tokens
             }
             false => networks.encoder.forward(&pixels, tokens, Some(noise)).tokens,
         };

@@ -11,7 +11,7 @@ use crate::flex::attention::{Sizes, Tile};
 use crate::flex::{Shared, numeric};
 
 /// Query rows per tile.
-const TILE: usize = 60;
+const TILE: usize = 96;
 
 /// A right matrix in panels, one after another.
 struct Panels {
@@ -180,9 +180,8 @@ impl Task for Forward<'_> {
                 |row, first, sums| {
                     // SAFETY: inside the result; only this task writes this head's columns.
                     let out = unsafe { out.slice(head.place(tile.start + row) + first, sums.len()) };
-                    for (out, sum) in out.iter_mut().zip(sums) {
-                        *out = bf16::write(*sum * inverse[row]);
-                    }
+                    numeric::map(sums, |sum| sum * inverse[row]);
+                    round_row(out, sums);
                 },
             );
         }
@@ -208,18 +207,26 @@ fn write_rows<K: PairSums>(k: K, right: &Panels, left: Left, sizes: [usize; 3], 
 #[inline(always)]
 fn exponentials(scores: &mut [f32], scale: f32) -> (f32, f32) {
     let highest = numeric::max(scores) * scale;
-    for v in scores.iter_mut() {
-        *v = numeric::exp(*v * scale - highest);
-    }
+    numeric::map(scores, |v| numeric::exp(v * scale - highest));
     (highest, numeric::sum(scores, |v| v))
+}
+
+/// A vector rounded; a loop, because the compiler makes no vectors of `map`.
+#[inline(always)]
+fn rounded(x: [f32; LANES]) -> [bf16; LANES] {
+    let mut y = [bf16::ZERO; LANES];
+    for i in 0..LANES {
+        y[i] = bf16::write(x[i]);
+    }
+    y
 }
 
 /// `x` rounded, and 0 behind it.
 #[inline(always)]
 fn round_row(to: &mut [bf16], x: &[f32]) {
     let (to, rest) = to.split_at_mut(x.len());
-    for (to, &x) in to.iter_mut().zip(x) {
-        *to = bf16::write(x);
+    for (to, x) in to.chunks_mut(LANES).zip(x.chunks(LANES)) {
+        numeric::put(to, rounded(numeric::lanes(x)));
     }
     rest.fill(bf16::default());
 }
@@ -331,8 +338,12 @@ impl Task for Backward<'_> {
                     [tile.keys, d, tile.rows],
                     #[inline(always)]
                     |row, first, more| {
-                        for (sum, more) in sums[row * d + first..].iter_mut().zip(more) {
-                            *sum += *more;
+                        for (sum, more) in sums[row * d + first..].chunks_mut(LANES).zip(more.chunks(LANES)) {
+                            let (mut total, more) = (numeric::lanes(sum), numeric::lanes(more));
+                            for i in 0..LANES {
+                                total[i] += more[i];
+                            }
+                            numeric::put(sum, total);
                         }
                     },
                 );
@@ -368,10 +379,16 @@ fn softmax_backward(
             line[scores.len()..].fill(bf16::default());
             &mut line[..scores.len()]
         });
-        for i in 0..scores.len() {
-            let weight = numeric::exp(scores[i] * scale - log_sum);
-            weights[i] = bf16::write(weight);
-            d_scores[i] = bf16::write(weight * (d_weights[i] - along) * scale);
+        let read = scores.chunks(LANES).zip(d_weights.chunks(LANES));
+        let written = weights.chunks_mut(LANES).zip(d_scores.chunks_mut(LANES));
+        for ((scores, d_weights), (weights, d_scores)) in read.zip(written) {
+            let (mut weight, mut d_score) = (numeric::lanes(scores), numeric::lanes(d_weights));
+            for i in 0..LANES {
+                weight[i] = numeric::exp(weight[i] * scale - log_sum);
+                d_score[i] = weight[i] * (d_score[i] - along) * scale;
+            }
+            numeric::put(weights, rounded(weight));
+            numeric::put(d_scores, rounded(d_score));
         }
     }
 }
