@@ -47,3 +47,62 @@ fn a_run_begins_with_a_trained_tokenizer_and_may_leave_its_encoder_as_it_is() {
     refused(&["--from", "second/model.safetensors"], "decoder.output.overlap has no place");
     assert!(!folder.join("refused/checkpoints").exists());
 }
+
+#[test]
+fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path();
+    prepare(folder);
+    let linear = ["--set", "model.encoder.linear_projection=true", "--set", "model.decoder.linear_estimate=true"];
+    let few = ["--set", "steps=3", "--set", "log.validate_every=0", "--set", "model.image_size=32"];
+    let first = train(folder, "first").args(few).args(linear).output().unwrap();
+    assert!(first.status.success(), "{}", stderr(&first));
+
+    let more = ["--set", "model.tokens=7", "--set", "objective.frozen_tokens=4"];
+    let from = ["--from", "first/model.safetensors"];
+    let second = train(folder, "second").args(few).args(linear).args(more).args(from).output().unwrap();
+    assert!(second.status.success(), "{}", stderr(&second));
+    let said = stderr(&second);
+    assert!(said.contains("tokens 5 to 7 begin with 6 principal components"), "{said}");
+
+    let tokens = |run: &str| {
+        let file = format!("{run}.safetensors");
+        let model = format!("{run}/model.safetensors");
+        let made = crate::semanticist(folder).args(["encode", "photos", "--model", &model, "-o", &file]).output().unwrap();
+        assert!(made.status.success(), "{}", stderr(&made));
+        let stored = weights::load(&folder.join(file)).unwrap().0;
+        let tokens = stored.get("tokens").unwrap();
+        (tokens.shape().to_vec(), tokens.to_f32().unwrap())
+    };
+    let ((short, before), (long, after)) = (tokens("first"), tokens("second"));
+    assert_eq!((&short[1..], &long[1..]), (&[4, 4][..], &[7, 4][..]));
+    for (before, after) in before.chunks(4 * 4).zip(after.chunks(7 * 4)) {
+        assert_eq!(before, &after[..4 * 4]);
+    }
+
+    let stored = |run: &str| weights::load(&folder.join(run).join("model.safetensors")).unwrap().0;
+    let (one, other) = (stored("first"), stored("second"));
+    let rows = |weights: &weights::Weights, name: &str| weights.get(name).unwrap().to_f32().unwrap();
+    for name in ["encoder.concept_tokens", "encoder.linear.map.weight", "encoder.linear.map.bias"] {
+        let (one, other) = (rows(&one, name), rows(&other, name));
+        assert!(other.len() > one.len() && other[..one.len()] == one, "{name}");
+    }
+    // New tokens learn, too.
+    let longer = ["--resume", "--force", "--set", "steps=6", "--set", "log.validate_every=0", "--set", "model.image_size=32"];
+    let third = train(folder, "second").args(longer).args(linear).args(more).output().unwrap();
+    assert!(third.status.success(), "{}", stderr(&third));
+    let later = stored("second");
+    for name in ["encoder.concept_tokens", "encoder.linear.map.weight"] {
+        let (before, after) = (rows(&other, name), rows(&later, name));
+        assert!(before != after && before[..rows(&one, name).len()] == after[..rows(&one, name).len()], "{name}");
+    }
+
+    let refused = |arguments: &[&str], part: &str| {
+        let run = train(folder, "refused").args(few).args(linear).args(arguments).output().unwrap();
+        assert!(!run.status.success() && stderr(&run).contains(part), "{arguments:?}: {}", stderr(&run));
+    };
+    refused(&more, "--from");
+    refused(&["--set", "objective.frozen_tokens=4"], "leaves none of the 4 tokens");
+    refused(&[&more[..], &from, &["--set", "optimizer.weight_decay=0.1"]].concat(), "weight_decay");
+    refused(&[&more[..], &from, &["--set", "objective.frozen_encoder=true"]].concat(), "frozen_encoder = false");
+}
