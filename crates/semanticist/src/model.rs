@@ -25,7 +25,7 @@ pub use autoencoder::{AutoencoderFile, load_autoencoder, save_autoencoder};
 pub use classifier::{ClassifierFile, ClassifierModel};
 pub use generator::{GeneratorFile, GeneratorModel};
 pub use memory::{Memory, Work, shapes};
-pub use tokenizer::{PublishedTokenizer, TokenizerFile, TokenizerModel, tokenizer_metadata};
+pub use tokenizer::{PublishedTokenizer, SharedTokens, TokenizerFile, TokenizerModel, tokenizer_metadata};
 
 /// The metadata entry that says what kind of model a file holds.
 const KIND: &str = "semanticist.kind";

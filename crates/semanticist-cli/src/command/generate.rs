@@ -208,8 +208,9 @@ pub fn check_tokens(model: &GeneratorModel, tokenizer: &TokenizerModel) -> Resul
             drawn.tokens, drawn.token_dim, config.tokens, config.token_dim
         )));
     }
-    let hash = tokenizer.hash()?;
-    if model.tokenizer.as_ref().is_some_and(|expected| expected != hash) {
+    if let Some(expected) = &model.tokenizer
+        && !tokenizer.gives_tokens_of(expected, drawn.tokens)?
+    {
         note(
             "the generator was trained on the tokens of another tokenizer of this shape; images will make \
              little sense (--model chooses the tokenizer)",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use semanticist::autoencoder::AutoencoderConfig;
-use semanticist::model::{Work, load_autoencoder, save_autoencoder};
+use semanticist::model::{TokenizerModel, Work, load_autoencoder, save_autoencoder};
 use semanticist::{Precision, Tokenizer};
 use semanticist_data::tokens::cache::TokenCache;
 use semanticist_data::{Source, Split};
@@ -63,7 +63,7 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
     }
     let origin = origin(request, &config, &device)?;
     if let Some(origin) = &origin {
-        config.model.autoencoder = origin.config.autoencoder.clone();
+        config.model.autoencoder = origin.tokenizer.config.autoencoder.clone();
     }
     let given = match &request.autoencoder {
         Some(path) => {
@@ -81,8 +81,10 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
             return distillation.student(&config.model, teacher, &device);
         }
         if let Some(origin) = origin {
-            let origin = grown::grown(origin, &config, training, &device, &mut |text| note(&text))?;
-            return continued::continued(&config, origin, &device, &mut |text| note(&text));
+            let shared = continued::shared_tokens(&config, &origin)?;
+            let origin = grown::grown(origin.tokenizer, &config, training, &device, &mut |text| note(&text))?;
+            let model = continued::continued(&config, origin, &device, &mut |text| note(&text))?;
+            return Ok(model.sharing(shared));
         }
         let autoencoder = match given {
             Some(autoencoder) => autoencoder,
@@ -117,7 +119,7 @@ fn origin(
     request: &TrainTokenizer,
     config: &RunConfig<TokenizerRun>,
     device: &Device,
-) -> Result<Option<Tokenizer>> {
+) -> Result<Option<TokenizerModel>> {
     let Some(from) = &request.from else {
         let (encoder, tokens) = (config.objective.frozen_encoder, config.objective.frozen_tokens);
         if (encoder || tokens > 0) && !request.place.resume {
@@ -132,8 +134,8 @@ fn origin(
         return Err(failure::usage("--from: a distillation begins with the weights of its teacher"));
     }
     let choice = ModelChoice::of(Some(from.clone()), &PublishedChoice::default());
-    let origin = choice.load(device)?.tokenizer;
-    if !origin.config.autoencoder.has_networks_of(&config.model.autoencoder) {
+    let origin = choice.load(device)?;
+    if !origin.tokenizer.config.autoencoder.has_networks_of(&config.model.autoencoder) {
         return Err(failure::usage(format!(
             "--from {}: its autoencoder is another one than model.autoencoder describes; latents would mean something else",
             from.display()
@@ -183,7 +185,7 @@ pub fn generator(request: &TrainGenerator, ranks: &Ranks) -> Result<()> {
     };
     note(&format!("tokens of {} images to train on, {} for validation", training.len(), validation.len()));
     let model = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
-    let made_them = model.hash()? == training.info().model_hash;
+    let made_them = model.gives_tokens_of(&training.info().model_hash, training.info().tokens)?;
     let tokenizer = made_them.then_some(model.tokenizer);
     if tokenizer.is_none() {
         note("these tokens are of another tokenizer; give that one with --model to have samples decoded");

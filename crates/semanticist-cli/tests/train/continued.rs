@@ -80,6 +80,15 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
         assert_eq!(before, &after[..4 * 4]);
     }
 
+    // So what was made by the one is decoded by the other, and not the other way round.
+    let decode = |tokens: &str, model: &str| {
+        let model = format!("{model}/model.safetensors");
+        crate::semanticist(folder).args(["decode", tokens, "--model", &model, "-o", "pictures", "--overwrite"]).output().unwrap()
+    };
+    let decoded = decode("first.safetensors", "second");
+    assert!(decoded.status.success(), "{}", stderr(&decoded));
+    assert!(!decode("second.safetensors", "first").status.success());
+
     let stored = |run: &str| weights::load(&folder.join(run).join("model.safetensors")).unwrap().0;
     let (one, other) = (stored("first"), stored("second"));
     let rows = |weights: &weights::Weights, name: &str| weights.get(name).unwrap().to_f32().unwrap();
@@ -87,11 +96,13 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
         let (one, other) = (rows(&one, name), rows(&other, name));
         assert!(other.len() > one.len() && other[..one.len()] == one, "{name}");
     }
-    // New tokens learn, too.
+    // New tokens learn, too, and a run that goes on still knows whose tokens the first are.
     let longer = ["--resume", "--force", "--set", "steps=6", "--set", "log.validate_every=0", "--set", "model.image_size=32"];
     let third = train(folder, "second").args(longer).args(linear).args(more).output().unwrap();
     assert!(third.status.success(), "{}", stderr(&third));
     let later = stored("second");
+    let decoded = decode("first.safetensors", "second");
+    assert!(decoded.status.success(), "{}", stderr(&decoded));
     for name in ["encoder.concept_tokens", "encoder.linear.map.weight"] {
         let (before, after) = (rows(&other, name), rows(&later, name));
         assert!(before != after && before[..rows(&one, name).len()] == after[..rows(&one, name).len()], "{name}");

@@ -1,10 +1,32 @@
 //! A run that begins with a trained tokenizer.
 
+use std::iter;
+
 use burn::tensor::Device;
+use semanticist::model::{SharedTokens, TokenizerModel};
 use semanticist::{Error, Result, Tokenizer, weights};
 
 use super::tokenizer::{LearningTokenizer, TokenizerRun, untrained};
 use crate::config::RunConfig;
+
+/// Whose first tokens the run's tokenizer will give, because they stay as they are in `origin`.
+///
+/// # Errors
+/// If the file of `origin` cannot be read.
+pub fn shared_tokens(config: &RunConfig<TokenizerRun>, origin: &TokenizerModel) -> Result<Vec<SharedTokens>> {
+    let had = origin.tokenizer.config.tokens;
+    let stay = match config.objective.frozen_encoder {
+        true => had,
+        false => config.objective.frozen_tokens.min(had),
+    };
+    if stay == 0 {
+        return Ok(Vec::new());
+    }
+    let own = SharedTokens { model: origin.hash()?.to_string(), tokens: stay };
+    let earlier = origin.shared_tokens()?.into_iter();
+    let earlier = earlier.map(|other| SharedTokens { tokens: other.tokens.min(stay), ..other });
+    Ok(iter::once(own).chain(earlier).collect())
+}
 
 /// A tokenizer to train that begins with the weights of `origin`, whose autoencoder the configuration has, on the device of
 /// training. What `origin` lacks keeps its first values, and `say` is told of it.

@@ -9,6 +9,7 @@ use semanticist::autoencoder::Autoencoder;
 use semanticist::decoder::Decoder;
 use semanticist::diffusion::{DiffusionConfig, Process};
 use semanticist::image::{RgbImage, to_pixels};
+use semanticist::model::SharedTokens;
 use semanticist::nn::Activations;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, Precision};
@@ -189,6 +190,8 @@ pub struct LearningTokenizer {
     pub autoencoder: Autoencoder,
     /// The decoder that is imitated, without autodiff, if the run is a distillation.
     teacher: Option<Decoder>,
+    /// Whose tokens its first ones are.
+    shared: Vec<SharedTokens>,
 }
 
 impl LearningTokenizer {
@@ -204,7 +207,12 @@ impl LearningTokenizer {
         let readout = readout.filter(|_| !config.decoder.linear_estimate);
         let readout = readout.map(|_| LinearReadout::init(config, noise, device)).transpose()?;
         let networks = LearningNetworks { tokenizer, readout };
-        Ok(Self { config: config.clone(), networks, autoencoder, teacher: None })
+        Ok(Self { config: config.clone(), networks, autoencoder, teacher: None, shared: Vec::new() })
+    }
+
+    /// The same, with first tokens that are those of other tokenizers, which its file will say.
+    pub fn sharing(self, shared: Vec<SharedTokens>) -> Self {
+        Self { shared, ..self }
     }
 
     /// A student with the weights of its teacher, whose configuration is `config` but for how it is decoded.
@@ -243,6 +251,9 @@ struct Frozen {
     /// Whether a teacher's decoder is among the weights, below [`TEACHER`].
     #[serde(default)]
     distillation: bool,
+    /// Whose tokens the first ones are.
+    #[serde(default)]
+    shared: Vec<SharedTokens>,
 }
 
 /// Before the names of a teacher's weights.
@@ -277,7 +288,7 @@ impl Trainable for LearningTokenizer {
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let distillation = self.teacher.is_some();
-        let frozen = Frozen { model: self.config.clone(), readout, distillation };
+        let frozen = Frozen { model: self.config.clone(), readout, distillation, shared: self.shared.clone() };
         let mut stored = self.autoencoder.to_weights();
         if let Some(teacher) = &self.teacher {
             stored.extend(weights::deferred(teacher, TEACHER));
@@ -286,7 +297,7 @@ impl Trainable for LearningTokenizer {
     }
 
     fn load_frozen(path: &Path, device: &Device) -> Result<Self> {
-        let (Frozen { model, readout, distillation }, mut stored) = frozen::load(path)?;
+        let (Frozen { model, readout, distillation, shared }, mut stored) = frozen::load(path)?;
         let plain = device.clone().without_autodiff();
         let autoencoder = Autoencoder::from_weights(&model.autoencoder, &mut stored, &plain)?;
         let mut noise = Noise::seeded(0);
@@ -299,7 +310,7 @@ impl Trainable for LearningTokenizer {
             false => None,
         };
         stored.finish(path)?;
-        Ok(Self { teacher, ..Self::init(&model, readout, autoencoder, &mut noise, device)? })
+        Ok(Self { teacher, shared, ..Self::init(&model, readout, autoencoder, &mut noise, device)? })
     }
 }
 
@@ -497,6 +508,10 @@ impl Objective for TokenizerObjective {
         history: &serde_json::Value,
         _: Stage,
     ) -> Result<()> {
-        average.tokenizer().save(path, Some(history), Precision::F16)
+        let mut history = history.clone();
+        if !average.shared.is_empty() {
+            history[SharedTokens::ENTRY] = json!(average.shared);
+        }
+        average.tokenizer().save(path, Some(&history), Precision::F16)
     }
 }

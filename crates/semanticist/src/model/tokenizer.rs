@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 use super::{CONFIG, KIND, Memory, ModelFile, ModelKind, Origin, TRAINING};
 use super::{json, load_autoencoder, metadata, published_weights, refuse_rounded};
@@ -53,6 +54,44 @@ impl TokenizerModel {
             }
         };
         Ok(self.identity.hash.get_or_init(|| computed))
+    }
+}
+
+/// A tokenizer whose first tokens another one gives, too.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedTokens {
+    /// Its [`TokenizerModel::hash`].
+    pub model: String,
+    /// How many tokens, from the first on.
+    pub tokens: usize,
+}
+
+impl SharedTokens {
+    /// The entry of a tokenizer's history that lists those that it shares tokens with.
+    pub const ENTRY: &str = "shared_tokens";
+}
+
+impl TokenizerModel {
+    /// With whom it shares tokens, as its history has it.
+    ///
+    /// # Errors
+    /// If the history is damaged.
+    pub fn shared_tokens(&self) -> Result<Vec<SharedTokens>> {
+        let Some(listed) = self.training.as_ref().and_then(|history| history.get(SharedTokens::ENTRY)) else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_value(listed.clone())
+            .map_err(|error| Error::file(&self.identity.path, format!("training.{}: {error}", SharedTokens::ENTRY)))
+    }
+
+    /// Whether the first `tokens` tokens of the tokenizer with this hash are its own as well.
+    ///
+    /// # Errors
+    /// As [`Self::hash`] and [`Self::shared_tokens`].
+    pub fn gives_tokens_of(&self, hash: &str, tokens: usize) -> Result<bool> {
+        let shared = self.shared_tokens()?;
+        Ok(shared.iter().any(|other| other.model == hash && tokens <= other.tokens) || self.hash()? == hash)
     }
 }
 
