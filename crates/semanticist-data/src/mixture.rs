@@ -1,5 +1,21 @@
 //! Which of several parts of the data each image comes from, in proportion to their weights.
 
+use semanticist::{Error, Result};
+
+/// Fails unless there is a weight above 0 for each of several parts, which have so many images.
+pub(crate) fn check_weights(weights: &[f64], images: &[usize]) -> Result<()> {
+    let problem = if weights.len() != images.len() {
+        format!("{} weights for {} sources; give one for each", weights.len(), images.len())
+    } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
+        format!("the weight {weight} of a source is not above 0; leave out what is not to be seen")
+    } else if let Some(empty) = images.iter().position(|&images| images == 0) {
+        format!("source {} of {} has no images, and so can have no weight", empty + 1, images.len())
+    } else {
+        return Ok(());
+    };
+    Err(Error::Data(problem))
+}
+
 /// The turns of an epoch. Each goes to the part that is furthest behind its share, the first of those if several are, so
 /// that any stretch of an epoch holds the parts in proportion, to one image.
 #[derive(Debug, Clone)]

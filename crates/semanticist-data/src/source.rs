@@ -11,6 +11,7 @@ use semanticist::{Error, Result};
 
 use super::fingerprint::{Fingerprint, SAMPLED, spread};
 use super::folder;
+use super::mixture::check_weights;
 use super::parquet::Shard;
 use super::stores::Stores;
 use super::webdataset::Archive;
@@ -155,19 +156,11 @@ impl Source {
         let begins = std::iter::once(0).chain(self.groups.iter().copied());
         let parts: Vec<Range<usize>> = begins.zip(ends).map(|(begin, end)| begin..end).collect();
         let rows = |part: &Range<usize>| self.chunks[part.clone()].iter().map(Chunk::rows).sum::<usize>();
-        let problem = if weights.len() != parts.len() {
-            format!("{} weights for {} sources; give one for each", weights.len(), parts.len())
-        } else if let Some(weight) = weights.iter().find(|weight| !(**weight > 0.0 && weight.is_finite())) {
-            format!("the weight {weight} of a source is not above 0; leave out what is not to be seen")
-        } else if let Some(empty) = parts.iter().position(|part| rows(part) == 0) {
-            format!("source {} of {} has no images, and so can have no weight", empty + 1, parts.len())
-        } else {
-            if weights.len() > 1 {
-                (self.parts, self.weights) = (parts, weights.to_vec());
-            }
-            return Ok(self);
-        };
-        Err(Error::Data(problem))
+        check_weights(weights, &parts.iter().map(rows).collect::<Vec<_>>())?;
+        if weights.len() > 1 {
+            (self.parts, self.weights) = (parts, weights.to_vec());
+        }
+        Ok(self)
     }
 
     /// How many images there are, broken ones included.

@@ -171,9 +171,10 @@ pub fn autoencoder(request: &TrainAutoencoder, ranks: &Ranks) -> Result<()> {
 
 /// Trains a generator; whoever made its tokens decodes its samples.
 pub fn generator(request: &TrainGenerator, ranks: &Ranks) -> Result<()> {
-    let training = Arc::new(TokenCache::open(&request.tokens)?);
+    let training = TokenCache::open(&request.tokens)?;
     let settings = settings(&request.settings, &request.machine);
     let config = RunConfig::<GeneratorRun>::read_for(&request.config, &settings, training.len())?;
+    let training = Arc::new(training.weighted(&config.data.weights)?);
     let precision = config.precision;
     let device = request.machine.start_with(ranks.card(), precision)?;
     let validation = match request.validation.as_slice() {

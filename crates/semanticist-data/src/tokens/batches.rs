@@ -1,10 +1,12 @@
 //! Batches of tokens from a cache, in an order that depends on nothing but the seed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use semanticist::{Purpose, Seed};
 
 use super::cache::TokenCache;
+use crate::mixture::Turns;
 use crate::{Position, Share, permutation};
 
 /// The tokens of one view of an image.
@@ -29,19 +31,56 @@ pub struct TokenBatchOptions {
     pub tokens: usize,
 }
 
-/// Every image once per epoch, each time in a view of its own.
+/// Every image once per epoch, each time in a view of its own; where the cache has weights, its parts in proportion to them.
 pub struct TokenBatches {
     cache: Arc<TokenCache>,
     options: TokenBatchOptions,
+    turns: Turns,
+    parts: Vec<Part>,
+    next: Position,
+}
+
+/// Images that are drawn from together, in an order of their own that goes on from epoch to epoch.
+struct Part {
+    images: Range<usize>,
+    /// Of the order; each pass through the part has its own.
+    seed: Seed,
     order: Vec<usize>,
     next: Position,
+}
+
+impl Part {
+    fn new(images: Range<usize>, seed: Seed, drawn: u64) -> Self {
+        let count = images.len() as u64;
+        let next = Position { epoch: drawn / count, index: (drawn % count) as usize };
+        let order = permutation(images.len(), seed.at(next.epoch));
+        Self { images, seed, order, next }
+    }
+
+    /// The next image of the part.
+    fn next(&mut self) -> usize {
+        let image = self.images.start + self.order[self.next.index];
+        let pass = self.next.epoch;
+        self.next = self.next.after(1, self.order.len());
+        if self.next.epoch > pass {
+            self.order = permutation(self.order.len(), self.seed.at(self.next.epoch));
+        }
+        image
+    }
 }
 
 impl TokenBatches {
     /// The batches from `start` on. All images must have labels.
     pub fn new(cache: Arc<TokenCache>, options: TokenBatchOptions, start: Position) -> Self {
-        let order = permutation(cache.len(), options.seed.of(Purpose::Order).at(start.epoch));
-        Self { cache, options, order, next: start }
+        let mut turns = Turns::new(cache.weights());
+        let (of_epoch, of_this) = (turns.counts(cache.len()), turns.counts(start.index));
+        turns.skip_to(&of_this);
+        let order = options.seed.of(Purpose::Order);
+        let parts = cache.parts().iter().enumerate().map(|(number, images)| {
+            let seed = if cache.parts().len() == 1 { order } else { order.at(number as u64) };
+            Part::new(images.clone(), seed, start.epoch * of_epoch[number] + of_this[number])
+        });
+        Self { parts: parts.collect(), turns, options, next: start, cache }
     }
 
     /// The share of the next batch, and where to go on after the batch.
@@ -50,17 +89,15 @@ impl TokenBatches {
         let places = share.places(batch);
         let mut examples = Vec::with_capacity(places.len());
         for place in 0..batch {
+            let (at, image) = self.advance();
             if places.contains(&place) {
-                examples.push(self.example());
+                examples.push(self.example(at, image));
             }
-            self.advance();
         }
         (examples, self.next)
     }
 
-    fn example(&self) -> TokenExample {
-        let Position { epoch, index } = self.next;
-        let image = self.order[index];
+    fn example(&self, Position { epoch, index }: Position, image: usize) -> TokenExample {
         let mut noise = self.options.seed.of(Purpose::Augmentation).at(epoch).at(index as u64).noise();
         let view = noise.below(1, self.cache.views(image))[0];
         let label = self.cache.label(image).expect("every image has a label");
@@ -68,12 +105,15 @@ impl TokenBatches {
         TokenExample { tokens, label: label as usize }
     }
 
-    fn advance(&mut self) {
-        let epoch = self.next.epoch;
-        self.next = self.next.after(1, self.order.len());
-        if self.next.epoch > epoch {
-            self.order = permutation(self.cache.len(), self.options.seed.of(Purpose::Order).at(epoch + 1));
+    /// The place of the next example, and its image.
+    fn advance(&mut self) -> (Position, usize) {
+        let at = self.next;
+        let image = self.parts[self.turns.next()].next();
+        self.next = at.after(1, self.cache.len());
+        if self.next.epoch > at.epoch {
+            self.turns = Turns::new(self.cache.weights());
         }
+        (at, image)
     }
 }
 
@@ -130,6 +170,34 @@ mod tests {
             let (share, after) = TokenBatches::new(cache.clone(), second, position).next_batch();
             assert_eq!((&share[..], after), (&next.0[1..2], next.1));
             assert_eq!(whole.next_batch(), next);
+        }
+    }
+
+    #[test]
+    fn caches_are_drawn_from_in_proportion_and_go_on_as_if_uninterrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [("a", 4), ("b", 12)].map(|(name, images)| {
+            let inside = folder.path().join(name);
+            std::fs::create_dir(&inside).unwrap();
+            cache(&inside, images);
+            inside.join("tokens.parquet")
+        });
+        let open = || TokenCache::open(&paths).unwrap();
+        let cache = Arc::new(open().weighted(&[1.0, 1.0]).unwrap());
+        let mut whole = TokenBatches::new(cache.clone(), options(1, 1), Position::default());
+        let mut seen = [vec![0; 4], vec![0; 12]];
+        for turn in 0..96 {
+            let at = whole.next;
+            let part = turn % 2;
+            let (example, _) = whole.next_batch();
+            seen[part][example[0].tokens[0] as usize] += 1;
+            assert_eq!(TokenBatches::new(cache.clone(), options(1, 1), at).next_batch().0, example, "{turn}");
+        }
+        // Six epochs of 16, half of each from either.
+        assert_eq!(seen, [vec![12; 4], vec![4; 12]]);
+        for (weights, part) in [(&[1.0][..], "1 weights for 2"), (&[1.0, 0.0], "not above 0")] {
+            let error = open().weighted(weights).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 }

@@ -25,10 +25,15 @@ use crate::config::{Kind, RunConfig};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GeneratorRun;
 
-/// Cached tokens need no preparation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TokenData {}
+/// How batches of cached tokens are made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenData {
+    /// How often images come from each of the caches, in proportion; one number per cache in the order of `--tokens`. Without any,
+    /// all images come equally often.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
+}
 
 /// What is minimised.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

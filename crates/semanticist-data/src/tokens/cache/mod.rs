@@ -6,6 +6,7 @@
 
 mod plan;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use semanticist::weights::{self, Dtype, HostTensor, Metadata};
@@ -13,6 +14,7 @@ use semanticist::{Error, Result};
 
 use super::{TokenFileInfo, TokenReader};
 use crate::fingerprint::{Fingerprint, SAMPLED, spread};
+use crate::mixture::check_weights;
 use crate::shards::Sort;
 
 pub use plan::CachePlan;
@@ -37,6 +39,11 @@ pub struct TokenCache {
     /// For each shard, the number of its first image.
     first: Vec<usize>,
     len: usize,
+    /// For each path that was opened, behind its last image.
+    ends: Vec<usize>,
+    /// Images that are drawn from together, and the weight of each such part; none if there is one.
+    parts: Vec<Range<usize>>,
+    weights: Vec<f64>,
 }
 
 #[derive(Debug)]
@@ -54,11 +61,12 @@ impl TokenCache {
     /// If a file is none of these, a cache is not complete, or they are of different models or shapes.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut files = Vec::new();
-        for path in paths {
-            if path.is_dir() { files.extend(SORT.of_folder(path)?) } else { files.push(path.clone()) }
+        for (number, path) in paths.iter().enumerate() {
+            let own = if path.is_dir() { SORT.of_folder(path)? } else { vec![path.clone()] };
+            files.extend(own.into_iter().map(|file| (number, file)));
         }
         let mut cache: Option<Self> = None;
-        for path in &files {
+        for (number, path) in &files {
             let (info, classes, shard) = open(path)?;
             let cache = cache.get_or_insert_with(|| Self {
                 info: info.clone(),
@@ -66,6 +74,9 @@ impl TokenCache {
                 shards: Vec::new(),
                 first: Vec::new(),
                 len: 0,
+                ends: vec![0; paths.len()],
+                parts: Vec::new(),
+                weights: Vec::new(),
             });
             if (&cache.info, &cache.classes) != (&info, &classes) {
                 return Err(Error::file(
@@ -85,11 +96,40 @@ impl TokenCache {
             cache.first.push(cache.len);
             cache.len += shard.labels.len();
             cache.shards.push(shard);
+            cache.ends[*number..].fill(cache.len);
         }
         match cache {
-            Some(cache) if cache.len > 0 => Ok(cache),
+            Some(cache) if cache.len > 0 => Ok(Self { parts: vec![0..cache.len], ..cache }),
             _ => Err(Error::Data("the token files hold no image; give a cache of `cache-tokens`".into())),
         }
+    }
+
+    /// The same tokens, but an epoch, which has as many images as before, takes them from the paths that were opened in proportion
+    /// to `weights`, one for each, as [`crate::Source::weighted`] does. Without weights nothing changes.
+    ///
+    /// # Errors
+    /// If there is another number of weights, one that is not above 0, or a path without images.
+    pub fn weighted(mut self, weights: &[f64]) -> Result<Self> {
+        if weights.is_empty() {
+            return Ok(self);
+        }
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let parts: Vec<Range<usize>> = begins.zip(&self.ends).map(|(begin, &end)| begin..end).collect();
+        check_weights(weights, &parts.iter().map(ExactSizeIterator::len).collect::<Vec<_>>())?;
+        if weights.len() > 1 {
+            (self.parts, self.weights) = (parts, weights.to_vec());
+        }
+        Ok(self)
+    }
+
+    /// Images that are drawn from together.
+    pub(crate) fn parts(&self) -> &[Range<usize>] {
+        &self.parts
+    }
+
+    /// The weight of each part; none if there is one.
+    pub(crate) fn weights(&self) -> &[f64] {
+        &self.weights
     }
 
     /// What all tokens have in common.
