@@ -212,7 +212,8 @@ mod tests {
         let mixing = noise.normal([6, 6], &device);
         let x = (noise.normal([4000, 6], &device) * strengths).matmul(mixing) + 0.7;
         let components = PrincipalComponents::fit(x.clone(), 4).unwrap();
-        let (directions, mean) = [components.components(), components.mean()].map(|it| host_matrix(it.clone())).into();
+        let (directions, mean) =
+            [components.components(), components.mean()].map(|it| host_matrix(it.clone())).into();
         let layer = projection((&directions, &mean, components.variances()), [2, 4], &device);
         let raw = x.matmul(layer.weight.val().swap_dims(0, 1)) + layer.bias.val().unsqueeze();
         let second = host_matrix(raw.clone().swap_dims(0, 1).matmul(raw)) / 4000.0;

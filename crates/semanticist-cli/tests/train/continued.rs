@@ -53,7 +53,8 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path();
     prepare(folder);
-    let linear = ["--set", "model.encoder.linear_projection=true", "--set", "model.decoder.linear_estimate=true"];
+    let linear =
+        ["--set", "model.encoder.linear_projection=true", "--set", "model.decoder.linear_estimate=true"];
     let few = ["--set", "steps=3", "--set", "log.validate_every=0", "--set", "model.image_size=32"];
     let first = train(folder, "first").args(few).args(linear).output().unwrap();
     assert!(first.status.success(), "{}", stderr(&first));
@@ -68,7 +69,10 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     let tokens = |run: &str| {
         let file = format!("{run}.safetensors");
         let model = format!("{run}/model.safetensors");
-        let made = crate::semanticist(folder).args(["encode", "photos", "--model", &model, "-o", &file]).output().unwrap();
+        let made = crate::semanticist(folder)
+            .args(["encode", "photos", "--model", &model, "-o", &file])
+            .output()
+            .unwrap();
         assert!(made.status.success(), "{}", stderr(&made));
         let stored = weights::load(&folder.join(file)).unwrap().0;
         let tokens = stored.get("tokens").unwrap();
@@ -83,7 +87,10 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     // So what was made by the one is decoded by the other, and not the other way round.
     let decode = |tokens: &str, model: &str| {
         let model = format!("{model}/model.safetensors");
-        crate::semanticist(folder).args(["decode", tokens, "--model", &model, "-o", "pictures", "--overwrite"]).output().unwrap()
+        crate::semanticist(folder)
+            .args(["decode", tokens, "--model", &model, "-o", "pictures", "--overwrite"])
+            .output()
+            .unwrap()
     };
     let decoded = decode("first.safetensors", "second");
     assert!(decoded.status.success(), "{}", stderr(&decoded));
@@ -97,7 +104,16 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
         assert!(other.len() > one.len() && other[..one.len()] == one, "{name}");
     }
     // New tokens learn, too, and a run that goes on still knows whose tokens the first are.
-    let longer = ["--resume", "--force", "--set", "steps=6", "--set", "log.validate_every=0", "--set", "model.image_size=32"];
+    let longer = [
+        "--resume",
+        "--force",
+        "--set",
+        "steps=6",
+        "--set",
+        "log.validate_every=0",
+        "--set",
+        "model.image_size=32",
+    ];
     let third = train(folder, "second").args(longer).args(linear).args(more).output().unwrap();
     assert!(third.status.success(), "{}", stderr(&third));
     let later = stored("second");
@@ -105,7 +121,10 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     assert!(decoded.status.success(), "{}", stderr(&decoded));
     for name in ["encoder.concept_tokens", "encoder.linear.map.weight"] {
         let (before, after) = (rows(&other, name), rows(&later, name));
-        assert!(before != after && before[..rows(&one, name).len()] == after[..rows(&one, name).len()], "{name}");
+        assert!(
+            before != after && before[..rows(&one, name).len()] == after[..rows(&one, name).len()],
+            "{name}"
+        );
     }
 
     let refused = |arguments: &[&str], part: &str| {
@@ -115,5 +134,8 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     refused(&more, "--from");
     refused(&["--set", "objective.frozen_tokens=4"], "leaves none of the 4 tokens");
     refused(&[&more[..], &from, &["--set", "optimizer.weight_decay=0.1"]].concat(), "weight_decay");
-    refused(&[&more[..], &from, &["--set", "objective.frozen_encoder=true"]].concat(), "frozen_encoder = false");
+    refused(
+        &[&more[..], &from, &["--set", "objective.frozen_encoder=true"]].concat(),
+        "frozen_encoder = false",
+    );
 }

@@ -147,7 +147,10 @@ impl LeftOut {
         let variances: Vec<f64> = host_matrix(along).iter().copied().collect();
         let directions = host_matrix(components.components().clone());
         let device = self.images.device();
-        Ok((principal::projection((&directions, &host_matrix(mean), &variances), [count, dim], &device), explained))
+        Ok((
+            principal::projection((&directions, &host_matrix(mean), &variances), [count, dim], &device),
+            explained,
+        ))
     }
 }
 

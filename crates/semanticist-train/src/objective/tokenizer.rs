@@ -21,13 +21,13 @@ use serde_json::json;
 
 use super::diffusion::{Draws, loss, projected_loss};
 use super::distillation::Distillation;
-use super::{frozen, grown};
 use super::images::{self, ImageBatches, ImageExample};
 use super::mean_flow::MeanFlow;
 use super::nested::NestedGuidance;
 use super::readout::{LinearReadout, ReadoutConfig};
 use super::repa::{self, Repa, TeacherFeatures};
 use super::{Batches, Loss, Objective, Stage, Trainable, Validation};
+use super::{frozen, grown};
 use crate::config::{ImageData, Kind, RunConfig};
 use crate::principal;
 
@@ -157,7 +157,8 @@ impl Kind for TokenizerRun {
         config.objective.validate(&config.model, &config.data)?;
         if config.objective.frozen_tokens > 0 && config.optimizer.weight_decay > 0.0 {
             return Err(Error::Config(
-                "objective.frozen_tokens: optimizer.weight_decay would change what is to stay; set it to 0".into(),
+                "objective.frozen_tokens: optimizer.weight_decay would change what is to stay; set it to 0"
+                    .into(),
             ));
         }
         let all = config.model.tokens;
@@ -288,7 +289,8 @@ impl Trainable for LearningTokenizer {
     fn save_frozen(&self, path: &Path) -> Result<()> {
         let readout = self.networks.readout.as_ref().map(|_| ReadoutConfig { weight: 1.0 });
         let distillation = self.teacher.is_some();
-        let frozen = Frozen { model: self.config.clone(), readout, distillation, shared: self.shared.clone() };
+        let frozen =
+            Frozen { model: self.config.clone(), readout, distillation, shared: self.shared.clone() };
         let mut stored = self.autoencoder.to_weights();
         if let Some(teacher) = &self.teacher {
             stored.extend(weights::deferred(teacher, TEACHER));
@@ -431,7 +433,9 @@ impl Objective for TokenizerObjective {
                 Tokens(Tensor::from_inner(tokens.0))
             }
             false if *frozen_tokens > 0 => {
-                grown::with_still_tokens(&networks.encoder, *frozen_tokens).forward(&pixels, tokens, Some(noise)).tokens
+                grown::with_still_tokens(&networks.encoder, *frozen_tokens)
+                    .forward(&pixels, tokens, Some(noise))
+                    .tokens
             }
             false => networks.encoder.forward(&pixels, tokens, Some(noise)).tokens,
         };

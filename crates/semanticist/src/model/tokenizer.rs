@@ -81,8 +81,9 @@ impl TokenizerModel {
         let Some(listed) = self.training.as_ref().and_then(|history| history.get(SharedTokens::ENTRY)) else {
             return Ok(Vec::new());
         };
-        serde_json::from_value(listed.clone())
-            .map_err(|error| Error::file(&self.identity.path, format!("training.{}: {error}", SharedTokens::ENTRY)))
+        serde_json::from_value(listed.clone()).map_err(|error| {
+            Error::file(&self.identity.path, format!("training.{}: {error}", SharedTokens::ENTRY))
+        })
     }
 
     /// Whether the first `tokens` tokens of the tokenizer with this hash are its own as well.

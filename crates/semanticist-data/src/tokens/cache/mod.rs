@@ -6,6 +6,7 @@
 
 mod plan;
 
+use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -99,7 +100,7 @@ impl TokenCache {
             cache.ends[*number..].fill(cache.len);
         }
         match cache {
-            Some(cache) if cache.len > 0 => Ok(Self { parts: vec![0..cache.len], ..cache }),
+            Some(cache) if cache.len > 0 => Ok(Self { parts: iter::once(0..cache.len).collect(), ..cache }),
             _ => Err(Error::Data("the token files hold no image; give a cache of `cache-tokens`".into())),
         }
     }
@@ -113,7 +114,7 @@ impl TokenCache {
         if weights.is_empty() {
             return Ok(self);
         }
-        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let begins = iter::once(0).chain(self.ends.iter().copied());
         let parts: Vec<Range<usize>> = begins.zip(&self.ends).map(|(begin, &end)| begin..end).collect();
         check_weights(weights, &parts.iter().map(ExactSizeIterator::len).collect::<Vec<_>>())?;
         if weights.len() > 1 {
