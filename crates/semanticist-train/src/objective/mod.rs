@@ -9,6 +9,7 @@ mod frozen;
 pub mod generator;
 pub mod grown;
 pub mod images;
+mod learning;
 pub mod mean_flow;
 pub mod nested;
 pub mod readout;
