@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Shared;
 use super::linear::{Strided, product};
-use super::numeric::{self, LANES, vectorised};
+use super::numeric::{self, vectorised};
 
 /// Query rows per tile.
 const TILE: usize = 64;
@@ -125,10 +125,14 @@ fn softmax_tile(scores: &mut [f32], log_sum: &mut [f32], tile: Tile, scale: f32)
             for (row, (line, log_sum)) in scores.chunks_exact_mut(tile.keys).zip(log_sum).enumerate() {
                 let (seen, hidden) = line.split_at_mut(tile.seen(row));
                 let highest = numeric::max(seen) * scale;
-                numeric::map(seen, |v| numeric::exp(v * scale - highest));
+                for v in seen.iter_mut() {
+                    *v = numeric::exp(*v * scale - highest);
+                }
                 let sum = numeric::sum(seen, |v| v);
                 let inverse = 1.0 / sum;
-                numeric::map(seen, |v| v * inverse);
+                for v in seen.iter_mut() {
+                    *v *= inverse;
+                }
                 hidden.fill(0.0);
                 *log_sum = highest + sum.ln();
             }
@@ -237,15 +241,9 @@ impl Head<'_> {
                     let position = tile.start + row;
                     let along = numeric::dot(self.row(self.out, position), self.row(self.grad, position));
                     let seen = tile.seen(row);
-                    let lines = weights[..seen].chunks_mut(LANES).zip(d_scores[..seen].chunks_mut(LANES));
-                    for (weights, d_scores) in lines {
-                        let (mut weight, mut d_score) = (numeric::lanes(weights), numeric::lanes(d_scores));
-                        for i in 0..LANES {
-                            weight[i] = numeric::exp(weight[i] * scale - log_sum[position]);
-                            d_score[i] = weight[i] * (d_score[i] - along) * scale;
-                        }
-                        numeric::put(weights, weight);
-                        numeric::put(d_scores, d_score);
+                    for (weight, d_score) in weights[..seen].iter_mut().zip(&mut d_scores[..seen]) {
+                        *weight = numeric::exp(*weight * scale - log_sum[position]);
+                        *d_score = *weight * (*d_score - along) * scale;
                     }
                     weights[seen..].fill(0.0);
                     d_scores[seen..].fill(0.0);

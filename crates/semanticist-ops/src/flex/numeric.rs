@@ -131,19 +131,6 @@ pub fn put<T: Copy>(to: &mut [T], lanes: [T; LANES]) {
     }
 }
 
-/// Every number of a slice becomes `f` of it. The last ones fill a vector with others: left to the compiler, a
-/// loop ends with one number at a time, up to 63 of them.
-#[inline(always)]
-pub fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
-    for chunk in x.chunks_mut(LANES) {
-        let mut lanes = lanes(chunk);
-        for lane in &mut lanes {
-            *lane = f(*lane);
-        }
-        put(chunk, lanes);
-    }
-}
-
 /// The sum of `f` over a slice, in [`LANES`] partial sums.
 #[inline(always)]
 pub fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {

@@ -10,7 +10,7 @@ use super::sums::{LANES, PairSums, Task, dispatch};
 use crate::flex::attention::{Sizes, Tile};
 use crate::flex::{Shared, numeric};
 
-/// Query rows per tile.
+/// Query rows per tile: a multiple of the rows that vectors take at once, and of those of AMX.
 const TILE: usize = 96;
 
 /// A right matrix in panels, one after another.
@@ -180,8 +180,9 @@ impl Task for Forward<'_> {
                 |row, first, sums| {
                     // SAFETY: inside the result; only this task writes this head's columns.
                     let out = unsafe { out.slice(head.place(tile.start + row) + first, sums.len()) };
-                    numeric::map(sums, |sum| sum * inverse[row]);
-                    round_row(out, sums);
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out = bf16::write(*sum * inverse[row]);
+                    }
                 },
             );
         }
@@ -207,13 +208,15 @@ fn write_rows<K: PairSums>(k: K, right: &Panels, left: Left, sizes: [usize; 3], 
 #[inline(always)]
 fn exponentials(scores: &mut [f32], scale: f32) -> (f32, f32) {
     let highest = numeric::max(scores) * scale;
-    numeric::map(scores, |v| numeric::exp(v * scale - highest));
+    for v in scores.iter_mut() {
+        *v = numeric::exp(*v * scale - highest);
+    }
     (highest, numeric::sum(scores, |v| v))
 }
 
 /// A vector rounded; a loop, because the compiler makes no vectors of `map`.
 #[inline(always)]
-fn rounded(x: [f32; LANES]) -> [bf16; LANES] {
+fn rounded_lanes(x: [f32; LANES]) -> [bf16; LANES] {
     let mut y = [bf16::ZERO; LANES];
     for i in 0..LANES {
         y[i] = bf16::write(x[i]);
@@ -226,7 +229,7 @@ fn rounded(x: [f32; LANES]) -> [bf16; LANES] {
 fn round_row(to: &mut [bf16], x: &[f32]) {
     let (to, rest) = to.split_at_mut(x.len());
     for (to, x) in to.chunks_mut(LANES).zip(x.chunks(LANES)) {
-        numeric::put(to, rounded(numeric::lanes(x)));
+        numeric::put(to, rounded_lanes(numeric::lanes(x)));
     }
     rest.fill(bf16::default());
 }
@@ -379,6 +382,7 @@ fn softmax_backward(
             line[scores.len()..].fill(bf16::default());
             &mut line[..scores.len()]
         });
+        // Vectors to the end: a loop that the compiler makes of single numbers ends with up to 63 of those.
         let read = scores.chunks(LANES).zip(d_weights.chunks(LANES));
         let written = weights.chunks_mut(LANES).zip(d_scores.chunks_mut(LANES));
         for ((scores, d_weights), (weights, d_scores)) in read.zip(written) {
@@ -387,8 +391,8 @@ fn softmax_backward(
                 weight[i] = numeric::exp(weight[i] * scale - log_sum);
                 d_score[i] = weight[i] * (d_score[i] - along) * scale;
             }
-            numeric::put(weights, rounded(weight));
-            numeric::put(d_scores, rounded(d_score));
+            numeric::put(weights, rounded_lanes(weight));
+            numeric::put(d_scores, rounded_lanes(d_score));
         }
     }
 }
