@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use semanticist::{Error, Purpose, Result, Seed};
+use semanticist::{Error, Result, Seed};
 
 use super::batches::Position;
-use super::mixture::Turns;
+use super::mixture::{Turns, part_seed};
 use super::order::EpochOrder;
 use super::share::Share;
 use super::source::{Chunk, Record, Source};
@@ -59,15 +59,11 @@ impl Feeder {
             let _ = self.send(start, start, Err(Error::Data(problem)));
             return;
         }
-        let mut turns = Turns::new(self.source.weights());
-        let each_epoch = turns.counts(rows);
-        let before = turns.counts(start.index);
-        let places = each_epoch.iter().zip(&before).map(|(each, before)| start.epoch * each + before);
+        let (mut turns, places) = Turns::from(self.source.weights(), rows, start);
         let mut parts: Vec<Part> = (self.source.parts().iter().cloned().enumerate())
             .zip(places)
             .map(|((number, chunks), place)| self.part(number, chunks, place))
             .collect();
-        turns.skip_to(&before);
         let first: Vec<usize> = (self.source.chunks().iter())
             .scan(0, |rows, chunk| Some(std::mem::replace(rows, *rows + chunk.rows())))
             .collect();
@@ -97,10 +93,7 @@ impl Feeder {
 
     /// Part `number` of the data from row `place` of its own endless order on.
     fn part(&self, number: usize, chunks: Range<usize>, place: u64) -> Part {
-        let seed = match self.source.parts().len() {
-            1 => self.seed,
-            _ => self.seed.of(Purpose::Order).at(number as u64),
-        };
+        let seed = part_seed(self.seed, number, self.source.parts().len());
         let loader = Loader { source: self.source.clone(), chunks, seed, stop: self.stop.clone() };
         // Nothing waits in the queue: a pool is drawn from, and the next one is held by whoever read it.
         let (sender, pools) = sync_channel(0);

@@ -1,6 +1,21 @@
 //! Which of several parts of the data each image comes from, in proportion to their weights.
 
-use semanticist::{Error, Result};
+use std::iter;
+use std::ops::Range;
+
+use semanticist::{Error, Purpose, Result, Seed};
+
+use crate::Position;
+
+/// The parts of a whole that end where `ends` says, one behind the other.
+pub(crate) fn parts(ends: &[usize]) -> Vec<Range<usize>> {
+    iter::once(&0).chain(ends).zip(ends).map(|(&begin, &end)| begin..end).collect()
+}
+
+/// The seed of the order of part `number` of `count`; all of the data together keeps its own.
+pub(crate) fn part_seed(seed: Seed, number: usize, count: usize) -> Seed {
+    if count == 1 { seed } else { seed.of(Purpose::Order).at(number as u64) }
+}
 
 /// Fails unless there is a weight above 0 for each of several parts, which have so many images.
 pub(crate) fn check_weights(weights: &[f64], images: &[usize]) -> Result<()> {
@@ -37,8 +52,18 @@ impl Turns {
         Self { taken: vec![0; shares.len()], shares, turns: 0 }
     }
 
+    /// From `start` on, where an epoch has so many turns; and how many each part had before, in all epochs.
+    pub fn from(weights: &[f64], epoch_turns: usize, start: Position) -> (Self, Vec<u64>) {
+        let mut turns = Self::new(weights);
+        let (of_epoch, of_this) = (turns.counts(epoch_turns), turns.counts(start.index));
+        let before = of_epoch.iter().zip(&of_this).map(|(each, this)| start.epoch * each + this);
+        turns.taken = of_this.clone();
+        turns.turns = start.index as u64;
+        (turns, before.collect())
+    }
+
     /// How many of the first `turns` turns of an epoch each part has.
-    pub fn counts(&self, turns: usize) -> Vec<u64> {
+    fn counts(&self, turns: usize) -> Vec<u64> {
         if self.shares.len() == 1 {
             return vec![turns as u64];
         }
@@ -47,12 +72,6 @@ impl Turns {
             walk.next();
         }
         walk.taken
-    }
-
-    /// Goes on where so many turns of each part are over.
-    pub fn skip_to(&mut self, taken: &[u64]) {
-        self.taken = taken.to_vec();
-        self.turns = taken.iter().sum();
     }
 
     /// The part whose turn it is.
@@ -82,8 +101,12 @@ mod tests {
             }
         }
         for start in [0, 1, 7, 450, 899] {
-            let mut turns = Turns::new(&weights);
-            turns.skip_to(&turns.counts(start));
+            let (mut turns, before) = Turns::from(&weights, 900, Position { epoch: 2, index: start });
+            let had = |part: usize, turns: usize| whole[..turns].iter().filter(|&&turn| turn == part).count();
+            assert!(
+                (0..3).all(|part| before[part] as usize == 2 * had(part, 900) + had(part, start)),
+                "{start}"
+            );
             assert!((start..900).map(|_| turns.next()).eq(whole[start..].iter().copied()), "{start}");
         }
         assert_eq!(Turns::new(&[]).counts(5), [5]);

@@ -11,7 +11,7 @@ use semanticist::{Error, Result};
 
 use super::fingerprint::{Fingerprint, SAMPLED, spread};
 use super::folder;
-use super::mixture::check_weights;
+use super::mixture::{check_weights, parts};
 use super::parquet::Shard;
 use super::stores::Stores;
 use super::webdataset::Archive;
@@ -152,9 +152,7 @@ impl Source {
         if weights.is_empty() {
             return Ok(self);
         }
-        let ends = self.groups.iter().copied();
-        let begins = std::iter::once(0).chain(self.groups.iter().copied());
-        let parts: Vec<Range<usize>> = begins.zip(ends).map(|(begin, end)| begin..end).collect();
+        let parts = parts(&self.groups);
         let rows = |part: &Range<usize>| self.chunks[part.clone()].iter().map(Chunk::rows).sum::<usize>();
         check_weights(weights, &parts.iter().map(rows).collect::<Vec<_>>())?;
         if weights.len() > 1 {

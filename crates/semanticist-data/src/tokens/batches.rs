@@ -6,7 +6,7 @@ use std::sync::Arc;
 use semanticist::{Purpose, Seed};
 
 use super::cache::TokenCache;
-use crate::mixture::Turns;
+use crate::mixture::{Turns, part_seed};
 use crate::{Position, Share, permutation};
 
 /// The tokens of one view of an image.
@@ -43,8 +43,8 @@ pub struct TokenBatches {
 /// Images that are drawn from together, in an order of their own that goes on from epoch to epoch.
 struct Part {
     images: Range<usize>,
-    /// Of the order; each pass through the part has its own.
     seed: Seed,
+    /// Of this pass through the part.
     order: Vec<usize>,
     next: Position,
 }
@@ -53,8 +53,12 @@ impl Part {
     fn new(images: Range<usize>, seed: Seed, drawn: u64) -> Self {
         let count = images.len() as u64;
         let next = Position { epoch: drawn / count, index: (drawn % count) as usize };
-        let order = permutation(images.len(), seed.at(next.epoch));
+        let order = Self::order(images.len(), seed, next.epoch);
         Self { images, seed, order, next }
+    }
+
+    fn order(count: usize, seed: Seed, pass: u64) -> Vec<usize> {
+        permutation(count, seed.of(Purpose::Order).at(pass))
     }
 
     /// The next image of the part.
@@ -63,7 +67,7 @@ impl Part {
         let pass = self.next.epoch;
         self.next = self.next.after(1, self.order.len());
         if self.next.epoch > pass {
-            self.order = permutation(self.order.len(), self.seed.at(self.next.epoch));
+            self.order = Self::order(self.images.len(), self.seed, self.next.epoch);
         }
         image
     }
@@ -72,14 +76,12 @@ impl Part {
 impl TokenBatches {
     /// The batches from `start` on. All images must have labels.
     pub fn new(cache: Arc<TokenCache>, options: TokenBatchOptions, start: Position) -> Self {
-        let mut turns = Turns::new(cache.weights());
-        let (of_epoch, of_this) = (turns.counts(cache.len()), turns.counts(start.index));
-        turns.skip_to(&of_this);
-        let order = options.seed.of(Purpose::Order);
-        let parts = cache.parts().iter().enumerate().map(|(number, images)| {
-            let seed = if cache.parts().len() == 1 { order } else { order.at(number as u64) };
-            Part::new(images.clone(), seed, start.epoch * of_epoch[number] + of_this[number])
-        });
+        let (turns, drawn) = Turns::from(cache.weights(), cache.len(), start);
+        let parts = cache.parts();
+        let (count, seed) = (parts.len(), options.seed);
+        let parts = parts.into_iter().zip(drawn).enumerate();
+        let parts =
+            parts.map(|(number, (images, drawn))| Part::new(images, part_seed(seed, number, count), drawn));
         Self { parts: parts.collect(), turns, options, next: start, cache }
     }
 

@@ -6,7 +6,6 @@
 
 mod plan;
 
-use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use semanticist::{Error, Result};
 
 use super::{TokenFileInfo, TokenReader};
 use crate::fingerprint::{Fingerprint, SAMPLED, spread};
-use crate::mixture::check_weights;
+use crate::mixture::{check_weights, parts};
 use crate::shards::Sort;
 
 pub use plan::CachePlan;
@@ -42,8 +41,7 @@ pub struct TokenCache {
     len: usize,
     /// For each path that was opened, behind its last image.
     ends: Vec<usize>,
-    /// Images that are drawn from together, and the weight of each such part; none if there is one.
-    parts: Vec<Range<usize>>,
+    /// Of each path; none if all images are drawn from together.
     weights: Vec<f64>,
 }
 
@@ -76,7 +74,6 @@ impl TokenCache {
                 first: Vec::new(),
                 len: 0,
                 ends: vec![0; paths.len()],
-                parts: Vec::new(),
                 weights: Vec::new(),
             });
             if (&cache.info, &cache.classes) != (&info, &classes) {
@@ -100,7 +97,7 @@ impl TokenCache {
             cache.ends[*number..].fill(cache.len);
         }
         match cache {
-            Some(cache) if cache.len > 0 => Ok(Self { parts: iter::once(0..cache.len).collect(), ..cache }),
+            Some(cache) if cache.len > 0 => Ok(cache),
             _ => Err(Error::Data("the token files hold no image; give a cache of `cache-tokens`".into())),
         }
     }
@@ -114,18 +111,17 @@ impl TokenCache {
         if weights.is_empty() {
             return Ok(self);
         }
-        let begins = iter::once(0).chain(self.ends.iter().copied());
-        let parts: Vec<Range<usize>> = begins.zip(&self.ends).map(|(begin, &end)| begin..end).collect();
-        check_weights(weights, &parts.iter().map(ExactSizeIterator::len).collect::<Vec<_>>())?;
+        let images: Vec<usize> = parts(&self.ends).iter().map(ExactSizeIterator::len).collect();
+        check_weights(weights, &images)?;
         if weights.len() > 1 {
-            (self.parts, self.weights) = (parts, weights.to_vec());
+            self.weights = weights.to_vec();
         }
         Ok(self)
     }
 
     /// Images that are drawn from together.
-    pub(crate) fn parts(&self) -> &[Range<usize>] {
-        &self.parts
+    pub(crate) fn parts(&self) -> Vec<Range<usize>> {
+        if self.weights.is_empty() { parts(&[self.len]) } else { parts(&self.ends) }
     }
 
     /// The weight of each part; none if there is one.
