@@ -14,9 +14,15 @@ const FREE: [&str; 6] =
 /// What cannot change in a run: the weights are of it.
 const FIXED: &str = "model";
 
-/// What can neither come nor go, as it has weights of its own, though its numbers may change; and whose weights they are.
-const PRESENT: [&str; 3] =
-    ["objective.linear_readout", "objective.distillation", "objective.distillation.teacher"];
+/// What can neither come nor go, as it has weights of its own, though its numbers may change; whose weights they are; and what
+/// stays as it is, by which the model's file says whose tokens it gives.
+const PRESENT: [&str; 5] = [
+    "objective.linear_readout",
+    "objective.distillation",
+    "objective.distillation.teacher",
+    "objective.frozen_encoder",
+    "objective.frozen_tokens",
+];
 
 /// Whether a run goes on under conditions that it was not started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

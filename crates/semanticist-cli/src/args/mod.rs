@@ -278,7 +278,8 @@ pub struct TrainTokenizer {
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub autoencoder: Option<PathBuf>,
     /// Begin with the weights of this tokenizer, autoencoder included, instead of random ones: a file, or a name of `models list`.
-    /// What it lacks of the configuration's networks begins at random (decoder.overlap at 0)
+    /// What it lacks of the configuration's networks begins at random (decoder.overlap at 0), tokens behind its own with the principal
+    /// components of what those leave out
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["resume", "autoencoder"])]
     pub from: Option<PathBuf>,
     #[command(flatten)]

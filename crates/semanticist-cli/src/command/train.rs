@@ -141,6 +141,12 @@ fn origin(
             from.display()
         )));
     }
+    let (frozen, had) = (config.objective.frozen_tokens, origin.tokenizer.config.tokens);
+    if frozen > had {
+        return Err(failure::usage(format!(
+            "objective.frozen_tokens = {frozen}: the tokenizer to begin with has {had}; freeze as many at most"
+        )));
+    }
     Ok(Some(origin))
 }
 

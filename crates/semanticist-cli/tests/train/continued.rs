@@ -116,6 +116,10 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
     ];
     let third = train(folder, "second").args(longer).args(linear).args(more).output().unwrap();
     assert!(third.status.success(), "{}", stderr(&third));
+    let learning = ["--set", "model.tokens=7", "--set", "objective.frozen_tokens=3"];
+    let other_run = train(folder, "second").args(longer).args(linear).args(learning).output().unwrap();
+    let said = stderr(&other_run);
+    assert!(!other_run.status.success() && said.contains("frozen_tokens: was 4, is 3"), "{said}");
     let later = stored("second");
     let decoded = decode("first.safetensors", "second");
     assert!(decoded.status.success(), "{}", stderr(&decoded));
@@ -132,6 +136,8 @@ fn a_tokenizer_grows_behind_its_first_tokens_which_stay() {
         assert!(!run.status.success() && stderr(&run).contains(part), "{arguments:?}: {}", stderr(&run));
     };
     refused(&more, "--from");
+    let frozen = ["--set", "model.tokens=7", "--set", "objective.frozen_tokens=5"];
+    refused(&[&frozen[..], &from].concat(), "has 4; freeze as many at most");
     refused(&["--set", "objective.frozen_tokens=4"], "leaves none of the 4 tokens");
     refused(&[&more[..], &from, &["--set", "optimizer.weight_decay=0.1"]].concat(), "weight_decay");
     refused(
