@@ -1,16 +1,12 @@
 // A headless Chromium, driven through its DevTools protocol: only what the check needs.
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import WebSocket from "ws";
 
 export const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Starts the browser; `close` ends it. */
-export async function launch(program) {
-  const profile = mkdtempSync(join(tmpdir(), "studio-"));
+/** Starts the browser, which keeps its files in the folder `profile`; `close` ends it. */
+export async function launch(program, profile) {
   const child = spawn(program, [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
@@ -31,7 +27,6 @@ export async function launch(program) {
     const ended = new Promise((resolve) => child.on("exit", resolve));
     child.kill();
     await Promise.race([ended, sleep(5000)]);
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   };
   return { connection: await connect(address), close };
 }

@@ -2,9 +2,10 @@
 // perception test taken, the page of `evaluate report` read, at the size of a desktop and of a phone; nothing may be
 // complained about, by the browser or by axe-core.
 //
-//     node check.mjs http://127.0.0.1:7860/ PHOTO REPORT.html LOCKED [FOLDER FOR SCREENSHOTS]
+//     node check.mjs PROFILE http://127.0.0.1:7860/ PHOTO REPORT.html LOCKED [FOLDER FOR SCREENSHOTS]
 //
-// LOCKED is the address of a server that asks for the token "open-sesame" and holds the same perception test.
+// PROFILE is a folder that does not exist yet, for the browser's own files. LOCKED is the address of a server that asks for the
+// token "open-sesame" and holds the same perception test.
 
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -14,9 +15,9 @@ import { launch, open, sleep } from "./browser.mjs";
 import { readReport } from "./report.mjs";
 import { takePart } from "./study.mjs";
 
-const [url, photo, report, locked, folder] = process.argv.slice(2);
+const [profile, url, photo, report, locked, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const browser = await launch(process.env.CHROMIUM ?? "chromium");
+const browser = await launch(process.env.CHROMIUM ?? "chromium", profile);
 
 const steps = [];
 const step = (name) => { steps.push(name); console.log(`  ${name}`); };
