@@ -18,6 +18,8 @@ from torch import nn
 
 SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
 TOKENS, TOKEN_DIM, IMAGE, PATCH, LATENT, CHANNELS, LATENT_PATCH = 256, 16, 256, 16, 16, 16, 2
+# What the decoder gives for each number that it gets: 2 where it learns a variance too, as published.
+OUTPUTS = 2
 
 
 class Attention(nn.Module):
@@ -110,7 +112,7 @@ class Decoder(nn.Module):
         self.tokens = nn.Linear(TOKEN_DIM, width)
         self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.output = nn.Linear(width, LATENT_PATCH**2 * 2 * CHANNELS)
+        self.output = nn.Linear(width, LATENT_PATCH**2 * OUTPUTS * CHANNELS)
 
     def forward(self, noisy, timesteps, tokens, keep):
         kept = torch.arange(TOKENS)[None, :, None] < keep[:, None, None]
@@ -126,8 +128,8 @@ class Decoder(nn.Module):
         shift, scale = self.modulation(time_).chunk(2, 1)
         x = self.output(modulate(x[:, :count], shift, scale))
         side, p = LATENT // LATENT_PATCH, LATENT_PATCH
-        x = x.view(len(x), side, side, p, p, 2 * CHANNELS).permute(0, 5, 1, 3, 2, 4)
-        return x.reshape(len(x), 2 * CHANNELS, LATENT, LATENT)
+        x = x.view(len(x), side, side, p, p, OUTPUTS * CHANNELS).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(len(x), OUTPUTS * CHANNELS, LATENT, LATENT)
 
 
 class Setting:
