@@ -8,7 +8,7 @@ how far losses of the two processes are from those of the one, as tables in Mark
     venv/bin/python scripts/size_s_runs.py --data tiny-imagenet-100 --teacher classifier/model.safetensors --out runs
         [--only one,two,repa,pytorch] [--plot curves.svg]
 
-Runs that are in the folder already are only read. Throughput is the median over steps, so that validation and a
+Runs that are in the folder already are only read, those that were stopped go on. Throughput is the median over steps, so that validation and a
 neighbour's short job do not count; the runs come one after the other.
 """
 
@@ -19,13 +19,13 @@ import os
 import statistics
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "tokenizer-s.toml"
 RUNS = ["one", "two", "repa", "pytorch"]
-# Of configs/tokenizer-s.toml, which PyTorch does not read.
-BATCH, PEAK, WARMUP, CLIP, DROP_ALL = 32, 3e-4, 50, 3.0, 0.1
+SETTINGS = tomllib.loads(CONFIG.read_text())
 REPA = "{layer=6,teacher_width=192,hidden=768}"
 
 
@@ -35,6 +35,8 @@ def train(name, given):
     if name == "repa":
         command += ["--set", f"model.decoder.repa={REPA}", "--set", f"objective.repa.teacher={given.teacher}"]
         command += ["--set", "objective.repa.weight=0.5"]
+    # A run that was stopped goes on.
+    command += ["--resume"] if (Path(given.out) / name / "checkpoints").is_dir() else []
     launch = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2"] if name == "two" else []
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     subprocess.run([*map(str, [*launch, given.binary, *command])], check=True, env=environment)
@@ -72,7 +74,11 @@ def pytorch(given):
 
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    models.TOKENS, models.IMAGE, models.PATCH, models.LATENT, models.CHANNELS, models.OUTPUTS = 32, 64, 8, 16, 12, 1
+    model, optimizing, rate = SETTINGS["model"], SETTINGS["optimizer"], SETTINGS["learning_rate"]
+    linear, batch = model["autoencoder"], SETTINGS["batch"]
+    drop_all = SETTINGS["objective"]["nested_guidance"]["drop_all_nested"]
+    models.TOKENS, models.IMAGE, models.PATCH = model["tokens"], model["image_size"], model["encoder"]["patch_size"]
+    models.LATENT, models.CHANNELS, models.OUTPUTS = model["image_size"] // linear["patch_size"], linear["channels"], 1
     encoder, decoder = (part(*models.SIZES["s"]) for part in (models.Encoder, models.Decoder))
     weights, file = first_weights(given)
     take(encoder, weights, "encoder", {"concepts": "concept_tokens"})
@@ -82,35 +88,37 @@ def pytorch(given):
     mean, components, scales = (file[f"autoencoder.{name}"] for name in ("mean", "components", "scales"))
 
     def latents_of(images):
-        batch, patch, side = len(images), models.IMAGE // models.LATENT, models.LATENT
+        patch, side = linear["patch_size"], models.LATENT
         patches = (images * 2 - 1).view(batch, 3, side, patch, side, patch).permute(0, 2, 4, 1, 3, 5).reshape(batch, side, side, -1)
         return (((patches - mean) @ components.T) * scales).permute(0, 3, 1, 2)
 
     parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=PEAK, betas=(0.9, 0.95), weight_decay=0.0)
+    betas, decay = (optimizing["beta1"], optimizing["beta2"]), optimizing["weight_decay"]
+    optimizer = torch.optim.AdamW(parameters, betas=betas, weight_decay=decay)
     data, order = photos(given.data), numpy.random.default_rng(0)
     shuffled, records = order.permutation(len(data)), []
     for step in range(1, given.steps + 1):
         begun = time.perf_counter()
         images = []
-        for index in shuffled[(step - 1) * BATCH : step * BATCH]:
+        for index in shuffled[(step - 1) * batch : step * batch]:
             pixels = numpy.asarray(Image.open(io.BytesIO(data[index])).convert("RGB"))
             images.append(pixels[:, ::-1] if order.random() < 0.5 else pixels)
         images = torch.from_numpy(numpy.stack(images)).permute(0, 3, 1, 2).float() / 255
-        latents, noise, share = latents_of(images), torch.randn(BATCH, 12, 16, 16), torch.rand(BATCH)
-        keep = torch.randint(1, models.TOKENS + 1, (BATCH,)) * (torch.rand(BATCH) >= DROP_ALL)
+        latents, share = latents_of(images), torch.rand(batch)
+        noise = torch.randn_like(latents)
+        keep = torch.randint(1, models.TOKENS + 1, (batch,)) * (torch.rand(batch) >= drop_all)
         t = share[:, None, None, None]
         for group in optimizer.param_groups:
-            group["lr"] = PEAK * min(1, step / WARMUP)
+            group["lr"] = rate["peak"] * min(1, step / rate["warmup_steps"])
         with torch.autocast("cpu", torch.bfloat16):
-            output = decoder(t * latents + (1 - t) * noise, share * 1000, encoder(images), keep)
+            output = decoder(t * latents + (1 - t) * noise, share * model["diffusion"]["time_scale"], encoder(images), keep)
         loss = F.mse_loss(output.float(), latents - noise)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, optimizing["clip_norm"])
         optimizer.step()
         optimizer.zero_grad()
         record = {"step": step, "loss": loss.item(), "gradient_norm": norm.item()}
-        record["images_per_second"] = BATCH / (time.perf_counter() - begun)
+        record["images_per_second"] = batch / (time.perf_counter() - begun)
         records.append(record)
         print(record, flush=True)
     out = Path(given.out) / "pytorch"
@@ -156,6 +164,11 @@ def journal(name, given):
     return steps, validation[-1] if validation else None
 
 
+def is_done(name, given):
+    path = Path(given.out) / name / "journal.jsonl"
+    return path.exists() and len(journal(name, given)[0]) >= given.steps
+
+
 def loss(record):
     """The diffusion loss without REPA's."""
     return record.get("mse", record["loss"])
@@ -167,13 +180,15 @@ def main():
     parser.add_argument("--teacher", help="for repa: a file of `train classifier`, of width 192")
     parser.add_argument("--out", required=True)
     parser.add_argument("--binary", default=ROOT / "target" / "release" / "semanticist")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=SETTINGS["steps"])
     parser.add_argument("--only", default=",".join(RUNS))
     parser.add_argument("--plot", help="an SVG")
     given = parser.parse_args()
     names = [name for name in RUNS if name in given.only.split(",")]
+    if "repa" in names and not given.teacher and not is_done("repa", given):
+        parser.error("the run with REPA needs --teacher, a file of `train classifier`; or leave it out: --only one,two,pytorch")
     for name in names:
-        if not (Path(given.out) / name / "journal.jsonl").exists():
+        if not is_done(name, given):
             pytorch(given) if name == "pytorch" else train(name, given)
 
     part = given.steps // 4
