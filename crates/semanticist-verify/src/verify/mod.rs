@@ -31,6 +31,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use semanticist::{Error, Precision, Result};
@@ -74,6 +75,19 @@ const CASES: [Case; 21] = [
     Case { name: "vq", file: quantised::VQ, run: quantised::run_vq },
 ];
 
+/// A case that has been compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaseDone {
+    /// As in [`case_names`].
+    pub name: &'static str,
+    /// Quantities that were compared, or could not be.
+    pub checks: usize,
+    /// Those that agree.
+    pub agreeing: usize,
+    /// How long it took.
+    pub time: Duration,
+}
+
 /// The names of all cases, in the order in which they run.
 pub fn case_names() -> impl Iterator<Item = &'static str> {
     CASES.iter().map(|case| case.name)
@@ -84,7 +98,7 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
 /// `verify/tolerance.rs`. Weights, formulas and autoencoders are held to the same numbers in either.
 ///
 /// All cases are demanded, or only those in `cases`: one whose file is not there is a failed check.
-/// So is a file that cannot be used, with the reason.
+/// So is a file that cannot be used, with the reason. `observe` is told of every case when it is done.
 ///
 /// # Errors
 /// If `folder` is not a folder, or `cases` has a name that is no case.
@@ -93,6 +107,7 @@ pub fn verify(
     cases: Option<&[String]>,
     precision: Precision,
     device: &Device,
+    observe: &mut dyn FnMut(CaseDone),
 ) -> Result<Report> {
     let chosen = choose(cases)?;
     let device = &device.clone().without_autodiff();
@@ -102,7 +117,11 @@ pub fn verify(
     known.extend(preprocess::images(folder));
     for case in chosen {
         let mut comparison = Comparison::new(case.name, folder, precision, device);
+        let begun = Instant::now();
         run(case, &mut comparison);
+        let agreeing = comparison.checks.iter().filter(|check| check.verdict == Verdict::Pass).count();
+        let time = begun.elapsed();
+        observe(CaseDone { name: case.name, checks: comparison.checks.len(), agreeing, time });
         report.checks.append(&mut comparison.checks);
         report.unknown.append(&mut comparison.unknown);
     }

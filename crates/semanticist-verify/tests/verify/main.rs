@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use semanticist::weights::{self, HostTensor, Metadata, Precision, Weights, names};
-use semanticist_verify::verify::{Check, Report, Verdict, case_names, verify};
+use semanticist_verify::verify::{CaseDone, Check, Report, Verdict, case_names, verify};
 use tempfile::TempDir;
 
 /// A folder with a recording of every case, to be changed at will.
@@ -51,7 +51,7 @@ fn write_checkpoint(folder: &Path) {
 
 fn checked(folder: &Path, cases: &[&str]) -> Report {
     let cases: Vec<String> = cases.iter().map(|case| case.to_string()).collect();
-    verify(folder, Some(&cases), semanticist::Precision::Float32, &Device::flex()).unwrap()
+    verify(folder, Some(&cases), semanticist::Precision::Float32, &Device::flex(), &mut |_| ()).unwrap()
 }
 
 fn disagreeing(report: &Report) -> Vec<&Check> {
@@ -90,7 +90,10 @@ fn reconfigure(path: &Path, change: impl Fn(&str) -> Option<String>) {
 #[test]
 fn every_case_agrees() {
     let folder = recordings();
-    let report = verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex()).unwrap();
+    let mut told = Vec::new();
+    let mut observe = |case: CaseDone| told.push((case.name, case.agreeing));
+    let report =
+        verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex(), &mut observe).unwrap();
     assert!(report.passed(), "{}", report.table());
     assert_eq!(report.unknown, Vec::<String>::new());
     let expected: &[(&str, usize)] = &[
@@ -117,6 +120,7 @@ fn every_case_agrees() {
         ("vq", 4),
     ];
     assert!(case_names().eq(expected.iter().map(|(case, _)| *case)));
+    assert_eq!(told, expected, "every case is told of when it is done");
     for (case, count) in expected {
         let found = report.checks.iter().filter(|check| check.case == *case).count();
         assert_eq!(found, *count, "{case} in\n{}", report.table());
@@ -126,7 +130,7 @@ fn every_case_agrees() {
 #[test]
 fn every_case_agrees_in_bfloat16_and_what_is_not_rounded_stays_exact() {
     let folder = recordings();
-    let verified = |precision| verify(folder.path(), None, precision, &Device::flex()).unwrap();
+    let verified = |precision| verify(folder.path(), None, precision, &Device::flex(), &mut |_| ()).unwrap();
     let [exact, rounded] = [semanticist::Precision::Float32, semanticist::Precision::Bfloat16].map(verified);
     assert!(rounded.passed(), "{}", rounded.table());
     assert_eq!(exact.checks.len(), rounded.checks.len());
@@ -235,7 +239,8 @@ fn a_damaged_photo_concerns_its_own_crops_only() {
 fn a_missing_case_fails_unless_others_are_chosen() {
     let folder = recordings();
     fs::remove_file(folder.path().join("sampling.safetensors")).unwrap();
-    let report = verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex()).unwrap();
+    let report =
+        verify(folder.path(), None, semanticist::Precision::Float32, &Device::flex(), &mut |_| ()).unwrap();
     let failed = disagreeing(&report);
     assert_eq!(quantities(&failed), ["sampling.safetensors"]);
     assert!(matches!(failed[0].verdict, Verdict::Absent(_)) && !report.passed());
@@ -403,7 +408,7 @@ fn integers_outside_their_range_are_reported() {
 fn unknown_cases_and_folders_are_refused() {
     let device = Device::flex();
     let message = |path: PathBuf, case: &str| {
-        verify(&path, Some(&[case.to_string()]), semanticist::Precision::Float32, &device)
+        verify(&path, Some(&[case.to_string()]), semanticist::Precision::Float32, &device, &mut |_| ())
             .unwrap_err()
             .to_string()
     };
