@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use crate::failure::OutputClosed;
+use crate::failure::{OutputClosed, usage};
 
 /// Of several processes that work together, which one speaks here.
 static RANK: AtomicUsize = AtomicUsize::new(0);
@@ -72,6 +72,15 @@ pub fn check_file(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Fails if a name is not that of a PNG file; `or` is what can be given instead.
+pub fn check_png(path: &Path, or: &str) -> Result<()> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(usage(format!("-o {path}: sheets are PNG files; give a name that ends with .png, or {or}")))
 }
 
 /// Makes sure that there is a folder.

@@ -49,7 +49,10 @@ pub fn run(request: &Generate) -> Result<()> {
     let (sampling, evaluations) = request.decoding.plan(&tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
-        None => output::check_file(&request.output)?,
+        None => {
+            output::check_png(&request.output, "a folder as --out-dir")?;
+            output::check_file(&request.output)?;
+        }
     }
 
     let make = Maker {

@@ -198,7 +198,7 @@ fn sheets(request: &args::Reconstruct) -> Result<Vec<PathBuf>> {
             path
         }
         Some(path) => {
-            check_png(path)?;
+            output::check_png(path, "a folder with / at its end")?;
             output::check_file(path)?;
             return Ok(vec![path.to_path_buf()]);
         }
@@ -214,15 +214,6 @@ fn sheets(request: &args::Reconstruct) -> Result<Vec<PathBuf>> {
         output::check_file(&sheet).map(|()| sheet)
     };
     paths.chain(built_in).map(sheet).collect()
-}
-
-fn check_png(path: &Path) -> Result<()> {
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
-        return Ok(());
-    }
-    let path = path.display();
-    let advice = "give a name that ends with .png, or a folder with / at its end";
-    Err(failure::usage(format!("-o {path}: sheets are PNG files; {advice}")))
 }
 
 /// Opens every image before the first is decoded, and names all that cannot be opened.

@@ -107,6 +107,7 @@ fn what_cannot_be_drawn_is_said() {
         ("--class 1 --sampler ddim", 2, "\"ddim\" is one of Gaussian diffusion"),
         ("--class 1 --decode-sampler heun", 2, "\"heun\" is one of flows"),
         ("--class 1 -o missing/x.png", 1, "create it first"),
+        ("--class 1 -o x.jpg", 2, "sheets are PNG files"),
         ("--class 1 --out-dir model.safetensors", 1, "is a file"),
     ] {
         folder.fails(&format!("{GENERATE} {arguments}"), code, part);
