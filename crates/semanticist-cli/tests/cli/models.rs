@@ -76,7 +76,7 @@ fn files_that_lie_or_attack_are_refused_and_nothing_is_run() {
 fn without_a_file_it_is_the_model_in_the_box() {
     let json = Folder::new().run("models info --json").json();
     assert_eq!(json["file"], "tiny (built in)");
-    assert_eq!((&json["config"]["image_size"], &json["config"]["tokens"]), (&64.into(), &32.into()));
+    assert_eq!((&json["config"]["image_size"], &json["config"]["tokens"]), (&64.into(), &64.into()));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use semanticist_train::objective::tokenizer::TokenizerRun;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// The tokenizer in the box, on 64×64 pixels.
+    /// The first stage of the tokenizer in the box, on 64×64 pixels.
     Tiny,
     /// ViT-S and DiT-S: width 384.
     S,
