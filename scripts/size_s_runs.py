@@ -203,7 +203,8 @@ def main():
         print(f"| {name} | " + " | ".join(row) + " |")
     if "one" in journals and "two" in journals:
         apart = [abs(loss(a) - loss(b)) / loss(a) for a, b in zip(journals["one"][0], journals["two"][0], strict=True)]
-        print(f"\nlosses of two processes and of one differ by {max(apart):.1e} at most, {apart[0]:.1e} in the first step")
+        parts = [f"{max(apart[:count]):.1e} in the first {count}" for count in (1, 20, 50, len(apart)) if count <= len(apart)]
+        print(f"\nlosses of two processes and of one differ at most by {', '.join(parts)} steps")
     if given.plot:
         import matplotlib
 
