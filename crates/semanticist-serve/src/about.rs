@@ -25,7 +25,12 @@ pub struct ModelNotes {
 /// Everything a client needs to know before it asks for anything.
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     let tokenizers: Vec<Value> = studio.tokenizers.iter().map(|(model, notes)| about(model, notes)).collect();
-    let usual = studio.tokenizers[0].0.tokenizer.config.decode_options();
+    let config = &studio.tokenizers[0].0.tokenizer.config;
+    let usual = config.decode_options();
+    let of_drawn = match &studio.generator {
+        Some((model, _)) => model.generator.config.decode_options(config),
+        None => usual.clone(),
+    };
     let generator = studio.generator.as_ref().map(|(model, notes)| {
         let config = &model.generator.config;
         json!({
@@ -49,7 +54,7 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
         "samples": studio.samples.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "defaults": {
             "reconstruct": ReconstructSettings::usual(&usual),
-            "generate": GenerateRequest::usual(&usual),
+            "generate": GenerateRequest::usual(&of_drawn),
         },
         "limits": {
             "body_bytes": limits.body,

@@ -90,14 +90,13 @@ impl HowComputed {
     pub fn generator(self, config: &GeneratorConfig, loss: &GeneratorLoss) -> u64 {
         let rows = config.tokens * loss.draws;
         // Its input, norm and scale, the modulation, both layers and the activation between them, and what is added; what
-        // depends on time and condition is rounded for each block, and else kept once for all.
-        let block = match self.precision {
-            Precision::Float32 => Kept { sums: 8, factors: 2 },
-            Precision::Bfloat16 => Kept { sums: 8, factors: 4 },
-        };
+        // depends on time and condition is kept once for all.
+        let block = Kept { sums: 8, factors: 2 };
         let head = rows * config.head.depth * config.head.width * self.bytes(block);
-        let answers = rows * self.bytes(Kept { sums: 0, factors: config.width });
-        self.all(&[Stack::layers(config, loss.dropout)]) + (head + answers) as u64
+        let times = rows * self.bytes(Kept { sums: 0, factors: config.head.width });
+        let known = Kept { sums: 0, factors: config.width + config.head.width };
+        let answers = config.tokens * self.bytes(known);
+        self.all(&[Stack::layers(config, loss.dropout)]) + (head + times + answers) as u64
     }
 
     /// The backward pass comes to one block at a time, and holds gradients of about what that has kept.
@@ -187,7 +186,7 @@ mod tests {
         let loss = |draws, dropout| GeneratorLoss { draws, dropout, ..GeneratorLoss::default() };
         let of = |how: HowComputed, draws, dropout| how.generator(&config, &loss(draws, dropout));
         let (k, width, head) = (config.tokens as u64, config.width as u64, config.head);
-        let row = |factor: u64| head.depth as u64 * head.width as u64 * 40 + factor * width;
+        let row = |factor: u64| (head.depth as u64 * (8 * 4 + 2 * factor) + factor) * head.width as u64;
         assert_eq!(of(PLAIN, 3, 0.1) - of(PLAIN, 2, 0.1), k * row(4));
         assert_eq!(of(ROUNDED, 3, 0.1) - of(ROUNDED, 2, 0.1), k * row(2));
         // Of every layer and of the one at hand, two widths that dropout multiplies.

@@ -120,5 +120,6 @@ pub fn generator(name: &str) -> Result<GeneratorConfig> {
             condition: HeadConditioning::Concat,
             process: HeadProcess::Flow,
         },
+        decoding: None,
     })
 }

@@ -11,7 +11,16 @@ use semanticist::{Noise, Tokens};
 
 fn config(condition: HeadConditioning, process: HeadProcess) -> GeneratorConfig {
     let head = HeadConfig { width: 24, depth: 2, condition, process };
-    GeneratorConfig { tokens: 5, token_dim: 6, classes: 3, width: 32, depth: 2, heads: 4, head }
+    GeneratorConfig {
+        tokens: 5,
+        token_dim: 6,
+        classes: 3,
+        width: 32,
+        depth: 2,
+        heads: 4,
+        head,
+        decoding: None,
+    }
 }
 
 /// Every parameter is drawn: an initialised head would answer 0 to everything.

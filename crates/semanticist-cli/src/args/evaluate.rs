@@ -294,6 +294,9 @@ pub struct Sweeping {
     /// Whether a scale is the same for all tokens, or grows up to the last, as published
     #[arg(long, value_enum, default_value_t = GenerateOptions::usual(1).guidance.schedule.into())]
     pub schedule: ScheduleChoice,
+    /// How many tokens are drawn [default: all]
+    #[arg(long, value_name = "K", value_parser = count)]
+    pub tokens: Option<usize>,
     /// How often the head looks at a token
     #[arg(long, value_name = "N", default_value_t = GenerateOptions::usual(1).steps, value_parser = steps)]
     pub steps: usize,

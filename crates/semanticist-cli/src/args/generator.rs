@@ -101,16 +101,15 @@ pub struct Drawing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Decoding")]
 pub struct Decoding {
-    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the tokenizer was made for, usually
-    /// 25]
+    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the generator's file says, else
+    /// what the tokenizer was made for, usually 25]
     #[arg(long, alias = "paint-steps", value_name = "N", value_parser = steps)]
     pub decode_steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a tokenizer that learnt a flow
-    /// euler, heun or sde [default: what the tokenizer was made for, usually ddim, euler]
+    /// euler, heun or sde [default: likewise, usually ddim, euler]
     #[arg(long, alias = "paint-sampler", value_name = "NAME")]
     pub decode_sampler: Option<Sampler>,
-    /// How strongly the tokens are over-weighted; 1 is not at all [default: what the tokenizer was made for, usually
-    /// 1.5]
+    /// How strongly the tokens are over-weighted; 1 is not at all [default: likewise, usually 1.5]
     #[arg(long, alias = "paint-guidance", value_name = "SCALE", value_parser = guidance, allow_negative_numbers = true)]
     pub decode_guidance: Option<f64>,
 }
@@ -149,7 +148,8 @@ impl From<GuidanceSchedule> for ScheduleChoice {
 Examples:
   semanticist cache-tokens photos/ -o cache/
   semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/generator
-  semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/generator --resume")]
+  semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/generator --resume
+  semanticist train generator configs/generator-tiny.toml --tokens cache/ --out runs/longer --from tiny-generator")]
 pub struct TrainGenerator {
     /// The configuration of the run (TOML)
     pub config: PathBuf,
@@ -164,6 +164,10 @@ pub struct TrainGenerator {
     pub settings: Vec<String>,
     #[command(flatten)]
     pub place: Place,
+    /// Begin with the weights of this generator instead of random ones: a file, or a name of `models list`. Its classes must be those
+    /// of the tokens
+    #[arg(long, value_name = "MODEL", conflicts_with = "resume")]
+    pub from: Option<PathBuf>,
     #[command(flatten)]
     pub model: ModelChoice,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
+use semanticist::generator::GeneratorConfig;
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -155,8 +156,11 @@ pub struct AskedDecoding {
 impl AskedDecoding {
     /// The options, and how many evaluations of the decoder an image takes under them.
     pub fn plan(self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
-        let config = &model.tokenizer.config;
-        let usual = config.decode_options();
+        self.plan_from(model.tokenizer.config.decode_options(), model)
+    }
+
+    /// The same where `usual` is what is not asked for.
+    fn plan_from(self, usual: DecodeOptions, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
         let options = DecodeOptions {
             steps: self.steps.unwrap_or(usual.steps),
             sampler: self.sampler.or(usual.sampler),
@@ -168,10 +172,15 @@ impl AskedDecoding {
 }
 
 impl Decoding {
-    /// The options, and how many evaluations of the decoder an image takes under them.
-    pub fn plan(&self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
+    /// The options for what `generator` draws, and how many evaluations of the decoder an image takes under them.
+    pub fn plan(
+        &self,
+        generator: &GeneratorConfig,
+        model: &TokenizerModel,
+    ) -> Result<(DecodeOptions, usize)> {
         let Self { decode_steps: steps, decode_sampler: sampler, decode_guidance: guidance } = *self;
-        AskedDecoding { steps, sampler, guidance }.plan(model)
+        let usual = generator.decode_options(&model.tokenizer.config);
+        AskedDecoding { steps, sampler, guidance }.plan_from(usual, model)
     }
 }
 

@@ -46,7 +46,7 @@ pub fn run(request: &Generate) -> Result<()> {
     let tokenizer = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     check_tokens(&model, &tokenizer)?;
     let options = options(request, &model)?;
-    let (sampling, evaluations) = request.decoding.plan(&tokenizer)?;
+    let (sampling, evaluations) = request.decoding.plan(&model.generator.config, &tokenizer)?;
     match &request.out_dir {
         Some(folder) => output::create_folder(folder)?,
         None => {

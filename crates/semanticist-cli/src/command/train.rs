@@ -28,6 +28,7 @@ use semanticist_train::trainer::{Ending, Event, RunContext, Trainer, check_fresh
 
 use super::choice::{autoencoder_file, validation_source};
 use super::dry_run;
+use super::generate::load_generator;
 use super::preflight::{self, Check};
 use super::sources;
 use crate::args::{
@@ -193,13 +194,27 @@ pub fn generator(request: &TrainGenerator, ranks: &Ranks) -> Result<()> {
     note(&format!("tokens of {} images to train on, {} for validation", training.len(), validation.len()));
     let model = request.model.load_for(Work { precision, ..Work::default() }, &device)?;
     let made_them = model.gives_tokens_of(&training.info().model_hash, training.info().tokens)?;
+    let origin = request.from.as_deref().map(|from| load_generator(Some(from), None, &device)).transpose()?;
+    if let Some(drew) = origin.as_ref().and_then(|origin| origin.tokenizer.as_deref())
+        && *drew != training.info().model_hash
+        && !(made_them && model.gives_tokens_of(drew, config.model.tokens)?)
+    {
+        note(
+            "the generator to begin with was trained on the tokens of another tokenizer; it has to learn these anew",
+        );
+    }
     let tokenizer = made_them.then_some(model.tokenizer);
     if tokenizer.is_none() {
         note("these tokens are of another tokenizer; give that one with --model to have samples decoded");
     }
     let caches = [training.clone(), validation];
     let objective = GeneratorObjective::new(&config, caches, tokenizer)?;
-    let fresh = || objective::generator::untrained(&config, &training, &device);
+    let fresh = || match origin {
+        Some(origin) => {
+            continued::continued_generator(&config, origin, &training, &device, &mut |text| note(&text))
+        }
+        None => objective::generator::untrained(&config, &training, &device),
+    };
     let check = Check::unless(request.model.no_memory_check);
     run(&Setting { place: &request.place, check, device: &device, ranks }, config.clone(), objective, fresh)
 }

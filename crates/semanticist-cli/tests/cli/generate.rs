@@ -146,10 +146,42 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
         let run = folder.run(&arguments);
         assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
     }
+    // Another run begins with the first one's end: a step that learns nothing leaves it as it is.
+    let on = "train generator run.toml --tokens cache --model model.safetensors --from run/model.safetensors --out on";
+    let still = "--set steps=1 --set learning_rate.peak=1e-12 --set log.validate_every=0";
+    let run = folder.run(&format!("{on} {still}")).ok();
+    assert!(!run.stderr.contains("anew"), "{}", run.stderr);
+    let weights = |file: &str| weights::load(&folder.path(file)).unwrap().0;
+    let (ended, begun) = (weights("run/model.safetensors"), weights("on/model.safetensors"));
+    for (name, tensor) in ended.iter() {
+        assert_eq!(tensor.bytes(), begun.get(name).unwrap().bytes(), "{name}");
+    }
+    for (arguments, part) in [
+        (format!("{on} --set model.width=32"), "does not fit the configuration's [model]"),
+        (on.replace("run/model", "model"), "expected one generator"),
+    ] {
+        let run = folder.run(&arguments.replace("--out on", "--out other"));
+        assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
+    }
     let generate = "generate --generator run/model.safetensors --model model.safetensors --steps 2";
     // The spelling of earlier versions.
     folder.run(&format!("{generate} --paint-steps 2 --class dog -n 1")).ok();
     folder.fails(&format!("{generate} --class dgo"), 2, "\"dog\"");
+}
+
+#[test]
+fn what_is_drawn_is_decoded_as_the_generators_file_says() {
+    let folder = folder();
+    write(&folder, "sampled.safetensors", &CONFIG.replacen('{', r#"{ "decoding": { "steps": 2 },"#, 1));
+    let draw = "generate --model model.safetensors --steps 3 --class 1 -n 1";
+    let picture = |arguments: &str| {
+        folder.run(&format!("{draw} --out-dir drawn {arguments}")).ok();
+        folder.bytes("drawn/tabby-cat.png")
+    };
+    let said = picture("--generator sampled.safetensors");
+    assert!(said == picture("--generator generator.safetensors --decode-steps 2"));
+    assert!(said != picture("--generator generator.safetensors"));
+    assert!(said != picture("--generator sampled.safetensors --decode-steps 3"));
 }
 
 #[test]

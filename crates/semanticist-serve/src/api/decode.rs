@@ -61,7 +61,8 @@ pub async fn decode(
     let settings: DecodeSettings = body::query(&uri)?;
     let DecodeSettings { seed, steps, sampler, guidance, model, format } = settings;
     let tokenizer = desk.tokenizer(model.as_deref())?;
-    let options = decode_options(steps, sampler, guidance, tokenizer, &desk)?;
+    let usual = &desk.tokenizers[tokenizer].usual;
+    let options = decode_options(steps, sampler, guidance, usual, tokenizer, &desk)?;
     let bytes = body::read(&headers, body, &desk.limits).await?;
     let images =
         if bytes.first() == Some(&b'{') { body::json::<Given>(&bytes)?.tokens } else { read(&bytes)? };

@@ -47,7 +47,7 @@ pub struct GenerateRequest {
     sampler: Option<Sampler>,
     /// What the first picture is drawn from; the next ones follow.
     seed: u64,
-    /// As the tokenizer is made for if not given; likewise the sampler and the guidance.
+    /// As the generator's file says if not given, else as the tokenizer is made for; likewise the sampler and the guidance.
     decode_steps: Option<usize>,
     decode_sampler: Option<Sampler>,
     decode_guidance: Option<f64>,
@@ -58,7 +58,7 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// What is used with a tokenizer that usually decodes so.
+    /// What is used where drawn tokens are usually decoded so.
     pub fn usual(decoding: &DecodeOptions) -> Self {
         let DecodeOptions { steps, sampler, guidance } = decoding;
         Self {
@@ -114,11 +114,12 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     }
     check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
-    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, 0, &desk)?;
     let Some(config) = &desk.generator else {
         let message = "no generator is loaded; start the server with --generator";
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     };
+    let usual = config.decoding.as_ref().unwrap_or(&desk.tokenizers[0].usual);
+    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, usual, 0, &desk)?;
     let options = request.options(config);
     options.validate(config)?;
     desk.worker.stream("generate", move |models, ticket, events| {

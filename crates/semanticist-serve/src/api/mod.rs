@@ -24,15 +24,16 @@ pub use explain::explain;
 pub use generate::{GenerateRequest, generate};
 pub use reconstruct::{ReconstructSettings, reconstruct};
 
-/// How images are decoded, checked for these limits: what is not asked for is as the model is made for.
+/// How images are decoded, checked for these limits; `usual` is what is not asked for.
 fn decode_options(
     steps: Option<usize>,
     sampler: Option<Sampler>,
     guidance: Option<f64>,
+    usual: &DecodeOptions,
     tokenizer: usize,
     desk: &Desk,
 ) -> Result<DecodeOptions> {
-    let Served { usual, diffusion, .. } = &desk.tokenizers[tokenizer];
+    let Served { diffusion, .. } = &desk.tokenizers[tokenizer];
     let steps = steps.unwrap_or(usual.steps);
     check_steps(steps, &desk.limits)?;
     let guidance = guidance.map_or(usual.guidance, Guidance::constant);

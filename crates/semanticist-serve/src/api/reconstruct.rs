@@ -73,7 +73,9 @@ pub async fn reconstruct(
 ) -> Result<Response> {
     let settings: ReconstructSettings = body::query(&uri)?;
     let number = desk.tokenizer(settings.model.as_deref())?;
-    let options = decode_options(settings.steps, settings.sampler, settings.guidance, number, &desk)?;
+    let ReconstructSettings { steps, sampler, guidance, .. } = settings;
+    let usual = &desk.tokenizers[number].usual;
+    let options = decode_options(steps, sampler, guidance, usual, number, &desk)?;
     let counts = settings.tokens.as_deref().map(|text| counts(text, desk.limits.pictures)).transpose()?;
     let subject = body::subject(&headers, body, settings.fit, number, &desk).await?;
     desk.worker.stream("reconstruct", move |models, ticket, events| {

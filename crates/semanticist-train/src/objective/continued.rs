@@ -1,12 +1,15 @@
-//! A run that begins with a trained tokenizer.
+//! Runs that begin with a trained model.
 
 use std::iter;
 
+use burn::module::Module;
 use burn::tensor::Device;
-use semanticist::model::{SharedTokens, TokenizerModel};
+use semanticist::model::{GeneratorModel, SharedTokens, TokenizerModel};
 use semanticist::{Error, Result, Tokenizer, weights};
+use semanticist_data::tokens::cache::TokenCache;
 
-use super::tokenizer::{LearningTokenizer, TokenizerRun, untrained};
+use super::generator::{self, GeneratorRun};
+use super::tokenizer::{self, LearningTokenizer, TokenizerRun};
 use crate::config::RunConfig;
 
 /// Whose first tokens the run's tokenizer will give, because they stay as they are in `origin`.
@@ -40,39 +43,69 @@ pub fn continued(
     say: &mut dyn FnMut(String),
 ) -> Result<LearningTokenizer> {
     let Tokenizer { networks, autoencoder, .. } = origin;
-    let mut model = untrained(config, autoencoder, device)?;
-    let mut given = weights::deferred(&networks, "");
+    let mut model = tokenizer::untrained(config, autoencoder, device)?;
+    model.networks.tokenizer = with_weights_of("tokenizer", networks, model.networks.tokenizer, say)?;
+    Ok(model)
+}
+
+/// A generator to train on the tokens of `cache` that begins with the weights of `origin`; likewise.
+///
+/// # Errors
+/// As [`continued`], or if its numbers are of other classes than those of the cache.
+pub fn continued_generator(
+    config: &RunConfig<GeneratorRun>,
+    origin: GeneratorModel,
+    cache: &TokenCache,
+    device: &Device,
+    say: &mut dyn FnMut(String),
+) -> Result<GeneratorModel> {
+    let mut model = generator::untrained(config, cache, device)?;
+    let (own, named) = (&model.classes, &origin.classes);
+    if let Some(class) = own.iter().zip(named).position(|(own, named)| own != named) {
+        return Err(Error::Config(format!(
+            "class {class} of the tokens is \"{}\", of the generator to begin with \"{}\"; begin with one of the same \
+             classes, in the same order",
+            own[class], named[class]
+        )));
+    }
+    let networks = model.generator.networks;
+    model.generator.networks = with_weights_of("generator", origin.generator.networks, networks, say)?;
+    Ok(model)
+}
+
+/// `own` with the weights of `origin`, and its own where that has none.
+fn with_weights_of<M: Module>(kind: &str, origin: M, own: M, say: &mut dyn FnMut(String)) -> Result<M> {
+    let mut given = weights::deferred(&origin, "");
+    let places = weights::deferred(&own, "");
     let (mut lacking, mut misfits) = (Vec::new(), Vec::new());
-    for (name, own) in weights::deferred(&model.networks.tokenizer, "").iter() {
+    for (name, place) in places.iter() {
         match given.get(name) {
             None => {
                 lacking.push(name.to_string());
-                given.insert(name, own.clone());
+                given.insert(name, place.clone());
             }
-            Some(tensor) if tensor.shape() != own.shape() => misfits.push(format!(
+            Some(tensor) if tensor.shape() != place.shape() => misfits.push(format!(
                 "{name} is {:?} there, and {:?} in the configuration",
                 tensor.shape(),
-                own.shape()
+                place.shape()
             )),
             Some(_) => {}
         }
     }
-    let own = weights::deferred(&model.networks.tokenizer, "");
     misfits.extend(
         given
             .names()
-            .filter(|name| own.get(name).is_none())
+            .filter(|name| places.get(name).is_none())
             .map(|name| format!("{name} has no place in the configuration")),
     );
     if let Some(first) = misfits.first() {
         return Err(Error::Config(format!(
-            "the tokenizer to begin with does not fit the configuration's [model]: {first}{}",
+            "the {kind} to begin with does not fit the configuration's [model]: {first}{}",
             if misfits.len() > 1 { format!(", and {} more", misfits.len() - 1) } else { String::new() }
         )));
     }
     if !lacking.is_empty() {
-        say(format!("not in the tokenizer to begin with, and new: {}", lacking.join(", ")));
+        say(format!("not in the {kind} to begin with, and new: {}", lacking.join(", ")));
     }
-    model.networks.tokenizer = weights::apply(model.networks.tokenizer, "", &mut given);
-    Ok(model)
+    Ok(weights::apply(own, "", &mut given))
 }

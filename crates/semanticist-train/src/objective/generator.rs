@@ -195,32 +195,29 @@ impl GeneratorObjective {
         noise: &mut Noise,
     ) -> Tensor<1> {
         let GeneratorLoss { draws, .. } = self.config.objective;
-        let GeneratorConfig { tokens: k, token_dim: d, width, .. } = generator.config;
+        let GeneratorConfig { tokens: k, token_dim: d, .. } = generator.config;
         let device = generator.networks.transformer.classes.device();
         let batch = examples.len();
         let values: Vec<f32> = examples.iter().flat_map(|example| example.tokens.iter().copied()).collect();
         let tokens: Tensor<3> = Tensor::from_data(TensorData::new(values, [batch, k, d]), &device);
         let answers = generator.networks.transformer.forward(tokens.clone(), labels, dropout, Some(noise));
         // What belongs to an image lies together: [batch, draws, k].
-        let repeated = |x: Tensor<3>, last: usize| {
-            let all = x.reshape([batch, 1, k * last]).repeat_dim(1, draws); // [batch, draws, k * last]
-            all.reshape([batch * draws * k, last])
-        };
         let head_draws = generator.draws(batch * draws * k, noise, &device);
-        generator.head_loss(repeated(tokens, d), repeated(answers, width), head_draws).mean()
+        generator.head_loss(tokens, answers, head_draws).mean()
     }
 
     /// Classes as they are drawn, from their first tokens, one row each.
     fn sample(&self, model: &GeneratorModel, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
         let GeneratorValidation { samples, guidance: scale, .. } = self.config.validation;
-        let GeneratorConfig { tokens, classes, .. } = model.generator.config;
+        let config = &model.generator.config;
+        let GeneratorConfig { tokens, classes, .. } = *config;
         let shown = samples.min(classes);
         let labels: Vec<usize> = (0..shown).map(|row| row * classes / shown).collect();
         let usual = GenerateOptions::usual(tokens);
         let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let drawn = model.generator.generate(&labels, &options, 0)?;
-        let decoding = generation::ImageDecoding { options: tokenizer.config.decode_options(), seeds };
+        let decoding = generation::ImageDecoding { options: config.decode_options(&tokenizer.config), seeds };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = decoding.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)

@@ -2,7 +2,7 @@
 //! recorded draws, without and with guidance.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use semanticist::generator::{
     GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
     HeadConfig, HeadDraws, HeadProcess, TokenGuidance,
@@ -62,7 +62,16 @@ impl Sizes {
         };
         let process = if self.use_si { HeadProcess::Flow } else { HeadProcess::Ddpm };
         let head = HeadConfig { width: head_width, depth: head_depth, condition, process };
-        let config = GeneratorConfig { tokens, token_dim, classes, width: dim, depth: layers, heads, head };
+        let config = GeneratorConfig {
+            tokens,
+            token_dim,
+            classes,
+            width: dim,
+            depth: layers,
+            heads,
+            head,
+            decoding: None,
+        };
         config.validate().map_err(|error| in_config(recording.path(), &error))?;
         Ok(config)
     }
@@ -153,8 +162,8 @@ fn compare_training(
     }
     let noise = recording.tensor("train.noise", [n, d], &device)?;
     let noisy = recording.tensor("train.x_t", [n, d], &device)?;
-    let repeated = |tensor: Tensor<3>, last: usize| tensor.reshape([batch * k, last]).repeat_dim(0, draws);
-    let (tokens, answers) = (repeated(tokens, d), repeated(answers, width));
+    // All images once, then all of them again.
+    let (tokens, answers) = (tokens.reshape([1, batch * k, d]), answers.reshape([1, batch * k, width]));
     let output = generator.networks.head.forward(noisy, &times, answers.clone());
     comparison.compare(recording, "train.head_out", output.into(), Kind::Output);
 

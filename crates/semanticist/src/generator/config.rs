@@ -4,8 +4,11 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::{DiffusionConfig, FlowConfig, GaussianConfig, Prediction, Process, Sampler, Schedule};
+use crate::diffusion::{
+    DecodeOptions, DiffusionConfig, FlowConfig, GaussianConfig, Prediction, Process, Sampler, Schedule,
+};
 use crate::error::{Error, Result};
+use crate::tokenizer::TokenizerConfig;
 
 /// Everything that defines a generator but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,10 @@ pub struct GeneratorConfig {
     pub heads: usize,
     /// The network that draws a token.
     pub head: HeadConfig,
+    /// How what it draws is decoded unless it is said otherwise, if not as the tokenizer decodes photos: that may be in
+    /// few steps, near to a photo, where what is drawn has none to be near to and can as well be a sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<DecodeOptions>,
 }
 
 /// The diffusion head: the network that draws one token.
@@ -69,7 +76,7 @@ impl GeneratorConfig {
     /// # Errors
     /// Names the first field that does not fit.
     pub fn validate(&self) -> Result<()> {
-        let Self { tokens, token_dim, classes, width, depth, heads, head } = self;
+        let Self { tokens, token_dim, classes, width, depth, heads, head, .. } = self;
         let all = [*tokens, *token_dim, *classes, *width, *depth, *heads, head.width, head.depth];
         if all.contains(&0) {
             return Err(Error::Config("the generator: every number must be positive".into()));
@@ -81,6 +88,11 @@ impl GeneratorConfig {
             )));
         }
         Ok(())
+    }
+
+    /// How tokens that it draws are decoded by `tokenizer` unless it is said otherwise.
+    pub fn decode_options(&self, tokenizer: &TokenizerConfig) -> DecodeOptions {
+        self.decoding.clone().unwrap_or_else(|| tokenizer.decode_options())
     }
 
     /// The label of no class.

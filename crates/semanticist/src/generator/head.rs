@@ -74,15 +74,19 @@ impl Head {
         }
     }
 
-    /// What the head says of noisy tokens, each at a time of its own.
+    /// What the head says of noisy tokens, each at a time of its own. What is known of a token is looked at once,
+    /// however many noisy ones there are of it.
     ///
     /// # Shapes
-    /// `noisy` `[N, D]`, N times, `condition` `[N, transformer's width]` -> `[N, outputs D]`
-    pub fn forward(&self, noisy: Tensor<2>, times: &[f32], condition: Tensor<2>) -> Tensor<2> {
-        let condition = self.condition.forward(condition);
+    /// `noisy` `[G R M, D]`, G R M times, `condition` `[G, M, transformer's width]` -> `[G R M, outputs D]`: in each of
+    /// G groups M tokens, R times after each other
+    pub fn forward(&self, noisy: Tensor<2>, times: &[f32], condition: Tensor<3>) -> Tensor<2> {
+        let [groups, tokens, known] = condition.dims();
+        let repeated = |x: Tensor<2>| repeated(x, groups, times.len() / (groups * tokens));
+        let condition = self.condition.forward(condition.reshape([groups * tokens, known]));
         let time = self.time.forward(times);
-        let time = if self.joined { time } else { time + condition.clone() };
-        let given = self.joined.then(|| self.given(condition));
+        let time = if self.joined { time } else { time + repeated(condition.clone()) };
+        let given = self.joined.then(|| self.given(condition).map(repeated));
         self.denoise(noisy, &self.fronts(), &self.modulations(time), given.as_ref())
     }
 
@@ -96,27 +100,32 @@ impl Head {
 
     /// Scales, shifts and gates of all layers from embeddings `[N, width]` of the time.
     fn modulations(&self, time: Tensor<2>) -> Modulations {
-        let time = ops::silu(time);
         let width = time.dims()[1];
-        let part = |all: &Tensor<2>, i: usize| all.clone().narrow(1, i * width, width);
-        let block = |block: &HeadBlock| {
-            let all = block.modulation.forward(time.clone());
-            // The norm's own scale and shift come first; here both are one.
-            let factor = part(&all, 1) + 1.0;
-            let scale = factor.clone() * block.norm.weight.val().unsqueeze();
-            let shift = factor * block.norm.bias.val().unsqueeze() + part(&all, 0);
-            [scale, shift, part(&all, 2)]
+        let time = self.output.modulation.rounded_for(ops::silu(time));
+        // Parts of the layer, not of its answer: a gradient of a part of the answer would be as large as all of it.
+        let part = |layer: &Linear, i: usize| {
+            let (weight, bias) = (layer.weight.val(), layer.bias.val());
+            let (weight, bias) = (weight.narrow(0, i * width, width), bias.narrow(0, i * width, width));
+            ops::linear(time.clone(), weight, Some(bias), Answer::Float32)
         };
-        let all = self.output.modulation.forward(time.clone());
+        let block = |block: &HeadBlock| {
+            // The norm's own scale and shift come first; here both are one.
+            let factor = part(&block.modulation, 1) + 1.0;
+            let scale = factor.clone() * block.norm.weight.val().unsqueeze();
+            let shift = factor * block.norm.bias.val().unsqueeze() + part(&block.modulation, 0);
+            [scale, shift, part(&block.modulation, 2)]
+        };
+        let output = &self.output.modulation;
         Modulations {
             blocks: self.blocks.iter().map(block).collect(),
-            output: [part(&all, 1) + 1.0, part(&all, 0)],
+            output: [part(output, 1) + 1.0, part(output, 0)],
         }
     }
 
     /// What every layer makes of the condition `[N, width]`, which no step changes; biases included.
     fn given(&self, condition: Tensor<2>) -> PerLayer<Tensor<2>> {
         let width = condition.dims()[1];
+        let condition = self.output.linear.rounded_for(condition);
         self.layers().map(|layer| {
             let weight = layer.weight.val().narrow(1, width, width);
             ops::linear(condition.clone(), weight, Some(layer.bias.val()), Answer::Float32)
@@ -248,6 +257,13 @@ impl HeadPlan<'_> {
         };
         self.head.denoise(noisy, &self.fronts, modulations, condition.given.as_ref())
     }
+}
+
+/// The rows of each of `groups` groups, `times` times after each other.
+fn repeated(x: Tensor<2>, groups: usize, times: usize) -> Tensor<2> {
+    let [rows, width] = x.dims();
+    let x = x.reshape([groups, 1, rows / groups * width]).repeat_dim(1, times);
+    x.reshape([rows * times, width])
 }
 
 /// Layer normalisation of `[N, width]`, then scale and shift: `[1, width]`, or `[N, width]`.

@@ -133,13 +133,17 @@ impl Generator {
         HeadDraws { times, noise: noise.normal([count, self.config.token_dim], device) }
     }
 
-    /// The head's loss on tokens, each with what the transformer knows of it.
+    /// The head's loss on tokens, each with what the transformer knows of it, and as often as there are draws of it.
     ///
     /// # Shapes
-    /// `tokens` `[N, D]`, `answers` `[N, width]` -> `[N]`
-    pub fn head_loss(&self, tokens: Tensor<2>, answers: Tensor<2>, draws: HeadDraws) -> Tensor<1> {
+    /// `tokens` `[G, M, D]`, `answers` `[G, M, width]`, G R M draws -> `[G R M]`: in each of G groups M tokens, R times
+    /// after each other
+    pub fn head_loss(&self, tokens: Tensor<3>, answers: Tensor<3>, draws: HeadDraws) -> Tensor<1> {
+        let [groups, each, dim] = tokens.dims();
+        let repeats = draws.times.len() / (groups * each);
+        let tokens = tokens.reshape([groups, 1, each * dim]).repeat_dim(1, repeats);
         let process = self.config.head.process.process();
-        let example = process.corrupt(tokens, draws.noise, &draws.times);
+        let example = process.corrupt(tokens.reshape(draws.noise.dims()), draws.noise, &draws.times);
         let output = self.networks.head.forward(example.noisy.clone(), &draws.times, answers);
         process.loss(output, &example).total
     }

@@ -1,7 +1,7 @@
 //! The linear layer and its initial values.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use semanticist_ops::{self as ops, Activation, Answer};
 
 use super::{Initial, constant};
@@ -46,6 +46,11 @@ impl Linear {
     /// [`Linear::forward`], stored as the weight is: for what only a product reads.
     pub fn forward_as_weight<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         ops::linear(x, self.weight.val(), Some(self.bias.val()), Answer::AsWeight)
+    }
+
+    /// `x` as the product with the weight reads it: for what is given to several layers, which would each round it.
+    pub fn rounded_for<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if self.weight.val().dtype() == DType::BF16 { ops::to_bfloat16(x) } else { x }
     }
 
     /// Two layers with an activation between them.

@@ -34,7 +34,7 @@ pub fn run(
         guidance: TokenGuidance { scale: 1.0, schedule },
         steps: sweeping.steps,
         sampler: sweeping.sampler,
-        ..GenerateOptions::usual(generator.generator.config.tokens)
+        ..GenerateOptions::usual(sweeping.tokens.unwrap_or(generator.generator.config.tokens))
     };
     let mut scales = sweeping.scales.clone();
     scales.sort_by(f64::total_cmp);
@@ -44,7 +44,7 @@ pub fn run(
         let asked = GenerateOptions { guidance, ..options.clone() };
         asked.validate(&generator.generator.config).map_err(failure::usage)?;
     }
-    let (sampling, _) = decoding.plan(&tokenizer)?;
+    let (sampling, _) = decoding.plan(&generator.generator.config, &tokenizer)?;
     let compared = Compared::open(comparing, &device)?;
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;
@@ -67,6 +67,7 @@ pub fn run(
             "tokenizer": tokenizer.hash()?,
             "scales": scales,
             "schedule": format!("{schedule:?}").to_lowercase(),
+            "tokens": options.tokens,
             "steps": options.steps,
             "sampler": options.sampler.map(|sampler| sampler.to_string()),
             "decoding": {
