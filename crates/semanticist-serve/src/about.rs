@@ -25,10 +25,9 @@ pub struct ModelNotes {
 /// Everything a client needs to know before it asks for anything.
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     let tokenizers: Vec<Value> = studio.tokenizers.iter().map(|(model, notes)| about(model, notes)).collect();
-    let config = &studio.tokenizers[0].0.tokenizer.config;
-    let usual = config.decode_options();
+    let usual = studio.tokenizers[0].0.tokenizer.config.decode_options();
     let of_drawn = match &studio.generator {
-        Some((model, _)) => model.generator.config.decode_options(config),
+        Some((model, _)) => model.generator.config.decode_options(usual.clone()),
         None => usual.clone(),
     };
     let generator = studio.generator.as_ref().map(|(model, notes)| {

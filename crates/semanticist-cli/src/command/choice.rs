@@ -179,7 +179,7 @@ impl Decoding {
         model: &TokenizerModel,
     ) -> Result<(DecodeOptions, usize)> {
         let Self { decode_steps: steps, decode_sampler: sampler, decode_guidance: guidance } = *self;
-        let usual = generator.decode_options(&model.tokenizer.config);
+        let usual = generator.decode_options(model.tokenizer.config.decode_options());
         AskedDecoding { steps, sampler, guidance }.plan_from(usual, model)
     }
 }

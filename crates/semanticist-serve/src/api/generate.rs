@@ -118,8 +118,8 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
         let message = "no generator is loaded; start the server with --generator";
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     };
-    let usual = config.decoding.as_ref().unwrap_or(&desk.tokenizers[0].usual);
-    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, usual, 0, &desk)?;
+    let usual = config.decode_options(desk.tokenizers[0].usual.clone());
+    let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &usual, 0, &desk)?;
     let options = request.options(config);
     options.validate(config)?;
     desk.worker.stream("generate", move |models, ticket, events| {

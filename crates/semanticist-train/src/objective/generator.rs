@@ -217,7 +217,10 @@ impl GeneratorObjective {
         let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let drawn = model.generator.generate(&labels, &options, 0)?;
-        let decoding = generation::ImageDecoding { options: config.decode_options(&tokenizer.config), seeds };
+        let decoding = generation::ImageDecoding {
+            options: config.decode_options(tokenizer.config.decode_options()),
+            seeds,
+        };
         let names: Vec<String> = labels.iter().map(|&label| generation::class_name(model, label)).collect();
         let rows = decoding.progressive(tokenizer, &drawn, &names, |_| ())?;
         semanticist::image::save_png(&sheet::draw(&rows), path)

@@ -8,7 +8,6 @@ use crate::diffusion::{
     DecodeOptions, DiffusionConfig, FlowConfig, GaussianConfig, Prediction, Process, Sampler, Schedule,
 };
 use crate::error::{Error, Result};
-use crate::tokenizer::TokenizerConfig;
 
 /// Everything that defines a generator but its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,9 +89,9 @@ impl GeneratorConfig {
         Ok(())
     }
 
-    /// How tokens that it draws are decoded by `tokenizer` unless it is said otherwise.
-    pub fn decode_options(&self, tokenizer: &TokenizerConfig) -> DecodeOptions {
-        self.decoding.clone().unwrap_or_else(|| tokenizer.decode_options())
+    /// How tokens that it draws are decoded unless it is said otherwise, by a tokenizer that decodes photos as in `usual`.
+    pub fn decode_options(&self, usual: DecodeOptions) -> DecodeOptions {
+        self.decoding.clone().unwrap_or(usual)
     }
 
     /// The label of no class.
