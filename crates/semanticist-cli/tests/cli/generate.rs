@@ -142,6 +142,8 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
         (train.to_string(), "--resume"),
         (format!("{train} --set model.tokens=5"), "asks for 5 of 4"),
         (format!("{train} --set model.heads=3"), "3 heads do not divide"),
+        (format!("{train} --set model.decoding={{steps=0}}"), "at least 1 step"),
+        (format!("{train} --set model.decoding={{sampler=\"heun\"}}"), "\"heun\" is one of flows"),
     ] {
         let run = folder.run(&arguments);
         assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use semanticist::diffusion::Process;
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
 use semanticist::nn::Activations;
@@ -167,7 +168,8 @@ impl GeneratorObjective {
     /// Trains and validates on caches; with the tokenizer that made them, samples are decoded.
     ///
     /// # Errors
-    /// If a cache has too few or other tokens, images without label, or other classes.
+    /// If a cache has too few or other tokens, images without label, or other classes, or the tokenizer cannot decode as the
+    /// configuration says.
     pub fn new(
         config: &RunConfig<GeneratorRun>,
         [training, validation]: [Arc<TokenCache>; 2],
@@ -181,6 +183,11 @@ impl GeneratorObjective {
                 "the tokens to train on and to validate on are of different tokenizers; make both with one"
                     .into(),
             ));
+        }
+        if let Some(tokenizer) = &tokenizer {
+            let tokenizer = &tokenizer.config;
+            let decoding = config.model.decode_options(tokenizer.decode_options());
+            decoding.plan(&Process::new(&tokenizer.diffusion)?)?;
         }
         Ok(Self { training, validation, tokenizer, config: config.clone() })
     }

@@ -75,10 +75,13 @@ impl GeneratorConfig {
     /// # Errors
     /// Names the first field that does not fit.
     pub fn validate(&self) -> Result<()> {
-        let Self { tokens, token_dim, classes, width, depth, heads, head, .. } = self;
+        let Self { tokens, token_dim, classes, width, depth, heads, head, decoding } = self;
         let all = [*tokens, *token_dim, *classes, *width, *depth, *heads, head.width, head.depth];
         if all.contains(&0) {
             return Err(Error::Config("the generator: every number must be positive".into()));
+        }
+        if decoding.as_ref().is_some_and(|decoding| decoding.steps == 0) {
+            return Err(Error::Config("the generator: decoding takes at least 1 step".into()));
         }
         if !width.is_multiple_of(*heads) {
             return Err(Error::Config(format!(
