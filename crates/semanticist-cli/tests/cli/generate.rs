@@ -158,9 +158,12 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
     for (name, tensor) in ended.iter() {
         assert_eq!(tensor.to_f32(), begun.get(name).unwrap().to_f32(), "{name}");
     }
+    folder.photos(&["q/cat/a.png", "q/owl/b.png"]);
+    folder.run("cache-tokens q -o others --model model.safetensors").ok();
     for (arguments, part) in [
         (format!("{on} --set model.width=32"), "does not fit the configuration's [model]"),
         (on.replace("run/model", "model"), "expected one generator"),
+        (on.replace("cache", "others"), "class 1 of the tokens is \"owl\""),
     ] {
         let run = folder.run(&arguments.replace("--out on", "--out other"));
         assert!(run.code == Some(1) && run.stderr.contains(part), "{arguments}: {}", run.stderr);
@@ -248,6 +251,13 @@ fn a_sweep_of_guidance_draws_and_measures_at_every_scale() {
     // What is drawn at a scale does not depend on the others.
     let alone = folder.run(&with("generator.safetensors", "4")).json();
     assert_eq!(alone["tables"][0]["rows"][1], rows[2]);
+    let fewer = folder.run(&format!("{} --tokens 2", with("generator.safetensors", "4"))).json();
+    assert_ne!(fewer["tables"][0]["rows"][1], rows[2]);
+    folder.fails(
+        &format!("{} --tokens 5", with("generator.safetensors", "4")),
+        2,
+        "5 tokens asked of a generator",
+    );
     let run = folder.run(&with("others.safetensors", "1"));
     assert!(run.code == Some(1) && run.stderr.contains("does not know 3 of the 3 classes"), "{}", run.stderr);
 }

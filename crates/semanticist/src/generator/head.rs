@@ -260,7 +260,7 @@ impl HeadPlan<'_> {
 }
 
 /// The rows of each of `groups` groups, `times` times after each other.
-fn repeated(x: Tensor<2>, groups: usize, times: usize) -> Tensor<2> {
+pub(super) fn repeated(x: Tensor<2>, groups: usize, times: usize) -> Tensor<2> {
     let [rows, width] = x.dims();
     let x = x.reshape([groups, 1, rows / groups * width]).repeat_dim(1, times);
     x.reshape([rows * times, width])

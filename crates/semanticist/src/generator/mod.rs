@@ -141,9 +141,9 @@ impl Generator {
     pub fn head_loss(&self, tokens: Tensor<3>, answers: Tensor<3>, draws: HeadDraws) -> Tensor<1> {
         let [groups, each, dim] = tokens.dims();
         let repeats = draws.times.len() / (groups * each);
-        let tokens = tokens.reshape([groups, 1, each * dim]).repeat_dim(1, repeats);
+        let tokens = head::repeated(tokens.reshape([groups * each, dim]), groups, repeats);
         let process = self.config.head.process.process();
-        let example = process.corrupt(tokens.reshape(draws.noise.dims()), draws.noise, &draws.times);
+        let example = process.corrupt(tokens, draws.noise, &draws.times);
         let output = self.networks.head.forward(example.noisy.clone(), &draws.times, answers);
         process.loss(output, &example).total
     }
