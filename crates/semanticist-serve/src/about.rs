@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use semanticist::Tokens;
-use semanticist::diffusion::DiffusionConfig;
+use semanticist::diffusion::{DiffusionConfig, Process};
 use semanticist::generator::HeadProcess;
 use semanticist::model::TokenizerModel;
 use serde::Serialize;
@@ -75,22 +75,43 @@ fn about(model: &TokenizerModel, notes: &ModelNotes) -> Value {
         "tokens": config.tokens,
         "token_dim": config.token_dim,
         "parameters": tokenizer.networks.num_params(),
-        "samplers": match &config.diffusion {
-            DiffusionConfig::Gaussian(_) => GAUSSIAN,
-            DiffusionConfig::Flow(_) => FLOW,
-        },
+        "samplers": decoder_samplers(&config.diffusion),
         "null_tokens": nested(&null_tokens)[0],
         "training": model.training,
     })
 }
 
-/// The usual sampler first.
-const GAUSSIAN: [&str; 3] = ["ddim", "dpm++", "ddpm"];
-const FLOW: [&str; 3] = ["euler", "heun", "sde"];
+const GAUSSIAN: &[&str] = &["ddim", "dpm++", "ddpm"];
+const FLOW: &[&str] = &["ab2", "euler", "heun", "sde"];
+
+/// The usual one first.
+fn decoder_samplers(config: &DiffusionConfig) -> Vec<&'static str> {
+    let mut samplers = match config {
+        DiffusionConfig::Gaussian(_) => GAUSSIAN.to_vec(),
+        DiffusionConfig::Flow(_) => FLOW.to_vec(),
+    };
+    let usual = Process::new(config).map(|process| process.default_sampler().to_string());
+    samplers.sort_by_key(|&name| !usual.as_ref().is_ok_and(|usual| usual == name));
+    samplers
+}
 
 fn names(names: &[String], count: usize) -> Vec<String> {
     match names {
         [] => (0..count).map(|class| format!("class {class}")).collect(),
         names => names.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use semanticist::diffusion::{FlowConfig, FlowPrediction};
+
+    use super::*;
+
+    #[test]
+    fn samplers_begin_with_the_usual_one() {
+        let flow = |prediction| DiffusionConfig::Flow(FlowConfig { prediction, ..FlowConfig::default() });
+        assert_eq!(decoder_samplers(&flow(FlowPrediction::Velocity)), ["ab2", "euler", "heun", "sde"]);
+        assert_eq!(decoder_samplers(&flow(FlowPrediction::AverageVelocity)), ["euler", "ab2", "heun", "sde"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What the backward pass needs of an example, counted from sizes: what each operator keeps of its input and answer.
 
-use semanticist::decoder::RepaConfig;
+use semanticist::decoder::{LatentShape, RefinementConfig, RepaConfig};
 use semanticist::generator::GeneratorConfig;
 use semanticist::nn::{Activations, BlockSize};
 use semanticist::{ClassifierConfig, Precision, Result, TokenizerConfig};
@@ -76,7 +76,8 @@ impl HowComputed {
         let encoder = Stack::encoder(&config.encoder.blocks, encoded);
         let decoder = Stack::decoder(&config.decoder.blocks, patches + config.tokens);
         let projector = config.decoder.repa.map_or(0, |repa| self.projector(&repa, patches));
-        Ok(self.all(&[encoder, decoder]) + projector)
+        let refinement = config.decoder.refinement.map_or(0, |it| Self::refinement(it, latent));
+        Ok(self.all(&[encoder, decoder]) + projector + refinement)
     }
 
     /// Bytes per image of a classifier's run.
@@ -118,6 +119,15 @@ impl HowComputed {
     fn projector(self, repa: &RepaConfig, patches: usize) -> u64 {
         let kept = Kept { sums: 5 * repa.teacher_width, factors: 4 * repa.hidden };
         (patches * self.bytes(kept)) as u64
+    }
+
+    /// Of every latent pixel, in 32 bits: what is seen; the inputs of each block, of its norm, both convolutions and the
+    /// activation between them; those of the last convolution.
+    fn refinement(config: RefinementConfig, latent: LatentShape) -> u64 {
+        let LatentShape { channels, side, outputs_per_channel, .. } = latent;
+        let RefinementConfig { width, depth } = config;
+        let seen = channels * (1 + outputs_per_channel);
+        (side.pow(2) * (seen + (4 * depth + 1) * width) * FLOAT) as u64
     }
 
     fn bytes(self, kept: Kept) -> usize {
@@ -162,6 +172,18 @@ mod tests {
                 .repa
                 .map_or(0, |repa| { 64 * 4 * (5 * repa.teacher_width + 4 * repa.hidden) as u64 })
         );
+    }
+
+    #[test]
+    fn a_refinement_keeps_what_its_convolutions_see_of_every_latent_pixel() {
+        let mut config = presets::tokenizer("b-256x16").unwrap();
+        config.decoder.repa = None;
+        config.decoder.refinement = Some(RefinementConfig { width: 32, depth: 2 });
+        // 16×16 latents of 16 channels, of which the decoder predicts noise and variance.
+        let numbers = 256 * (3 * 16 + 9 * 32);
+        for how in [PLAIN, ROUNDED] {
+            assert_eq!(how.tokenizer(&config).unwrap() - of(how, "b-256x16"), 4 * numbers);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod estimate;
 mod output;
+mod refinement;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ use crate::spaces::{Tokens, present};
 
 pub use estimate::LinearEstimate;
 pub use output::OutputLayer;
+pub use refinement::{Refinement, RefinementBlock, RefinementConfig};
 
 /// The decoder's numbers; latent and token shapes belong to the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub struct DecoderConfig {
     /// seen; not in the paper.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub overlap: bool,
+    /// Convolutions over latent pixels behind the transformer, if any ([`Refinement`]); not in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<RefinementConfig>,
 }
 
 /// Representation alignment (Yu et al., 2024): hidden states projected onto a teacher's features.
@@ -119,7 +124,7 @@ impl DecoderConfig {
             let depth = self.blocks.depth;
             return Err(Error::Config(format!("decoder: repa.layer {} is not in 1..={depth}", repa.layer)));
         }
-        Ok(())
+        self.refinement.map_or(Ok(()), |refinement| refinement.validate())
     }
 }
 
@@ -141,6 +146,8 @@ pub struct Decoder {
     pub blocks: Vec<DecoderBlock>,
     /// From the width to what is predicted of each patch.
     pub output: OutputLayer,
+    /// Of what is predicted, across the edges of patches, if the configuration asks for one.
+    pub refinement: Option<Refinement>,
     /// Onto a teacher's features, if it is trained with one.
     pub projector: Option<Projector>,
     /// Of the latents from the tokens, if the configuration asks for one.
@@ -181,7 +188,8 @@ impl Decoder {
     ) -> Self {
         let width = config.blocks.width;
         let side = latent.side / config.patch_size;
-        let outputs = config.patch_size.pow(2) * latent.outputs_per_channel * latent.channels;
+        let channels = [latent.channels, latent.outputs_per_channel * latent.channels];
+        let outputs = config.patch_size.pow(2) * channels[1];
         Self {
             patches: PatchEmbed::init(latent.channels, config.patch_size, width, noise, device),
             time: TimestepEmbed::init(width, noise, device),
@@ -196,6 +204,9 @@ impl Decoder {
             estimate: config
                 .linear_estimate
                 .then(|| LinearEstimate::init(latent, tokens, [config.patch_size, width], noise, device)),
+            refinement: config
+                .refinement
+                .map(|it| Refinement::init(it, channels, [width, config.patch_size], noise, device)),
             positions: sine_cosine_grid(side, width, device),
             grid: Grid {
                 side,
@@ -333,11 +344,12 @@ impl Decoder {
         condition: &DecoderCondition,
         mut observe: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<4> {
-        let patches = self.patches.forward(noisy) + self.positions.clone(); // [B, N, W]
+        let patches = self.patches.forward(noisy.clone()) + self.positions.clone(); // [B, N, W]
         let [batch, count, _] = patches.dims();
         let samples = condition.tokens.dims()[0];
         assert!(samples.is_multiple_of(batch), "{batch} latents for {samples} samples");
-        let patches = if samples == batch { patches } else { patches.repeat_dim(0, samples / batch) };
+        let times = samples / batch;
+        let patches = if times == 1 { patches } else { patches.repeat_dim(0, times) };
         let patches = match &condition.patches {
             Some(estimated) => patches + estimated.clone(),
             None => patches,
@@ -351,8 +363,13 @@ impl Decoder {
             });
             observe(index + 1, &x);
         }
-        let out = self.output.forward(x.narrow(1, 0, count), time, self.grid.side); // [n B, N, p² outputs C]
-        unpatchify(out, self.grid.side, self.grid.patch)
+        let Grid { side, patch, .. } = self.grid;
+        let x = x.narrow(1, 0, count);
+        let out = self.output.forward(x.clone(), time.clone(), side); // [n B, N, p² outputs C]
+        let prediction = unpatchify(out, side, patch);
+        let Some(refinement) = &self.refinement else { return prediction };
+        let noisy = if times == 1 { noisy } else { noisy.repeat_dim(0, times) };
+        refinement.forward(prediction, noisy, x, time, side)
     }
 
     /// Sample i's first `keep[i]` tokens, null tokens after them: `[B, K, D]`.

@@ -70,6 +70,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
             repa: Some(RepaConfig { layer: 8, teacher_width: 768, hidden: 2048 }),
             linear_estimate: false,
             overlap: false,
+            refinement: None,
         },
         autoencoder: AutoencoderConfig::preset("kl-f16-c16")?,
         diffusion: DiffusionConfig::default(),

@@ -177,7 +177,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   semanticist evaluate ablation --data tiny-imagenet-100 --images 100 --tokens 8,32 --steps 4,10,25 --guidance 1,1.5
-  semanticist evaluate ablation --data photos --steps 1,2,4 --sampler euler,heun --plot ablation.svg")]
+  semanticist evaluate ablation --data photos --steps 1,2,4 --sampler euler,ab2 --plot ablation.svg")]
     Ablation {
         /// Numbers of sampling steps
         #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4,10,25", value_parser = steps)]
@@ -300,7 +300,7 @@ pub struct Sweeping {
     /// How often the head looks at a token
     #[arg(long, value_name = "N", default_value_t = GenerateOptions::usual(1).steps, value_parser = steps)]
     pub steps: usize,
-    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
+    /// sde (as published), ab2, euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
     /// [default: sde, ddpm]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,

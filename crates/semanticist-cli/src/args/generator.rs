@@ -83,7 +83,7 @@ pub struct Drawing {
     /// How often the head looks at a token
     #[arg(long, value_name = "N", default_value_t = DRAWING.steps, value_parser = steps)]
     pub steps: usize,
-    /// sde (as published), euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
+    /// sde (as published), ab2, euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
     /// [default: sde, ddpm]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
@@ -101,12 +101,12 @@ pub struct Drawing {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Decoding")]
 pub struct Decoding {
-    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the generator's file says, else
+    /// Sampling steps per image; 1 with ddim-trailing, ab2, euler or heun [default: what the generator's file says, else
     /// what the tokenizer was made for, usually 25]
     #[arg(long, alias = "paint-steps", value_name = "N", value_parser = steps)]
     pub decode_steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a tokenizer that learnt a flow
-    /// euler, heun or sde [default: likewise, usually ddim, euler]
+    /// ab2 (second order), euler, heun or sde [default: likewise, usually ddim, ab2]
     #[arg(long, alias = "paint-sampler", value_name = "NAME")]
     pub decode_sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all [default: likewise, usually 1.5]

@@ -369,11 +369,11 @@ pub struct Verify {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Decoding")]
 pub struct Sampling {
-    /// Sampling steps per image; 1 with ddim-trailing, euler or heun [default: what the model was made for, usually 25]
+    /// Sampling steps per image; 1 with ddim-trailing, ab2, euler or heun [default: what the model was made for, usually 25]
     #[arg(long, value_name = "N", value_parser = steps)]
     pub steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a model that learnt a flow
-    /// euler, heun or sde [default: what the model was made for, usually ddim, euler]
+    /// ab2 (second order), euler, heun or sde [default: what the model was made for, usually ddim, ab2]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all [default: what the model was made for, usually 1.5]

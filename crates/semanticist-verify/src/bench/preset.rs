@@ -75,6 +75,7 @@ impl Preset {
                 repa: None,
                 linear_estimate: false,
                 overlap: false,
+                refinement: None,
             },
             autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
             diffusion: DiffusionConfig::default(),

@@ -168,6 +168,7 @@ impl DecoderSizes {
             repa: self.repa(),
             linear_estimate: false,
             overlap: false,
+            refinement: None,
         };
         config.validate(latent_size).map_err(|error| in_config(source, &error))?;
         let expected: [(&str, &[usize]); 3] = [

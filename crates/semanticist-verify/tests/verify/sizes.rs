@@ -51,7 +51,14 @@ fn record_encoder(folder: &Path) {
 fn record_decoder(folder: &Path) {
     let (device, mut noise) = (Device::flex(), Noise::seeded(2));
     let blocks = BlockSize { width: 16, depth: 2, heads: 2, mlp_ratio: 4 };
-    let config = DecoderConfig { patch_size: 3, blocks, repa: None, linear_estimate: false, overlap: false };
+    let config = DecoderConfig {
+        patch_size: 3,
+        blocks,
+        repa: None,
+        linear_estimate: false,
+        overlap: false,
+        refinement: None,
+    };
     let latent = LatentShape { channels: 2, side: 6, outputs_per_channel: 2, told_span: false };
     let tokens = TokenShape { count: 3, dim: 4 };
     let blank = Decoder::init(&config, latent, tokens, &mut noise, &device);

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::flow::Flow;
 use super::gaussian::Gaussian;
-use super::{DiffusionConfig, Sampler};
+use super::{DiffusionConfig, FlowPrediction, Sampler};
 use crate::{Noise, Result};
 
 /// A noising process, ready to compute with.
@@ -82,16 +82,18 @@ impl Process {
         output.narrow(1, 0, channels)
     }
 
-    /// The sampler that is used unless another is asked for: one straight step per question, and no noise on
-    /// the way.
+    /// The sampler that is used unless another is asked for: one question per step, and no noise on the way. In a flow it is
+    /// of second order, except where the network's answers are averages over Euler's steps.
     pub fn default_sampler(&self) -> Sampler {
         match &self.0 {
             Kind::Gaussian(_) => Sampler::Ddim { eta: 0.0 },
-            Kind::Flow(_) => Sampler::Euler,
+            Kind::Flow(flow) if flow.prediction() == FlowPrediction::AverageVelocity => Sampler::Euler,
+            Kind::Flow(_) => Sampler::AdamsBashforth,
         }
     }
 
-    /// The sampler that makes the most of few steps, even of one, without noise on the way.
+    /// The sampler whose steps a network can learn, even a single one: each leads straight on from one answer, without
+    /// noise on the way.
     pub fn few_step_sampler(&self) -> Sampler {
         match &self.0 {
             Kind::Gaussian(_) => Sampler::DdimTrailing,

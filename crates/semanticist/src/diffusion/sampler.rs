@@ -9,7 +9,8 @@ use crate::{Error, Result};
 
 /// Which way leads from noise to data: the first four in Gaussian diffusion, the others in a flow.
 ///
-/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler` or `heun`.
+/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler`, `heun` or
+/// `ab2`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sampler {
@@ -37,6 +38,9 @@ pub enum Sampler {
     Euler,
     /// Heun's: of second order, two evaluations per step.
     Heun,
+    /// That of Adams and Bashforth with two steps: of second order, one evaluation per step. It goes on as the last
+    /// two velocities say; its first step is Euler's.
+    AdamsBashforth,
 }
 
 impl fmt::Display for Sampler {
@@ -50,6 +54,7 @@ impl fmt::Display for Sampler {
             Self::EulerMaruyama => f.write_str("sde"),
             Self::Euler => f.write_str("euler"),
             Self::Heun => f.write_str("heun"),
+            Self::AdamsBashforth => f.write_str("ab2"),
         }
     }
 }
@@ -58,7 +63,7 @@ impl fmt::Display for Sampler {
 pub(super) const GAUSSIAN: &str =
     "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, \"ddim-trailing\" or \"dpm++\"";
 /// The same of a flow.
-pub(super) const FLOW: &str = "\"sde\", \"euler\" or \"heun\"";
+pub(super) const FLOW: &str = "\"sde\", \"euler\", \"heun\" or \"ab2\"";
 
 impl FromStr for Sampler {
     type Err = Error;
@@ -73,6 +78,7 @@ impl FromStr for Sampler {
             "sde" => Some(Self::EulerMaruyama),
             "euler" => Some(Self::Euler),
             "heun" => Some(Self::Heun),
+            "ab2" => Some(Self::AdamsBashforth),
             _ => name.strip_prefix("ddim:").and_then(eta).map(|eta| Self::Ddim { eta }),
         }
         .ok_or_else(|| {
@@ -138,12 +144,14 @@ mod tests {
 
     #[test]
     fn names_lead_to_samplers_and_back() {
-        for name in ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun"] {
+        for name in
+            ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun", "ab2"]
+        {
             assert_eq!(name.parse::<Sampler>().unwrap().to_string(), name);
         }
         for name in ["", "DDPM", "ddim:", "ddim:2", "ddim:-0.1", "ddim:nan", "dpm", "rk4"] {
             let message = name.parse::<Sampler>().unwrap_err().to_string();
-            assert!(message.contains("\"dpm++\"") && message.contains("\"heun\""), "{name}: {message}");
+            assert!(message.contains("\"dpm++\"") && message.contains("\"ab2\""), "{name}: {message}");
         }
     }
 

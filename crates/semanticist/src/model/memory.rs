@@ -23,6 +23,8 @@ const FLOAT: u64 = size_of::<f32>() as u64;
 /// an MLP, and what the allocator keeps. Measured with `bench` at batches of 1 to 32 (BENCHMARKS.md).
 const ENCODER_COPIES: u64 = 18;
 const DECODER_COPIES: u64 = 36;
+/// The same of what a refinement holds of the latent pixels, while the transformer's are gone.
+const REFINEMENT_COPIES: u64 = 6;
 /// The same of an autoencoder at its finest level.
 const AUTOENCODER_COPIES: u64 = 8;
 
@@ -78,14 +80,16 @@ impl Memory {
         let patches = (latent.side / config.decoder.patch_size).pow(2);
         let EncoderConfig { patch_size, ref blocks, .. } = config.encoder;
         let encoded = (config.image_size / patch_size).pow(2) + 1 + config.tokens;
+        let transformer = DECODER_COPIES * hidden_states(&config.decoder.blocks, patches + config.tokens);
+        let refined =
+            config.decoder.refinement.map_or(0, |it| (latent.side.pow(2) * it.width) as u64 * FLOAT);
         Ok(Self {
             weights: shapes.values().map(numbers).sum::<u64>() * FLOAT,
             linear: shapes.iter().filter(linear).map(|(_, shape)| numbers(shape)).sum::<u64>() * FLOAT,
             // The tensor that is being placed, as the file has it.
             loading: largest * FLOAT,
             encode: ENCODER_COPIES * hidden_states(blocks, encoded) + 3 * pixels * FLOAT,
-            decode: DECODER_COPIES * hidden_states(&config.decoder.blocks, patches + config.tokens)
-                + 3 * pixels * FLOAT,
+            decode: transformer.max(REFINEMENT_COPIES * refined) + 3 * pixels * FLOAT,
             autoencoder: autoencoder(&config.autoencoder, pixels),
         })
     }

@@ -149,10 +149,11 @@ impl Tokenizer {
     /// As [`Tokenizer::save`], and if there is no published form of such a decoder.
     pub fn export_published(&self, path: &Path, precision: Precision) -> Result<()> {
         let decoder = &self.config.decoder;
-        if decoder.linear_estimate || decoder.overlap || self.config.encoder.linear_projection {
+        let inner = decoder.linear_estimate || decoder.overlap || decoder.refinement.is_some();
+        if inner || self.config.encoder.linear_projection {
             return Err(Error::Config(
-                "linear_projection, linear_estimate and overlap have no published names; only models without them can be \
-                 exported"
+                "linear_projection, linear_estimate, overlap and refinement have no published names; only models without \
+                 them can be exported"
                     .into(),
             ));
         }

@@ -22,6 +22,7 @@ pub(super) struct FlowPlan {
 enum Way {
     EulerMaruyama,
     Euler,
+    AdamsBashforth,
     Heun,
     /// Heun's whose last step is Euler's. Where the network predicts the data it says nothing of the velocity at
     /// the end, where it is given them (as in JiT).
@@ -45,6 +46,7 @@ impl FlowPlan {
         let (way, shares) = match sampler {
             Sampler::EulerMaruyama => (Way::EulerMaruyama, even(LAST, steps)),
             Sampler::Euler => (Way::Euler, before_the_end()),
+            Sampler::AdamsBashforth => (Way::AdamsBashforth, before_the_end()),
             Sampler::Heun => match flow.prediction() {
                 FlowPrediction::Velocity | FlowPrediction::AverageVelocity => {
                     (Way::Heun, even(1.0, steps + 1))
@@ -64,8 +66,8 @@ impl FlowPlan {
         self.shares.iter().map(|&share| self.flow.time(share.into())).collect()
     }
 
-    /// How far each answer reaches, as the network is told: Heun's method and the stochastic one take velocities
-    /// that are not averages.
+    /// How far each answer reaches, as the network is told: all but Euler's method take velocities that are not
+    /// averages.
     pub fn spans(&self) -> Vec<f32> {
         let averages = self.flow.prediction() == FlowPrediction::AverageVelocity;
         let span = match self.way {
@@ -77,7 +79,7 @@ impl FlowPlan {
 
     pub fn evaluations(&self) -> usize {
         match self.way {
-            Way::EulerMaruyama | Way::Euler => self.shares.len(),
+            Way::EulerMaruyama | Way::Euler | Way::AdamsBashforth => self.shares.len(),
             Way::Heun => 2 * (self.shares.len() - 1),
             Way::HeunThenEuler => 2 * self.shares.len() - 1,
         }
@@ -102,6 +104,18 @@ impl FlowPlan {
             Way::Euler => {
                 for index in 0..=last {
                     x = x.clone() + velocity(x, index)? * length;
+                }
+            }
+            Way::AdamsBashforth => {
+                let mut before: Option<Tensor<D>> = None;
+                for index in 0..=last {
+                    let here = velocity(x.clone(), index)?;
+                    let ahead = match before {
+                        None => here.clone(),
+                        Some(before) => here.clone() * 1.5 - before * 0.5,
+                    };
+                    x = x + ahead * length;
+                    before = Some(here);
                 }
             }
             Way::Heun | Way::HeunThenEuler => {
@@ -159,7 +173,9 @@ mod tests {
     const MEAN: f64 = 0.7;
     const VARIANCE: f64 = 0.25;
     const PREDICTIONS: [FlowPrediction; 2] = [FlowPrediction::Velocity, FlowPrediction::Clean];
-    const SAMPLERS: [Sampler; 3] = [Sampler::EulerMaruyama, Sampler::Euler, Sampler::Heun];
+    const SAMPLERS: [Sampler; 4] =
+        [Sampler::EulerMaruyama, Sampler::Euler, Sampler::Heun, Sampler::AdamsBashforth];
+    const DETERMINISTIC: [Sampler; 3] = [Sampler::Euler, Sampler::Heun, Sampler::AdamsBashforth];
 
     fn plan(prediction: FlowPrediction, sampler: Sampler, steps: usize) -> SamplingPlan {
         let config = FlowConfig { prediction, ..FlowConfig::default() };
@@ -196,7 +212,7 @@ mod tests {
     fn leads_to_the_data<const D: usize>(shape: [usize; D]) {
         let [data, start] = [8, 9].map(|seed| Noise::seeded(seed).normal(shape, &Device::flex()));
         let both = |sampler| PREDICTIONS.map(|prediction| (sampler, prediction));
-        for (sampler, prediction) in [Sampler::Euler, Sampler::Heun].into_iter().flat_map(both) {
+        for (sampler, prediction) in DETERMINISTIC.into_iter().flat_map(both) {
             let answer = match prediction {
                 FlowPrediction::Clean => data.clone(),
                 _ => data.clone() - start.clone(),
@@ -217,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_sampler_finds_the_distribution() {
-        for (sampler, steps) in SAMPLERS.into_iter().zip([250, 100, 20]) {
+        for (sampler, steps) in SAMPLERS.into_iter().zip([250, 100, 20, 40]) {
             let [a, b] = PREDICTIONS.map(|prediction| sample(prediction, sampler, steps));
             let mean = f64::from(a.clone().mean().into_scalar::<f32>());
             let variance = f64::from((a.clone() - mean).square().mean().into_scalar::<f32>());
@@ -230,11 +246,23 @@ mod tests {
     }
 
     #[test]
-    fn heun_is_of_second_order() {
-        let sample = |steps| sample(FlowPrediction::Velocity, Sampler::Heun, steps);
-        let limit = sample(640);
-        let ratio = distance(sample(20), limit.clone()) / distance(sample(40), limit);
-        assert!((3.2..4.8).contains(&ratio), "{ratio}");
+    fn heun_and_adams_bashforth_are_of_second_order() {
+        let limit = sample(FlowPrediction::Velocity, Sampler::Heun, 640);
+        for sampler in [Sampler::Heun, Sampler::AdamsBashforth] {
+            let error = |steps| distance(sample(FlowPrediction::Velocity, sampler, steps), limit.clone());
+            let ratio = error(20) / error(40);
+            assert!((3.2..4.8).contains(&ratio), "{sampler}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn the_last_two_velocities_say_how_adams_and_bashforth_go_on() {
+        let plan = plan(FlowPrediction::Velocity, Sampler::AdamsBashforth, 4);
+        let start = Tensor::<1>::from_floats([7.0], &Device::flex());
+        let velocities = [1.0, 3.0, -2.0, 8.0];
+        let found = plan.run(start, &mut Noise::recorded([]), |x, index| x * 0.0 + velocities[index]);
+        // A quarter of 1, then of (3 · 3 − 1) / 2 = 4, (3 · −2 − 3) / 2 = −4.5 and (3 · 8 + 2) / 2 = 13.
+        assert_eq!(found.into_scalar::<f32>(), 7.0 + (1.0 + 4.0 - 4.5 + 13.0) / 4.0);
     }
 
     #[test]
@@ -254,6 +282,7 @@ mod tests {
         assert_eq!(spans(average, Sampler::Euler), [250.0; 4]);
         assert_eq!(spans(average, Sampler::Heun), [0.0; 5]);
         assert_eq!(spans(average, Sampler::EulerMaruyama), [0.0; 4]);
+        assert_eq!(spans(average, Sampler::AdamsBashforth), [0.0; 4]);
         assert_eq!(spans(FlowPrediction::Velocity, Sampler::Euler), [0.0; 4]);
     }
 
@@ -262,10 +291,7 @@ mod tests {
         let process = Process::new(&DiffusionConfig::Flow(FlowConfig::default())).unwrap();
         let message = |sampler, steps| SamplingPlan::new(&process, sampler, steps).unwrap_err().to_string();
         let ddim = message(Sampler::Ddim { eta: 0.0 }, 25);
-        assert!(
-            ddim.contains("\"ddim\" is one of Gaussian diffusion") && ddim.contains("\"heun\""),
-            "{ddim}"
-        );
+        assert!(ddim.contains("\"ddim\" is one of Gaussian diffusion") && ddim.contains("\"ab2\""), "{ddim}");
         assert!(message(Sampler::EulerMaruyama, 1).contains("\"sde\" asked of a flow; use at least 2"));
         assert!(message(Sampler::Euler, 0).contains("use at least 1"));
     }
