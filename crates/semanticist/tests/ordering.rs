@@ -1,7 +1,7 @@
 //! What makes tokens a prefix code: the first k tokens ignore the later ones, on both sides.
 
 use burn::tensor::{Device, Tensor};
-use semanticist::decoder::Decoder;
+use semanticist::decoder::{Decoder, RefinementConfig};
 use semanticist::tokenizer::Networks;
 use semanticist::{Noise, Pixels, TokenizerConfig, Tokens};
 
@@ -89,16 +89,21 @@ fn tokens_beyond_keep_do_not_matter_and_may_be_left_out() {
 
 #[test]
 fn a_step_for_all_is_the_same_as_for_each() {
-    let decoder = shaken(networks()).decoder;
     let device = Device::flex();
     let tokens = Tokens(Noise::seeded(4).normal([4, 6, 5], &device));
     let noisy = Noise::seeded(3).normal([2, 3, 16, 16], &device);
     let keep = [0, 0, 6, 3];
     let twice = Tensor::cat(vec![noisy.clone(), noisy.clone()], 0);
-    let each = numbers(decoder.forward(twice, &[700.0; 4], &tokens, &keep));
-    let all = numbers(decoder.step(noisy, 700.0, 0.0, &decoder.condition(&tokens, &keep)));
-    let largest = each.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    assert!(each.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+    let mut refined = config();
+    refined.decoder.refinement = Some(RefinementConfig { width: 4, depth: 1 });
+    for config in [config(), refined] {
+        let networks = Networks::init(&config, &mut Noise::seeded(1), &device).unwrap();
+        let decoder = shaken(networks).decoder;
+        let each = numbers(decoder.forward(twice.clone(), &[700.0; 4], &tokens, &keep));
+        let all = numbers(decoder.step(noisy.clone(), 700.0, 0.0, &decoder.condition(&tokens, &keep)));
+        let largest = each.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        assert!(each.iter().zip(&all).all(|(a, b)| (a - b).abs() < 1e-5 * largest));
+    }
 }
 
 #[test]

@@ -63,7 +63,9 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
         config.model.autoencoder = teacher.config.autoencoder.clone();
     }
     let origin = origin(request, &config, &device)?;
-    if let Some(origin) = &origin {
+    if let Some(origin) = &origin
+        && origin.tokenizer.config.autoencoder.has_networks_of(&config.model.autoencoder)
+    {
         config.model.autoencoder = origin.tokenizer.config.autoencoder.clone();
     }
     let given = match &request.autoencoder {
@@ -81,8 +83,13 @@ pub fn tokenizer(request: &TrainTokenizer, ranks: &Ranks) -> Result<()> {
         if let (Some(teacher), Some(distillation)) = (teacher, &config.objective.distillation) {
             return distillation.student(&config.model, teacher, &device);
         }
-        if let Some(origin) = origin {
+        if let Some(mut origin) = origin {
             let shared = continued::shared_tokens(&config, &origin)?;
+            let say = &mut |text: String| note(&text);
+            let had = origin.tokenizer.autoencoder;
+            origin.tokenizer.autoencoder =
+                autoencoder::overlapping(&config, had, training.clone(), &device, say)?;
+            origin.tokenizer.config.autoencoder = config.model.autoencoder.clone();
             let origin = grown::grown(origin.tokenizer, &config, training, &device, &mut |text| note(&text))?;
             let model = continued::continued(&config, origin, &device, &mut |text| note(&text))?;
             return Ok(model.sharing(shared));
@@ -136,7 +143,9 @@ fn origin(
     }
     let choice = ModelChoice::of(Some(from.clone()), &PublishedChoice::default());
     let origin = choice.load(device)?;
-    if !origin.tokenizer.config.autoencoder.has_networks_of(&config.model.autoencoder) {
+    // An overlap is fitted where the configuration has one and the tokenizer to begin with none.
+    let (had, asked) = (&origin.tokenizer.config.autoencoder, &config.model.autoencoder);
+    if !had.has_networks_of(asked) && *had != asked.without_overlap() {
         return Err(failure::usage(format!(
             "--from {}: its autoencoder is another one than model.autoencoder describes; latents would mean something else",
             from.display()

@@ -14,11 +14,15 @@ fn a_run_begins_with_a_trained_tokenizer_and_may_leave_its_encoder_as_it_is() {
     assert!(first.status.success(), "{}", stderr(&first));
 
     let from = ["--from", "first/model.safetensors", "--set", "objective.frozen_encoder=true"];
-    let overlap = ["--set", "model.decoder.overlap=true"];
-    let second = train(folder, "second").args(few).args(from).args(overlap).output().unwrap();
+    let overlap = ["--set", "model.autoencoder.overlap=true"];
+    let wider =
+        ["--set", "model.decoder.overlap=true", "--set", "model.decoder.refinement={width=4,depth=2}"];
+    let new = [overlap, [wider[0], wider[1]], [wider[2], wider[3]]].concat();
+    let second = train(folder, "second").args(few).args(from).args(&new).output().unwrap();
     assert!(second.status.success(), "{}", stderr(&second));
     let said = stderr(&second);
-    assert!(said.contains("new: decoder.output.overlap\n"), "{said}");
+    assert!(said.contains("new: decoder.output.overlap, decoder.refinement\n"), "{said}");
+    assert!(said.contains("overlap of its patches fitted to"), "{said}");
     let stored = |run: &str| weights::load(&folder.join(run).join("model.safetensors")).unwrap().0;
     let (first, second) = (stored("first"), stored("second"));
     let same = |name: &str| first.get(name).unwrap().to_f32() == second.get(name).unwrap().to_f32();
@@ -26,12 +30,19 @@ fn a_run_begins_with_a_trained_tokenizer_and_may_leave_its_encoder_as_it_is() {
         first.names().partition(|name| name.starts_with("encoder.") || name.starts_with("autoencoder."));
     assert!(encoder.len() > 10 && encoder.into_iter().all(same));
     assert!(!rest.into_iter().all(same));
-    assert!(second.get("decoder.output.overlap").unwrap().to_f32().unwrap().iter().any(|&it| it != 0.0));
+    for learnt in [
+        "autoencoder.overlap",
+        "decoder.output.overlap",
+        "decoder.refinement.output.weight",
+        "decoder.refinement.features.linear.weight",
+    ] {
+        assert!(second.get(learnt).unwrap().to_f32().unwrap().iter().any(|&it| it != 0.0), "{learnt}");
+    }
 
     // It goes on without being told whose weights it began with.
     let longer = ["--resume", "--force", "--set", "steps=4", "--set", "log.validate_every=0"];
     let frozen = ["--set", "objective.frozen_encoder=true"];
-    let third = train(folder, "second").args(longer).args(frozen).args(overlap).output().unwrap();
+    let third = train(folder, "second").args(longer).args(frozen).args(&new).output().unwrap();
     assert!(third.status.success(), "{}", stderr(&third));
 
     let refused = |arguments: &[&str], part: &str| {
@@ -42,9 +53,10 @@ fn a_run_begins_with_a_trained_tokenizer_and_may_leave_its_encoder_as_it_is() {
     let from = ["--from", "first/model.safetensors", "--set"];
     refused(&[&from[..], &["model.encoder.blocks.width=24"]].concat(), "does not fit");
     refused(&[&from[..], &["model.autoencoder.channels=6"]].concat(), "autoencoder is another one");
-    let narrower = weights::load(&folder.join("second/model.safetensors")).unwrap().0;
-    assert!(narrower.get("decoder.output.overlap").is_some());
-    refused(&["--from", "second/model.safetensors"], "decoder.output.overlap has no place");
+    // What the configuration has no place for.
+    let from = ["--from", "second/model.safetensors"];
+    refused(&from, "autoencoder is another one");
+    refused(&[&from[..], &overlap].concat(), "decoder.output.overlap has no place");
     assert!(!folder.join("refused/checkpoints").exists());
 }
 

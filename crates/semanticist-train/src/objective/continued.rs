@@ -77,6 +77,7 @@ pub fn continued_generator(
 fn with_weights_of<M: Module>(kind: &str, origin: M, own: M, say: &mut dyn FnMut(String)) -> Result<M> {
     let mut given = weights::deferred(&origin, "");
     let places = weights::deferred(&own, "");
+    let had = given.names().map(str::to_string).collect::<Vec<_>>();
     let (mut lacking, mut misfits) = (Vec::new(), Vec::new());
     for (name, place) in places.iter() {
         match given.get(name) {
@@ -105,7 +106,19 @@ fn with_weights_of<M: Module>(kind: &str, origin: M, own: M, say: &mut dyn FnMut
         )));
     }
     if !lacking.is_empty() {
-        say(format!("not in the {kind} to begin with, and new: {}", lacking.join(", ")));
+        say(format!("not in the {kind} to begin with, and new: {}", parts(&lacking, &had).join(", ")));
     }
     Ok(weights::apply(own, "", &mut given))
+}
+
+/// The parts that `names` belong to, each by the shortest name under which none of `others` is.
+fn parts(names: &[String], others: &[String]) -> Vec<String> {
+    let part = |name: &String| {
+        let ends = name.match_indices('.').map(|(end, _)| end).chain([name.len()]);
+        let taken = |part: &str| others.iter().any(|other| other.starts_with(&format!("{part}.")));
+        ends.map(|end| &name[..end]).find(|part| !taken(part)).unwrap_or(name).to_string()
+    };
+    let mut parts = names.iter().map(part).collect::<Vec<_>>();
+    parts.dedup();
+    parts
 }

@@ -77,7 +77,12 @@ impl Preset {
                 overlap: false,
                 refinement: None,
             },
-            autoencoder: AutoencoderConfig::Linear { patch_size: 16, channels: 16, whitening: 0.25 },
+            autoencoder: AutoencoderConfig::Linear {
+                patch_size: 16,
+                channels: 16,
+                whitening: 0.25,
+                overlap: false,
+            },
             diffusion: DiffusionConfig::default(),
             decoding: None,
         }

@@ -2,14 +2,14 @@
 //!
 //! A patch `x` of `3 · p · p` values in `[-1, 1]` (channel, row, column) becomes
 //! `z_i = s_i · u_i · (x − mean)` with orthonormal `u_i`. Decoding is the exact inverse on the space
-//! the components span, so the loss is the variance of those left out, and nothing else.
+//! the components span, so the loss is the variance of those left out, and nothing else; an [`Overlap`] gives some of
+//! that back.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use image::RgbImage;
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
+use super::overlap::Overlap;
 use crate::weights::{HostTensor, Weights};
 use crate::{Error, Latents, Pixels, Result};
 
@@ -21,7 +21,7 @@ const COMPONENTS: &str = "autoencoder.components";
 const SCALES: &str = "autoencoder.scales";
 
 /// Values per patch.
-fn patch_values(patch_size: usize) -> usize {
+pub(super) fn patch_values(patch_size: usize) -> usize {
     3 * patch_size * patch_size
 }
 
@@ -45,21 +45,26 @@ pub(super) fn validate(patch_size: usize, channels: usize, whitening: f64) -> Re
 /// A fitted linear autoencoder on a device.
 #[derive(Debug, Clone)]
 pub struct LinearAutoencoder {
-    patch_size: usize,
+    pub(super) patch_size: usize,
     /// `[3pp]`, patches in `[-1, 1]`.
-    mean: Tensor<1>,
+    pub(super) mean: Tensor<1>,
     /// `[C, 3pp]`, orthonormal rows, strongest first.
-    components: Tensor<2>,
+    pub(super) components: Tensor<2>,
     /// `[C]`, positive.
-    scales: Tensor<1>,
+    pub(super) scales: Tensor<1>,
+    /// What neighbours add to a patch.
+    pub(super) overlap: Option<Overlap>,
 }
 
 /// The shapes of what a model file holds of a linear autoencoder, by name.
-pub(super) fn shapes(patch_size: usize, channels: usize) -> BTreeMap<String, Vec<usize>> {
+pub(super) fn shapes(patch_size: usize, channels: usize, overlap: bool) -> BTreeMap<String, Vec<usize>> {
     let values = patch_values(patch_size);
+    let overlap = overlap.then(|| (Overlap::NAME, Overlap::shape(values, channels).to_vec()));
     [(MEAN, vec![values]), (COMPONENTS, vec![channels, values]), (SCALES, vec![channels])]
+        .into_iter()
+        .chain(overlap)
         .map(|(name, shape)| (name.to_owned(), shape))
-        .into()
+        .collect()
 }
 
 impl LinearAutoencoder {
@@ -84,9 +89,14 @@ impl LinearAutoencoder {
     /// If the latents have another number of channels.
     pub fn decode(&self, latents: &Latents) -> Pixels {
         let [batch, channels, rows, columns] = latents.0.dims();
-        let latents = latents.0.clone().permute([0, 2, 3, 1]).reshape([batch * rows * columns, channels]); // [B·N, C]
+        let grid = latents.0.clone().permute([0, 2, 3, 1]); // [B, h, w, C]
+        let latents = grid.clone().reshape([batch * rows * columns, channels]); // [B·N, C]
         let patches = (latents / self.scales.clone().unsqueeze()).matmul(self.components.clone())
             + self.mean.clone().unsqueeze(); // [B·N, 3pp]
+        let patches = match &self.overlap {
+            Some(overlap) => patches.clone() + overlap.forward(grid).reshape(patches.dims()),
+            None => patches,
+        };
         let p = self.patch_size;
         let grid = patches.reshape([batch, rows, columns, 3, p, p]).permute([0, 3, 1, 4, 2, 5]); // [B, 3, h, p, w, p]
         let image = grid.reshape([batch, 3, rows * p, columns * p]); // [B, 3, H, W]
@@ -96,6 +106,23 @@ impl LinearAutoencoder {
     /// How many channels latents have.
     pub fn channels(&self) -> usize {
         self.scales.dims()[0]
+    }
+
+    /// The latents of images, and what they leave out of each patch, whose own values lie in `[-1, 1]`.
+    ///
+    /// # Shapes
+    /// `[B, 3, H, W]` → `[B, h, w, C]` and `[B, h, w, 3pp]`
+    pub(super) fn left_out(&self, pixels: &Pixels) -> (Tensor<4>, Tensor<4>) {
+        let latents = self.encode(pixels);
+        let rest = self.patchify((pixels.0.clone() - self.decode(&latents).0) * 2.0);
+        let latents = latents.0.permute([0, 2, 3, 1]);
+        let [batch, rows, columns, _] = latents.dims();
+        (latents, rest.reshape([batch, rows, columns, patch_values(self.patch_size)]))
+    }
+
+    /// Whether neighbours add something to patches.
+    pub fn overlaps(&self) -> bool {
+        self.overlap.is_some()
     }
 
     /// Side of a patch in pixels.
@@ -108,6 +135,7 @@ impl LinearAutoencoder {
         self.mean.shape().num_elements()
             + self.components.shape().num_elements()
             + self.scales.shape().num_elements()
+            + self.overlap.as_ref().map_or(0, Overlap::num_params)
     }
 
     /// What a model file holds.
@@ -116,6 +144,9 @@ impl LinearAutoencoder {
         weights.insert(MEAN, to_host(self.mean.clone()));
         weights.insert(COMPONENTS, to_host(self.components.clone()));
         weights.insert(SCALES, to_host(self.scales.clone()));
+        if let Some(overlap) = &self.overlap {
+            weights.insert(Overlap::NAME, overlap.to_host());
+        }
         weights
     }
 
@@ -126,6 +157,7 @@ impl LinearAutoencoder {
     pub fn from_weights(
         patch_size: usize,
         channels: usize,
+        overlap: bool,
         weights: &mut Weights,
         device: &Device,
     ) -> Result<Self> {
@@ -138,7 +170,10 @@ impl LinearAutoencoder {
                 "\"{SCALES}\" holds a scale that is not positive; fit it anew"
             )));
         }
+        let shape = Overlap::shape(values, channels);
+        let overlap = if overlap { Some(take(weights, Overlap::NAME, &shape)?) } else { None };
         Ok(Self {
+            overlap: overlap.map(|weight| Overlap::new(weight, shape, device)),
             patch_size,
             mean: Tensor::from_data(TensorData::new(mean, [values]), device),
             components: Tensor::from_data(TensorData::new(components, [channels, values]), device),
@@ -190,139 +225,11 @@ fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Vec<f32>> 
     }
 }
 
-/// Fits a [`LinearAutoencoder`] to images that pass by: only sums are kept.
-#[derive(Debug, Clone)]
-pub struct LinearFit {
-    patch_size: usize,
-    patches: usize,
-    /// `[3pp]`, sum of the patches.
-    sum: DVector<f64>,
-    /// `[3pp, 3pp]`, sum of their products with themselves.
-    products: DMatrix<f64>,
-}
-
-/// How good the fitted autoencoder is on the images it was fitted to.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FitReport {
-    /// Share of the patches' variance that the components keep, in `[0, 1]`.
-    pub explained: f64,
-    /// Of the pooled squared error before clamping, in dB; infinite if nothing is lost.
-    pub psnr: f64,
-}
-
-impl LinearFit {
-    /// Starts with no images.
-    pub fn new(patch_size: usize) -> Self {
-        let values = patch_values(patch_size);
-        Self { patch_size, patches: 0, sum: DVector::zeros(values), products: DMatrix::zeros(values, values) }
-    }
-
-    /// Takes in images, of any sizes.
-    ///
-    /// # Errors
-    /// If the patch size does not divide the size of an image.
-    pub fn add(&mut self, images: &[RgbImage]) -> Result<()> {
-        for image in images {
-            let patches = self.patches_of(image)?; // [3pp, N]
-            self.patches += patches.ncols();
-            self.sum += patches.column_sum();
-            self.products.gemm(1.0, &patches, &patches.transpose(), 1.0);
-        }
-        Ok(())
-    }
-
-    /// The autoencoder of all images so far.
-    ///
-    /// # Errors
-    /// If there are not more patches than values in a patch, they are all the same, or the options
-    /// are outside the ranges of `AutoencoderConfig::Linear`.
-    pub fn finish(
-        &self,
-        channels: usize,
-        whitening: f64,
-        device: &Device,
-    ) -> Result<(LinearAutoencoder, FitReport)> {
-        validate(self.patch_size, channels, whitening)?;
-        let values = patch_values(self.patch_size);
-        if self.patches <= values {
-            return Err(Error::Config(format!(
-                "{} patches are too few to fit a linear autoencoder; at least {} are needed, so give more images",
-                self.patches,
-                values + 1
-            )));
-        }
-        let mean = &self.sum / self.patches as f64;
-        let covariance = &self.products / self.patches as f64 - &mean * mean.transpose();
-        let (variances, components) = principal_components(covariance);
-        let (kept, lost) = variances.split_at(channels);
-        if kept[0] <= 0.0 {
-            return Err(Error::Config("all patches are the same; fit the autoencoder to real images".into()));
-        }
-        let scales = scales(kept, whitening);
-        let floats = |values: &[f64]| -> Vec<f32> { values.iter().map(|&v| v as f32).collect() };
-        let components: Vec<f32> =
-            components[..channels].iter().flat_map(|row| floats(row.as_slice())).collect();
-        let autoencoder = LinearAutoencoder {
-            patch_size: self.patch_size,
-            mean: Tensor::from_data(TensorData::new(floats(mean.as_slice()), [values]), device),
-            components: Tensor::from_data(TensorData::new(components, [channels, values]), device),
-            scales: Tensor::from_data(TensorData::new(floats(&scales), [channels]), device),
-        };
-        Ok((autoencoder, report(kept, lost)))
-    }
-
-    /// The patches of an image in `[-1, 1]`, one per column, in the order of `patchify`.
-    fn patches_of(&self, image: &RgbImage) -> Result<DMatrix<f64>> {
-        let (width, height, p) = (image.width() as usize, image.height() as usize, self.patch_size);
-        if p == 0 || !width.is_multiple_of(p) || !height.is_multiple_of(p) {
-            return Err(Error::Config(format!(
-                "an image of {width}×{height} pixels does not divide into patches of {p}; crop or scale it first"
-            )));
-        }
-        let columns = width / p;
-        Ok(DMatrix::from_fn(patch_values(p), columns * (height / p), |value, patch| {
-            let (channel, row, column) = (value / (p * p), value / p % p, value % p);
-            let (x, y) = (patch % columns * p + column, patch / columns * p + row);
-            f64::from(image.as_raw()[(y * width + x) * 3 + channel]) / 127.5 - 1.0
-        }))
-    }
-}
-
-/// Eigenvalues, never negative, descending, and their eigenvectors, the largest entry of each positive.
-fn principal_components(covariance: DMatrix<f64>) -> (Vec<f64>, Vec<DVector<f64>>) {
-    let eigen = SymmetricEigen::new(covariance);
-    let mut order: Vec<usize> = (0..eigen.eigenvalues.len()).collect();
-    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-    order
-        .into_iter()
-        .map(|i| {
-            let component = eigen.eigenvectors.column(i).into_owned();
-            let sign = component[component.iamax()].signum();
-            (eigen.eigenvalues[i].max(0.0), component * sign)
-        })
-        .unzip()
-}
-
-/// The factor of each latent channel: its variance to the power of `-whitening`, times one number
-/// that makes the mean variance of the latents 1.
-fn scales(variances: &[f64], whitening: f64) -> Vec<f64> {
-    // A channel without variance must not be blown up without bound.
-    let floor = variances[0] * 1e-9;
-    let scales: Vec<f64> = variances.iter().map(|v| v.max(floor).powf(-whitening)).collect();
-    let total: f64 = variances.iter().zip(&scales).map(|(variance, scale)| variance * scale * scale).sum();
-    let gain = (variances.len() as f64 / total).sqrt();
-    scales.into_iter().map(|scale| scale * gain).collect()
-}
-
-fn report(kept: &[f64], lost: &[f64]) -> FitReport {
-    let (kept_variance, lost_variance) = (kept.iter().sum::<f64>(), lost.iter().sum::<f64>());
-    // Latents are fitted to [-1, 1]: squared errors in [0, 1] are a quarter.
-    let error = lost_variance / (kept.len() + lost.len()) as f64 / 4.0;
-    FitReport { explained: kept_variance / (kept_variance + lost_variance), psnr: -10.0 * error.log10() }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use image::RgbImage;
+
+    use super::super::fit::{FitReport, LinearFit};
     use super::*;
     use crate::Noise;
 
@@ -344,7 +251,7 @@ mod tests {
             .collect()
     }
 
-    fn pixels(images: &[RgbImage], device: &Device) -> Pixels {
+    pub fn pixels(images: &[RgbImage], device: &Device) -> Pixels {
         let (width, height) = (images[0].width() as usize, images[0].height() as usize);
         let values = images.iter().flat_map(|image| image.as_raw()).map(|&v| f32::from(v) / 255.0).collect();
         let tensor =
@@ -438,12 +345,14 @@ mod tests {
         let device = Device::flex();
         let (autoencoder, _) = fitted(&images(40), 6, 0.25);
         let mut weights = autoencoder.to_weights();
-        let again = LinearAutoencoder::from_weights(4, 6, &mut weights, &device).unwrap();
+        let again = LinearAutoencoder::from_weights(4, 6, false, &mut weights, &device).unwrap();
         assert!(weights.is_empty());
         let components = |autoencoder: &LinearAutoencoder| autoencoder.components.to_data();
         assert_eq!(components(&again), components(&autoencoder));
         let refusal = |channels, mut weights: Weights| {
-            LinearAutoencoder::from_weights(4, channels, &mut weights, &device).unwrap_err().to_string()
+            LinearAutoencoder::from_weights(4, channels, false, &mut weights, &device)
+                .unwrap_err()
+                .to_string()
         };
         assert!(refusal(7, autoencoder.to_weights()).contains("needs floats of [7, 48]"));
         let mut partial = autoencoder.to_weights();

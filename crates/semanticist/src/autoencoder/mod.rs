@@ -2,8 +2,10 @@
 //!
 //! An autoencoder is frozen: it is made or fitted before training and never learns with the rest.
 
+mod fit;
 pub mod kl;
 pub mod linear;
+mod overlap;
 
 use std::collections::BTreeMap;
 
@@ -11,8 +13,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+pub use fit::{FitReport, LinearFit};
 pub use kl::{KlAutoencoder, KlConfig};
-pub use linear::{FitReport, LinearAutoencoder, LinearFit};
+pub use linear::LinearAutoencoder;
+pub use overlap::OverlapFit;
 
 use crate::noise::Noise;
 use crate::weights::{self, Weights};
@@ -36,6 +40,10 @@ pub enum AutoencoderConfig {
         /// Exponent of the variance by which each channel is divided, in `[0, 0.5]`: 0 keeps the
         /// natural proportions, 0.25 takes the fourth root, 0.5 gives every channel variance 1.
         whitening: f64,
+        /// Whether the latents around a patch help to paint it (fitted, too), so that its edges are not seen. Latents
+        /// are the same with and without.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        overlap: bool,
     },
     /// The convolutional autoencoder of latent diffusion.
     Kl(KlConfig),
@@ -47,6 +55,16 @@ impl AutoencoderConfig {
         match (self, other) {
             (Self::Kl(a), Self::Kl(b)) => *a == KlConfig { scale: a.scale, shift: a.shift, ..b.clone() },
             _ => self == other,
+        }
+    }
+
+    /// The same without the overlap of a linear autoencoder: what its latents mean.
+    pub fn without_overlap(&self) -> Self {
+        match *self {
+            Self::Linear { patch_size, channels, whitening, .. } => {
+                Self::Linear { patch_size, channels, whitening, overlap: false }
+            }
+            _ => self.clone(),
         }
     }
 
@@ -97,7 +115,9 @@ impl AutoencoderConfig {
     pub fn shapes(&self, device: &Device) -> BTreeMap<String, Vec<usize>> {
         match self {
             Self::Pixel {} => BTreeMap::new(),
-            Self::Linear { patch_size, channels, .. } => linear::shapes(*patch_size, *channels),
+            Self::Linear { patch_size, channels, overlap, .. } => {
+                linear::shapes(*patch_size, *channels, *overlap)
+            }
             Self::Kl(config) => weights::shapes(&KlAutoencoder::blank(config, device), PREFIX),
         }
     }
@@ -107,7 +127,7 @@ impl AutoencoderConfig {
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Pixel {} => Ok(()),
-            Self::Linear { patch_size, channels, whitening } => {
+            Self::Linear { patch_size, channels, whitening, .. } => {
                 linear::validate(*patch_size, *channels, *whitening)
             }
             Self::Kl(config) => config.validate(),
@@ -137,8 +157,9 @@ impl Autoencoder {
         config.validate()?;
         Ok(match config {
             AutoencoderConfig::Pixel {} => Self::Pixel,
-            AutoencoderConfig::Linear { patch_size, channels, .. } => {
-                let linear = LinearAutoencoder::from_weights(*patch_size, *channels, weights, device)?;
+            AutoencoderConfig::Linear { patch_size, channels, overlap, .. } => {
+                let linear =
+                    LinearAutoencoder::from_weights(*patch_size, *channels, *overlap, weights, device)?;
                 Self::Linear(Box::new(linear))
             }
             AutoencoderConfig::Kl(config) => {
@@ -231,7 +252,8 @@ mod tests {
     #[test]
     fn configuration_is_tagged_and_strict() {
         assert_eq!(read(r#"{"kind": "pixel"}"#).unwrap(), AutoencoderConfig::Pixel {});
-        let linear = AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25 };
+        let linear =
+            AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25, overlap: false };
         assert_eq!(
             read(r#"{"kind": "linear", "patch_size": 8, "channels": 16, "whitening": 0.25}"#).unwrap(),
             linear
@@ -247,7 +269,8 @@ mod tests {
 
     #[test]
     fn configuration_knows_its_latents() {
-        let linear = AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25 };
+        let linear =
+            AutoencoderConfig::Linear { patch_size: 8, channels: 16, whitening: 0.25, overlap: false };
         assert_eq!((linear.channels(), linear.latent_size(64).unwrap()), (16, 8));
         assert_eq!(AutoencoderConfig::Pixel {}.latent_size(31).unwrap(), 31);
         let kl = AutoencoderConfig::preset("kl-f16-c16").unwrap();
@@ -257,7 +280,11 @@ mod tests {
         for (patch_size, channels, whitening) in
             [(0, 1, 0.0), (2, 13, 0.0), (2, 0, 0.0), (2, 4, 0.6), (2, 4, f64::NAN)]
         {
-            assert!(AutoencoderConfig::Linear { patch_size, channels, whitening }.validate().is_err());
+            assert!(
+                AutoencoderConfig::Linear { patch_size, channels, whitening, overlap: false }
+                    .validate()
+                    .is_err()
+            );
         }
     }
 

@@ -39,7 +39,7 @@ pub enum Sampler {
     /// Heun's: of second order, two evaluations per step.
     Heun,
     /// That of Adams and Bashforth with two steps: of second order, one evaluation per step. It goes on as the last
-    /// two velocities say; its first step is Euler's.
+    /// two velocities say; its first step is Euler's. Steps are shorter near noise.
     AdamsBashforth,
 }
 
