@@ -30,9 +30,9 @@ export function start(loaded) {
   get("draw").addEventListener("submit", (event) => { event.preventDefault(); draw(); });
   get("stop").addEventListener("click", () => running?.abort());
   const keep = get("keep");
-  keep.max = generator.tokens - 1;
-  keep.value = Math.max(1, Math.round(generator.tokens / 8));
-  const kept = () => (get("kept").textContent = `${keep.value} of ${generator.tokens}`);
+  keep.max = generator.drawn_tokens - 1;
+  keep.value = Math.max(1, Math.round(generator.drawn_tokens / 8));
+  const kept = () => (get("kept").textContent = `${keep.value} of ${generator.drawn_tokens}`);
   keep.addEventListener("input", kept);
   kept();
   get("vary").addEventListener("click", vary);
@@ -122,7 +122,7 @@ async function ask(request) {
       signal: stop.signal,
     }, {
       preview: ({ tokens: count, pictures }) => {
-        status.textContent = `After ${tokens(count)} of ${generator.tokens} …`;
+        status.textContent = `After ${tokens(count)} of ${generator.drawn_tokens} …`;
         show(pictures);
       },
       pictures: ({ pictures }) => {

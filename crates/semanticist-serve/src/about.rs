@@ -35,6 +35,7 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
         json!({
             "notes": notes,
             "tokens": config.tokens,
+            "drawn_tokens": config.usual_tokens(),
             "token_dim": config.token_dim,
             "parameters": model.generator.networks.num_params(),
             "classes": names(&model.classes, config.classes),

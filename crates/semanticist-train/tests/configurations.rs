@@ -44,6 +44,19 @@ fn the_run_of_gaussian_diffusion_differs_in_its_process_alone() {
     assert_eq!(RunConfig { model, ..gaussian }, flow);
 }
 
+/// A run from the built-in tokenizer is refused where the sizes are others.
+#[test]
+fn runs_that_begin_with_the_built_in_tokenizer_have_its_sizes() {
+    let file = folder().join("../models/tokenizer-tiny.safetensors");
+    let metadata = weights::load(&file).unwrap().1;
+    let built_in: TokenizerConfig = serde_json::from_str(&metadata["config"]).unwrap();
+    for name in ["tokenizer-tiny-refined.toml", "tokenizer-tiny-few-steps.toml"] {
+        // How it is decoded is the run's to say.
+        let model = TokenizerConfig { decoding: built_in.decoding.clone(), ..read(name).model };
+        assert_eq!(model, built_in, "{name}");
+    }
+}
+
 #[test]
 fn the_papers_runs_train_its_presets() {
     for size in ["b", "l", "xl"] {

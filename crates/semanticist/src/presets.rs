@@ -121,6 +121,7 @@ pub fn generator(name: &str) -> Result<GeneratorConfig> {
             condition: HeadConditioning::Concat,
             process: HeadProcess::Flow,
         },
+        drawn_tokens: None,
         decoding: None,
     })
 }

@@ -19,6 +19,7 @@ fn config(condition: HeadConditioning, process: HeadProcess) -> GeneratorConfig 
         depth: 2,
         heads: 4,
         head,
+        drawn_tokens: None,
         decoding: None,
     }
 }

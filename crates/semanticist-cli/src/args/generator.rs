@@ -30,7 +30,7 @@ pub struct Generate {
     /// Images of each class [default: as many as make sixteen in all, at least one; with --from four for each number of tokens]
     #[arg(short = 'n', long, value_name = "N", value_parser = count)]
     pub number: Option<usize>,
-    /// How many tokens are drawn [default: all]
+    /// How many tokens are drawn [default: what the generator's file says, else all; with --from all]
     #[arg(long, value_name = "K", value_parser = count)]
     pub tokens: Option<usize>,
     /// A strip per image instead of one image: decoded after token 1, 2, 4 … of the same draw

@@ -265,7 +265,7 @@ Examples:
   semanticist train tokenizer configs/tokenizer-tiny.toml --data photos --out runs/1 --resume
   semanticist train tokenizer configs/tokenizer-l.toml --data imagenet --out runs/l --dry-run
   semanticist train tokenizer configs/tokenizer-l.toml --data s3://bucket/imagenet --out runs/l
-  semanticist train tokenizer configs/tokenizer-tiny-overlap.toml --data photos --out runs/finer --from tiny
+  semanticist train tokenizer configs/tokenizer-tiny-refined.toml --data photos --out runs/finer --from tiny
   semanticist train tokenizer configs/tokenizer-tiny.toml --data a b --out runs/2 \\
       --set learning_rate.peak=1e-3 --set steps=5000")]
 pub struct TrainTokenizer {

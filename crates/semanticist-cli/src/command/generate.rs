@@ -242,7 +242,9 @@ fn classes(names: &[String], model: &GeneratorModel) -> Result<Vec<usize>> {
 
 fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions> {
     let config = &model.generator.config;
-    let tokens = request.tokens.unwrap_or(config.tokens);
+    // Behind those of a photo, all of which may be kept, all others.
+    let usual = if request.from.is_some() { config.tokens } else { config.usual_tokens() };
+    let tokens = request.tokens.unwrap_or(usual);
     check_count(tokens, config.tokens, "the generator")?;
     let drawing = &request.drawing;
     let options = GenerateOptions {

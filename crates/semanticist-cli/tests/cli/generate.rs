@@ -143,6 +143,7 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
         (format!("{train} --set model.tokens=5"), "asks for 5 of 4"),
         (format!("{train} --set model.heads=3"), "3 heads do not divide"),
         (format!("{train} --set model.decoding={{steps=0}}"), "at least 1 step"),
+        (format!("{train} --set model.drawn_tokens=5"), "drawn_tokens 5 is not in 1..=4"),
         (format!("{train} --set model.decoding={{sampler=\"heun\"}}"), "\"heun\" is one of flows"),
     ] {
         let run = folder.run(&arguments);
@@ -187,6 +188,26 @@ fn what_is_drawn_is_decoded_as_the_generators_file_says() {
     assert!(said == picture("--generator generator.safetensors --decode-steps 2"));
     assert!(said != picture("--generator generator.safetensors"));
     assert!(said != picture("--generator sampled.safetensors --decode-steps 3"));
+}
+
+#[test]
+fn as_many_tokens_are_drawn_as_the_generators_file_says() {
+    let folder = folder();
+    write(&folder, "few.safetensors", &CONFIG.replacen('{', r#"{ "drawn_tokens": 2,"#, 1));
+    let picture = |arguments: &str| {
+        folder
+            .run(&format!(
+                "generate --model model.safetensors --steps 3 --class 1 -n 1 --out-dir drawn {arguments}"
+            ))
+            .ok();
+        folder.bytes("drawn/tabby-cat.png")
+    };
+    let few = picture("--generator few.safetensors");
+    assert!(few == picture("--generator generator.safetensors --tokens 2"));
+    assert!(few != picture("--generator few.safetensors --tokens 4"));
+    // Behind those of a photo all others.
+    folder.photo("photo.png", 7);
+    folder.run("generate --generator few.safetensors --model model.safetensors --steps 3 --from photo.png --keep 3 --class 1").ok();
 }
 
 #[test]

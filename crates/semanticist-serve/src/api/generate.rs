@@ -38,7 +38,7 @@ pub struct GenerateRequest {
     class: String,
     /// How many pictures.
     count: usize,
-    /// How many tokens are drawn, those given included; all if not given.
+    /// How many tokens are drawn, those given included; if not given as the generator's file says, or all.
     tokens: Option<usize>,
     guidance: f64,
     schedule: GuidanceSchedule,
@@ -71,8 +71,10 @@ impl GenerateRequest {
 
     /// How tokens are drawn.
     fn options(&self, config: &GeneratorConfig) -> GenerateOptions {
+        let usual = config.usual_tokens();
+        let usual = if self.given.len() < usual { usual } else { config.tokens };
         GenerateOptions {
-            tokens: self.tokens.unwrap_or(config.tokens),
+            tokens: self.tokens.unwrap_or(usual),
             guidance: TokenGuidance { scale: self.guidance, schedule: self.schedule },
             steps: self.steps,
             sampler: self.sampler,

@@ -70,6 +70,7 @@ impl Sizes {
             depth: layers,
             heads,
             head,
+            drawn_tokens: None,
             decoding: None,
         };
         config.validate().map_err(|error| in_config(recording.path(), &error))?;

@@ -27,6 +27,10 @@ pub struct GeneratorConfig {
     pub heads: usize,
     /// The network that draws a token.
     pub head: HeadConfig,
+    /// How many tokens are drawn unless another number is asked for, all if not given: where the decoder knows better than
+    /// the generator what the first ones leave open, fewer look more like photos.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawn_tokens: Option<usize>,
     /// How what it draws is decoded unless it is said otherwise, if not as the tokenizer decodes photos: that may be in
     /// few steps, near to a photo, where what is drawn has none to be near to and can as well be a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,10 +79,15 @@ impl GeneratorConfig {
     /// # Errors
     /// Names the first field that does not fit.
     pub fn validate(&self) -> Result<()> {
-        let Self { tokens, token_dim, classes, width, depth, heads, head, decoding } = self;
+        let Self { tokens, token_dim, classes, width, depth, heads, head, drawn_tokens, decoding } = self;
         let all = [*tokens, *token_dim, *classes, *width, *depth, *heads, head.width, head.depth];
         if all.contains(&0) {
             return Err(Error::Config("the generator: every number must be positive".into()));
+        }
+        if let Some(drawn) = drawn_tokens
+            && !(1..=*tokens).contains(drawn)
+        {
+            return Err(Error::Config(format!("the generator: drawn_tokens {drawn} is not in 1..={tokens}")));
         }
         if decoding.as_ref().is_some_and(|decoding| decoding.steps == 0) {
             return Err(Error::Config("the generator: decoding takes at least 1 step".into()));
@@ -90,6 +99,11 @@ impl GeneratorConfig {
             )));
         }
         Ok(())
+    }
+
+    /// How many tokens are drawn unless another number is asked for.
+    pub fn usual_tokens(&self) -> usize {
+        self.drawn_tokens.unwrap_or(self.tokens)
     }
 
     /// How tokens that it draws are decoded unless it is said otherwise, by a tokenizer that decodes photos as in `usual`.

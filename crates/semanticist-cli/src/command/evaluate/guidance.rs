@@ -34,7 +34,7 @@ pub fn run(
         guidance: TokenGuidance { scale: 1.0, schedule },
         steps: sweeping.steps,
         sampler: sweeping.sampler,
-        ..GenerateOptions::usual(sweeping.tokens.unwrap_or(generator.generator.config.tokens))
+        ..GenerateOptions::usual(sweeping.tokens.unwrap_or(generator.generator.config.usual_tokens()))
     };
     let mut scales = sweeping.scales.clone();
     scales.sort_by(f64::total_cmp);
