@@ -348,8 +348,8 @@ impl Decoder {
         let [batch, count, _] = patches.dims();
         let samples = condition.tokens.dims()[0];
         assert!(samples.is_multiple_of(batch), "{batch} latents for {samples} samples");
-        let times = samples / batch;
-        let patches = if times == 1 { patches } else { patches.repeat_dim(0, times) };
+        let copies = samples / batch;
+        let patches = if copies == 1 { patches } else { patches.repeat_dim(0, copies) };
         let patches = match &condition.patches {
             Some(estimated) => patches + estimated.clone(),
             None => patches,
@@ -368,7 +368,7 @@ impl Decoder {
         let out = self.output.forward(x.clone(), time.clone(), side); // [n B, N, p² outputs C]
         let prediction = unpatchify(out, side, patch);
         let Some(refinement) = &self.refinement else { return prediction };
-        let noisy = if times == 1 { noisy } else { noisy.repeat_dim(0, times) };
+        let noisy = if copies == 1 { noisy } else { noisy.repeat_dim(0, copies) };
         refinement.forward(prediction, noisy, x, time, side)
     }
 

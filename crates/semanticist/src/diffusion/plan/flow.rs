@@ -9,8 +9,8 @@ use crate::{Error, Noise, Result};
 
 /// Where the published stochastic sampler ends its grid; one last step of the rest has no noise.
 const LAST: f64 = 0.96;
-/// How much longer the last steps of Adams and Bashforth's method are than its first, of which the way's bend asks
-/// more: an even share t becomes `t / (t + SHIFT (1 − t))` (Esser et al. 2024, section 5.3.2). Measured: docs/recipes.md.
+/// How much closer together the shares that Adams and Bashforth's method visits are near noise, where the way bends most: an
+/// even share t becomes `t / (t + SHIFT (1 − t))` (Esser et al. 2024, section 5.3.2). Chosen by docs/recipes.md.
 const SHIFT: f64 = 2.0;
 
 #[derive(Debug, Clone)]
