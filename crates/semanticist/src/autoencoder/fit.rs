@@ -134,7 +134,11 @@ fn scales(variances: &[f64], whitening: f64) -> Vec<f64> {
 
 fn report(kept: &[f64], lost: &[f64]) -> FitReport {
     let (kept_variance, lost_variance) = (kept.iter().sum::<f64>(), lost.iter().sum::<f64>());
-    // Latents are fitted to [-1, 1]: squared errors in [0, 1] are a quarter.
-    let error = lost_variance / (kept.len() + lost.len()) as f64 / 4.0;
-    FitReport { explained: kept_variance / (kept_variance + lost_variance), psnr: -10.0 * error.log10() }
+    let psnr = psnr(lost_variance / (kept.len() + lost.len()) as f64);
+    FitReport { explained: kept_variance / (kept_variance + lost_variance), psnr }
+}
+
+/// In dB, of the mean squared error of patches, whose values lie in `[-1, 1]`: in `[0, 1]` it is a quarter.
+pub(super) fn psnr(error: f64) -> f64 {
+    -10.0 * (error / 4.0).log10()
 }

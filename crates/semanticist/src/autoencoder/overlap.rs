@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use nalgebra::{Cholesky, DMatrix};
 use semanticist_ops as ops;
 
+use super::fit::psnr;
 use super::linear::{LinearAutoencoder, patch_values};
 use crate::weights::HostTensor;
 use crate::{Error, Pixels, Result};
@@ -134,8 +135,7 @@ impl OverlapFit {
         let map = solved.solve(&with_rest); // [9C, 3pp]
         let error = rest - 2.0 * map.dot(&with_rest) + map.dot(&(&products * &map));
         let values = map.ncols();
-        // Latents belong to [-1, 1]: squared errors in [0, 1] are a quarter.
-        let psnr = -10.0 * (error / (patches * values) as f64 / 4.0).log10();
+        let psnr = psnr(error / (patches * values) as f64);
         // A column of the map is all that is seen by one value of a patch.
         let weight = map.iter().map(|&value| value as f32).collect();
         let overlap =

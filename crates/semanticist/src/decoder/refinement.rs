@@ -3,7 +3,7 @@
 //! The transformer predicts each patch by a projection of its own hidden state, so that neighbouring patches
 //! agree only as far as attention makes them, and samples of a small one show the patches as a mosaic. A few
 //! convolutions over latent pixels, which see the noisy latents, the prediction and what the transformer says of each
-//! pixel, bring them together (U-ViT, arXiv 2209.12152, section 3.1, "effect of the extra convolutional block").
+//! pixel, can bring them together (U-ViT, arXiv 2209.12152, section 3.1); docs/recipes.md has what they were seen to do.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};

@@ -87,7 +87,9 @@ impl GeneratorConfig {
         if let Some(drawn) = drawn_tokens
             && !(1..=*tokens).contains(drawn)
         {
-            return Err(Error::Config(format!("the generator: drawn_tokens {drawn} is not in 1..={tokens}")));
+            return Err(Error::Config(format!(
+                "the generator: drawn_tokens {drawn} is not in 1..={tokens}; use one of these, or leave it out"
+            )));
         }
         if decoding.as_ref().is_some_and(|decoding| decoding.steps == 0) {
             return Err(Error::Config("the generator: decoding takes at least 1 step".into()));
