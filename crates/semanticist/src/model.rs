@@ -4,6 +4,7 @@
 
 pub mod autoencoder;
 pub mod classifier;
+mod defaults;
 pub mod generator;
 mod memory;
 #[cfg(feature = "hub")]

@@ -34,6 +34,7 @@ const LIBRARY: &[(&str, &[&str])] = &[
             "classifier",
             "weights",
             "autoencoder",
+            "diffusion",
             "encoder",
             "nn",
             "noise",

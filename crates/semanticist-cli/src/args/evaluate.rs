@@ -294,7 +294,7 @@ pub struct Sweeping {
     /// Whether a scale is the same for all tokens, or grows up to the last, as published
     #[arg(long, value_enum, default_value_t = GenerateOptions::usual(1).guidance.schedule.into())]
     pub schedule: ScheduleChoice,
-    /// How many tokens are drawn [default: all]
+    /// How many tokens are drawn [default: what the generator's file says, else all]
     #[arg(long, value_name = "K", value_parser = count)]
     pub tokens: Option<usize>,
     /// How often the head looks at a token
@@ -304,6 +304,11 @@ pub struct Sweeping {
     /// [default: sde, ddpm]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
+    /// Multiplies the noise that is added on the way
+    #[arg(
+        long, value_name = "T", default_value_t = GenerateOptions::usual(1).temperature, allow_negative_numbers = true
+    )]
+    pub temperature: f64,
     /// What the first picture is drawn from, the next ones follow; also of the subsets of kernel distances
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,

@@ -28,7 +28,7 @@ pub use devices::Devices;
 pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles, Sweeping};
 pub use generator::{Decoding, Generate, TrainGenerator};
 pub use models::{
-    ModelChoice, ModelsCommand, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
+    ModelChoice, ModelsCommand, ModelsEdit, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,
 };
 pub use quantised::{Decomposing, QuantisedChoice};

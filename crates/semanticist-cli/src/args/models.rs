@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use semanticist::weights::Precision;
 
+use super::generator::Decoding;
+
 /// Which model.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
@@ -44,6 +46,7 @@ pub enum ModelsCommand {
     Pull(ModelsPull),
     Info(ModelsInfo),
     Import(ModelsImport),
+    Edit(ModelsEdit),
     Export(ModelsExport),
 }
 
@@ -116,6 +119,28 @@ pub struct ModelsImport {
     /// How exactly numbers are stored
     #[arg(long, alias = "precision", value_enum, default_value_t = Stored::F32)]
     pub store: Stored,
+}
+
+/// Change what a model file says of how it is used, not its weights
+///
+/// A tokenizer's hash changes with it; tokens made with the one decode with the other all the same.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models edit tokenizer.safetensors --decode-steps 4 --decode-guidance 1 -o sampled.safetensors
+  semanticist models edit generator.safetensors --drawn-tokens 8 -o generator.safetensors")]
+pub struct ModelsEdit {
+    /// A file of a tokenizer or a generator, or what else --model takes elsewhere
+    #[arg(value_name = "MODEL")]
+    pub file: PathBuf,
+    /// The model file to write; MODEL itself is replaced when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Of a generator: how many tokens it draws unless another number is asked for
+    #[arg(long, value_name = "K", value_parser = super::count)]
+    pub drawn_tokens: Option<usize>,
+    #[command(flatten)]
+    pub decoding: Decoding,
 }
 
 /// Write a model's networks under their published names, for PyTorch

@@ -54,6 +54,7 @@ fn compute(command: Command, ranks: &Ranks) -> Result<()> {
         Command::Models { command: ModelsCommand::Pull(request) } => pull::run(&request),
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
+        Command::Models { command: ModelsCommand::Edit(request) } => models::edit(&request),
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request, ranks),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request, ranks),

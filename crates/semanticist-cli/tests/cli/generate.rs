@@ -205,6 +205,21 @@ fn as_many_tokens_are_drawn_as_the_generators_file_says() {
     let few = picture("--generator few.safetensors");
     assert!(few == picture("--generator generator.safetensors --tokens 2"));
     assert!(few != picture("--generator few.safetensors --tokens 4"));
+    // A finished file can be made to say so, too.
+    folder.run("models edit generator.safetensors --drawn-tokens 2 -o edited.safetensors").ok();
+    assert!(few == picture("--generator edited.safetensors"));
+    for (asked, code, part) in [
+        ("--drawn-tokens 5", 1, "drawn_tokens 5 is not in 1..=4"),
+        ("--decode-steps 3", 2, "give both --decode-steps and --decode-guidance"),
+    ] {
+        folder.fails(&format!("models edit generator.safetensors {asked} -o x.safetensors"), code, part);
+    }
+    folder.run("models edit few.safetensors --decode-steps 3 --decode-guidance 2 -o edited.safetensors").ok();
+    let edited = picture("--generator edited.safetensors");
+    assert!(
+        edited == picture("--generator few.safetensors --decode-steps 3 --decode-guidance 2")
+            && edited != few
+    );
     // Behind those of a photo all others.
     folder.photo("photo.png", 7);
     folder.run("generate --generator few.safetensors --model model.safetensors --steps 3 --from photo.png --keep 3 --class 1").ok();

@@ -131,6 +131,42 @@ fn what_is_exported_for_pytorch_comes_back_as_the_same_model() {
 }
 
 #[test]
+fn how_a_finished_tokenizer_decodes_can_be_changed_and_its_tokens_stay_good() {
+    let folder = Folder::new();
+    folder.photo("p/x.png", 40);
+    folder.run("encode p -o t.parquet --model model.safetensors").ok();
+    let decoded = |arguments: &str| {
+        folder.run(&format!("decode t.parquet -o decoded --overwrite --model {arguments}")).ok();
+        folder.bytes("decoded/x.png")
+    };
+    folder.run("models edit model.safetensors --decode-steps 2 --decode-guidance 1 -o few.safetensors").ok();
+    let few = decoded("few.safetensors");
+    assert!(
+        few == decoded("model.safetensors --steps 2 --guidance 1") && few != decoded("model.safetensors")
+    );
+    // What is not asked for stays, and a file can take its own place.
+    folder.run("models edit few.safetensors --decode-sampler ddim-trailing -o few.safetensors").ok();
+    assert!(
+        decoded("few.safetensors")
+            == decoded("model.safetensors --steps 2 --guidance 1 --sampler ddim-trailing")
+    );
+    let json = folder.run("models info few.safetensors --json").json();
+    let expected = serde_json::json!({"steps": 2, "sampler": "ddim-trailing", "guidance": {"scale": 1.0}});
+    assert_eq!((&json["config"]["decoding"], &json["training"]["steps"]), (&expected, &7.into()));
+    let weights = |file: &str| semanticist::weights::load(&folder.path(file)).unwrap().0;
+    let (before, after) = (weights("model.safetensors"), weights("few.safetensors"));
+    assert!(before.iter().zip(after.iter()).all(|((a, x), (b, y))| a == b && x.bytes() == y.bytes()));
+    assert!(before.names().eq(after.names()));
+    for (asked, code, part) in [
+        ("", 2, "nothing is asked"),
+        ("--drawn-tokens 2", 2, "is of generators"),
+        ("--decode-sampler heun", 1, "\"heun\" is one of flows"),
+    ] {
+        folder.fails(&format!("models edit model.safetensors {asked} -o x.safetensors"), code, part);
+    }
+}
+
+#[test]
 fn an_import_says_what_it_misses() {
     let folder = Folder::new();
     folder.file("sizes.toml", SIZES.as_bytes());

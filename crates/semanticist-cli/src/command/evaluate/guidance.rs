@@ -34,6 +34,7 @@ pub fn run(
         guidance: TokenGuidance { scale: 1.0, schedule },
         steps: sweeping.steps,
         sampler: sweeping.sampler,
+        temperature: sweeping.temperature,
         ..GenerateOptions::usual(sweeping.tokens.unwrap_or(generator.generator.config.usual_tokens()))
     };
     let mut scales = sweeping.scales.clone();
@@ -70,6 +71,7 @@ pub fn run(
             "tokens": options.tokens,
             "steps": options.steps,
             "sampler": options.sampler.map(|sampler| sampler.to_string()),
+            "temperature": options.temperature,
             "decoding": {
                 "steps": sampling.steps,
                 "sampler": sampling.sampler.map(|sampler| sampler.to_string()),
