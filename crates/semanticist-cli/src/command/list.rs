@@ -66,7 +66,7 @@ fn builtin_generator_entry() -> Entry {
         place: Place::Builtin,
         bytes: Some(builtin::GENERATOR.bytes.len() as u64),
         licence: "research only",
-        about: "32 tokens of 100 classes, what `generate` uses by default".into(),
+        about: "8 tokens of 100 classes, what `generate` uses by default".into(),
         source: None,
     }
 }

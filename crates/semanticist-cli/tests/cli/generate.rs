@@ -159,6 +159,17 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
     for (name, tensor) in ended.iter() {
         assert_eq!(tensor.to_f32(), begun.get(name).unwrap().to_f32(), "{name}");
     }
+    // One of fewer tokens draws these as before.
+    let fewer = on.replace("--out on", "--out fewer") + " --set model.tokens=2";
+    let run = folder.run(&format!("{fewer} {still}")).ok();
+    assert!(run.stderr.contains("the first 2 of the 4 tokens"), "{}", run.stderr);
+    let picture = |generator: &str| {
+        let drawn =
+            "--model model.safetensors --steps 3 --decode-steps 2 --class 1 -n 1 --tokens 2 -o drawn.png";
+        folder.run(&format!("generate --generator {generator}/model.safetensors {drawn}")).ok();
+        folder.bytes("drawn.png")
+    };
+    assert!(picture("run") == picture("fewer"));
     folder.photos(&["q/cat/a.png", "q/owl/b.png"]);
     folder.run("cache-tokens q -o others --model model.safetensors").ok();
     for (arguments, part) in [

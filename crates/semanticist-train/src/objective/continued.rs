@@ -4,6 +4,7 @@ use std::iter;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use semanticist::generator::Generator;
 use semanticist::model::{GeneratorModel, SharedTokens, TokenizerModel};
 use semanticist::{Error, Result, Tokenizer, weights};
 use semanticist_data::tokens::cache::TokenCache;
@@ -48,7 +49,7 @@ pub fn continued(
     Ok(model)
 }
 
-/// A generator to train on the tokens of `cache` that begins with the weights of `origin`; likewise.
+/// A generator to train on the tokens of `cache` that begins with the weights of `origin`; likewise. It may be of fewer tokens.
 ///
 /// # Errors
 /// As [`continued`], or if its numbers are of other classes than those of the cache.
@@ -68,8 +69,16 @@ pub fn continued_generator(
             own[class], named[class]
         )));
     }
-    let networks = model.generator.networks;
-    model.generator.networks = with_weights_of("generator", origin.generator.networks, networks, say)?;
+    let Generator { config: had, networks: mut given } = origin.generator;
+    let tokens = config.model.tokens;
+    if tokens < had.tokens {
+        given.transformer = given.transformer.of_first_tokens(tokens);
+        say(format!(
+            "the first {tokens} of the {} tokens that the generator to begin with draws",
+            had.tokens
+        ));
+    }
+    model.generator.networks = with_weights_of("generator", given, model.generator.networks, say)?;
     Ok(model)
 }
 

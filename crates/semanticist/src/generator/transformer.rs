@@ -47,6 +47,18 @@ impl Transformer {
         }
     }
 
+    /// The same transformer, which knows no more than the first `count` tokens: what it says of these needs none after them.
+    ///
+    /// # Panics
+    /// If it knows fewer.
+    pub fn of_first_tokens(self, count: usize) -> Self {
+        Self {
+            positions: self.positions.map(|all| all.narrow(1, 0, count + 1)),
+            answer_positions: self.answer_positions.map(|all| all.narrow(1, 0, count)),
+            ..self
+        }
+    }
+
     /// What becomes of the values within layers in training from here on; at first they are kept.
     pub fn set_activations(&mut self, activations: Activations) {
         self.activations = activations;
