@@ -82,8 +82,8 @@ pub struct GenerateOptions {
 }
 
 impl GenerateOptions {
-    /// As commands and the samples of training draw `tokens` tokens, unless something else is asked for. The scale is that
-    /// at which pictures of the built-in generator are nearest to photos (models/README.md).
+    /// As commands and the samples of training draw `tokens` tokens, unless something else is asked for. At this scale
+    /// the class of nearly half of the built-in generator's pictures can be told; lower ones are nearer to photos (models/README.md).
     pub const fn usual(tokens: usize) -> Self {
         let guidance = TokenGuidance { scale: 4.0, schedule: GuidanceSchedule::Constant };
         Self { tokens, guidance, steps: 100, sampler: None, temperature: 1.0 }
