@@ -20,7 +20,7 @@ Examples:
   semanticist generate --class goldfish
   semanticist generate --class 3 --class \"German shepherd\" -n 8 -o dogs.png
   semanticist generate --class goldfish -n 4 --progressive
-  semanticist generate --from photo.jpg --keep 1,4,16
+  semanticist generate --from photo.jpg --keep 1,2,4
   semanticist generate --class 0 -n 100 --out-dir goldfish/ --steps 250 --guidance 6 \\
       --schedule linear")]
 pub struct Generate {

@@ -123,7 +123,8 @@ pub struct ModelsImport {
 
 /// Change what a model file says of how it is used, not its weights
 ///
-/// A tokenizer's hash changes with it; tokens made with the one decode with the other all the same.
+/// What is not given stays as the file has it. A tokenizer's hash changes with its file; tokens made with the one decode with
+/// the other all the same.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

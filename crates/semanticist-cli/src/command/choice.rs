@@ -154,6 +154,15 @@ pub struct AskedDecoding {
 }
 
 impl AskedDecoding {
+    /// The options where `usual` is what is not asked for.
+    pub fn over(self, usual: DecodeOptions) -> DecodeOptions {
+        DecodeOptions {
+            steps: self.steps.unwrap_or(usual.steps),
+            sampler: self.sampler.or(usual.sampler),
+            guidance: self.guidance.map_or(usual.guidance, Guidance::constant),
+        }
+    }
+
     /// The options, and how many evaluations of the decoder an image takes under them.
     pub fn plan(self, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
         self.plan_from(model.tokenizer.config.decode_options(), model)
@@ -161,26 +170,27 @@ impl AskedDecoding {
 
     /// The same where `usual` is what is not asked for.
     fn plan_from(self, usual: DecodeOptions, model: &TokenizerModel) -> Result<(DecodeOptions, usize)> {
-        let options = DecodeOptions {
-            steps: self.steps.unwrap_or(usual.steps),
-            sampler: self.sampler.or(usual.sampler),
-            guidance: self.guidance.map_or(usual.guidance, Guidance::constant),
-        };
+        let options = self.over(usual);
         let evaluations = model.tokenizer.evaluations(&options).map_err(failure::usage)?;
         Ok((options, evaluations))
     }
 }
 
 impl Decoding {
+    /// What was asked for.
+    pub fn asked(&self) -> AskedDecoding {
+        let Self { decode_steps: steps, decode_sampler: sampler, decode_guidance: guidance } = *self;
+        AskedDecoding { steps, sampler, guidance }
+    }
+
     /// The options for what `generator` draws, and how many evaluations of the decoder an image takes under them.
     pub fn plan(
         &self,
         generator: &GeneratorConfig,
         model: &TokenizerModel,
     ) -> Result<(DecodeOptions, usize)> {
-        let Self { decode_steps: steps, decode_sampler: sampler, decode_guidance: guidance } = *self;
         let usual = generator.decode_options(model.tokenizer.config.decode_options());
-        AskedDecoding { steps, sampler, guidance }.plan_from(usual, model)
+        self.asked().plan_from(usual, model)
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use semanticist::diffusion::{DecodeOptions, Guidance};
 use semanticist::model::{AutoencoderFile, Memory, TokenizerFile, Work, shapes};
 use semanticist::{ModelFile, Precision, TokenizerConfig};
 use semanticist_hub::{Known, builtin};
@@ -14,9 +13,7 @@ use serde_json::{Value, json};
 
 use super::preflight::{self, gibibytes};
 use super::{classifiers, generators};
-use crate::args::{
-    Decoding, ModelChoice, ModelsEdit, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice,
-};
+use crate::args::{ModelChoice, ModelsEdit, ModelsExport, ModelsImport, ModelsInfo, PublishedChoice};
 use crate::memory::available;
 use crate::{failure, output};
 
@@ -143,51 +140,40 @@ pub fn import(request: &ModelsImport) -> Result<()> {
 
 pub fn edit(request: &ModelsEdit) -> Result<()> {
     let ModelsEdit { file, output: path, drawn_tokens, decoding } = request;
-    output::check_file(path)?;
-    let file = ModelChoice::of(Some(file.clone()), &PublishedChoice::default()).open_any()?;
-    let had = match &file {
-        ModelFile::Tokenizer(_) if drawn_tokens.is_some() => {
-            return Err(failure::usage("--drawn-tokens is of generators, and the file holds a tokenizer"));
-        }
-        ModelFile::Tokenizer(file) => Some(file.config().decode_options()),
-        ModelFile::Generator(file) => file.config().decoding.clone(),
-        ModelFile::Autoencoder(_) | ModelFile::Classifier(_) => {
-            let kind = file.kind();
-            return Err(failure::usage(format!(
-                "the file holds one {kind}; expected a tokenizer or a generator"
-            )));
-        }
-    };
-    let decoding = edited(decoding, had)?;
-    if decoding.is_none() && drawn_tokens.is_none() {
+    let asked = decoding.asked();
+    let decodes = asked.steps.is_some() || asked.sampler.is_some() || asked.guidance.is_some();
+    if !decodes && drawn_tokens.is_none() {
         return Err(failure::usage(
             "nothing is asked to be changed; give --decode-steps, --decode-sampler, --decode-guidance or --drawn-tokens",
         ));
     }
-    file.save_with_defaults(path, decoding, *drawn_tokens)?;
+    output::check_file(path)?;
+    match ModelChoice::of(Some(file.clone()), &PublishedChoice::default()).open_any()? {
+        ModelFile::Tokenizer(_) if drawn_tokens.is_some() => {
+            return Err(failure::usage("--drawn-tokens is of generators, and the file holds a tokenizer"));
+        }
+        ModelFile::Tokenizer(file) => {
+            let decoding = asked.over(file.config().decode_options());
+            file.save_with_decoding(path, decoding)?;
+        }
+        ModelFile::Generator(file) => {
+            let had = file.config().decoding.clone();
+            if decodes && had.is_none() && (asked.steps.is_none() || asked.guidance.is_none()) {
+                return Err(failure::usage(
+                    "the generator's file leaves decoding to the tokenizer so far; give both --decode-steps and --decode-guidance",
+                ));
+            }
+            let decoding = decodes.then(|| asked.over(had.unwrap_or_default()));
+            file.save_with_defaults(path, decoding, *drawn_tokens)?;
+        }
+        other @ (ModelFile::Autoencoder(_) | ModelFile::Classifier(_)) => {
+            let kind = other.kind();
+            return Err(failure::usage(format!(
+                "the file holds one {kind}; expected a tokenizer or a generator"
+            )));
+        }
+    }
     output::print(&format!("done: {}", path.display()))
-}
-
-/// How a model is to be decoded that was decoded as in `had`, if anything about that is to change.
-fn edited(asked: &Decoding, had: Option<DecodeOptions>) -> Result<Option<DecodeOptions>> {
-    let Decoding { decode_steps, decode_sampler, decode_guidance } = *asked;
-    let guidance = decode_guidance.map(Guidance::constant);
-    Ok(match (had, decode_steps, guidance) {
-        (_, None, None) if decode_sampler.is_none() => None,
-        (Some(had), steps, guidance) => Some(DecodeOptions {
-            steps: steps.unwrap_or(had.steps),
-            sampler: decode_sampler.or(had.sampler),
-            guidance: guidance.unwrap_or(had.guidance),
-        }),
-        (None, Some(steps), Some(guidance)) => {
-            Some(DecodeOptions { steps, sampler: decode_sampler, guidance })
-        }
-        (None, ..) => {
-            return Err(failure::usage(
-                "the generator's file leaves decoding to the tokenizer so far; give both --decode-steps and --decode-guidance",
-            ));
-        }
-    })
 }
 
 pub fn export(request: &ModelsExport) -> Result<()> {

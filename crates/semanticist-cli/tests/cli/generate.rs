@@ -300,6 +300,13 @@ fn a_sweep_of_guidance_draws_and_measures_at_every_scale() {
     assert_eq!(alone["tables"][0]["rows"][1], rows[2]);
     let fewer = folder.run(&format!("{} --tokens 2", with("generator.safetensors", "4"))).json();
     assert_ne!(fewer["tables"][0]["rows"][1], rows[2]);
+    let colder = folder.run(&format!("{} --temperature 0", with("generator.safetensors", "4"))).json();
+    assert_ne!(colder["tables"][0]["rows"][1], rows[2]);
+    folder.fails(
+        &format!("{} --temperature -1", with("generator.safetensors", "4")),
+        2,
+        "temperature -1 is not a number of at least 0",
+    );
     folder.fails(
         &format!("{} --tokens 5", with("generator.safetensors", "4")),
         2,
