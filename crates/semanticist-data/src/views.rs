@@ -1,7 +1,9 @@
 //! The crops of an image whose tokens a generator learns from.
 
 use semanticist::image::{RgbImage, center_crop};
+use semanticist::{Noise, Purpose, Seed};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Which views of each image there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,10 +16,16 @@ pub enum Views {
     /// Ten crops at 1.05 and ten at 1.10 of the size, as published: corners and centre, and the same
     /// mirrored.
     TenCrop,
+    /// So many crops at 1 to 1.2 of the size, at random places, half of them mirrored. They are drawn from the image's
+    /// own pixels: the same image has the same ones in every data set, and the first of more are those of fewer.
+    RandomCrops(usize),
 }
 
 /// How much larger than the views the images of [`Views::TenCrop`] are, in percent.
 const ENLARGED: [usize; 2] = [105, 110];
+
+/// How much larger than the views the images of [`Views::RandomCrops`] are at most, in percent.
+const MOST_ENLARGED: usize = 120;
 
 impl Views {
     /// How many there are per image.
@@ -26,6 +34,7 @@ impl Views {
             Self::Center => 1,
             Self::Flip => 2,
             Self::TenCrop => 10 * ENLARGED.len(),
+            Self::RandomCrops(count) => count,
         }
     }
 
@@ -44,6 +53,10 @@ impl Views {
             Self::TenCrop => {
                 ENLARGED.iter().flat_map(|percent| ten_crops(image, size, size * percent / 100)).collect()
             }
+            Self::RandomCrops(count) => {
+                let mut noise = Seed::new(number_of(image)).of(Purpose::Augmentation).noise();
+                (0..count).map(|_| random_crop(image, size, &mut noise)).collect()
+            }
         }
     }
 }
@@ -60,6 +73,26 @@ fn ten_crops(image: &RgbImage, size: usize, enlarged: usize) -> Vec<RgbImage> {
         places.map(|(x, y)| image::imageops::crop_imm(from, x, y, size as u32, size as u32).to_image())
     };
     [cut(&square), cut(&mirrored(&square))].concat()
+}
+
+/// A square of `size` pixels from the evaluation crop at a size between that and [`MOST_ENLARGED`]: size, place and
+/// mirroring are drawn evenly.
+fn random_crop(image: &RgbImage, size: usize, noise: &mut Noise) -> RgbImage {
+    let draws = noise.uniform(4);
+    // A draw is below 1, but its product with a large f32 may round up to the bound.
+    let up_to = |draw: f32, most: usize| ((draw * (most + 1) as f32) as usize).min(most);
+    let room = up_to(draws[0], size * MOST_ENLARGED / 100 - size);
+    let square = center_crop(image, size + room);
+    let [x, y] = [draws[1], draws[2]].map(|draw| up_to(draw, room) as u32);
+    let crop = image::imageops::crop_imm(&square, x, y, size as u32, size as u32).to_image();
+    if draws[3] < 0.5 { mirrored(&crop) } else { crop }
+}
+
+/// A number that tells an image from others.
+fn number_of(image: &RgbImage) -> u64 {
+    let digest =
+        Sha256::new().chain_update(image.width().to_le_bytes()).chain_update(image.as_raw()).finalize();
+    digest.iter().take(8).fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 fn mirrored(image: &RgbImage) -> RgbImage {
@@ -92,12 +125,38 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_counted_and_all_of_the_size() {
-        for views in [Views::Center, Views::Flip, Views::TenCrop] {
+        for views in [Views::Center, Views::Flip, Views::TenCrop, Views::RandomCrops(3)] {
             let found = views.of(&ramp(50), 40);
             assert_eq!(found.len(), views.count());
             assert!(found.iter().all(|view| view.dimensions() == (40, 40)));
         }
         let [center, flipped] = Views::Flip.of(&ramp(40), 40).try_into().unwrap();
         assert_eq!((center.get_pixel(0, 3).0[0], flipped.get_pixel(0, 3).0[0]), (0, 39));
+    }
+
+    #[test]
+    fn random_crops_are_parts_of_all_sizes_and_places_and_half_of_them_mirrored() {
+        // Enlarged by the most, 40 pixels become 48: a crop shows 40 / 48 to all of the 200 columns, whose red rises by 1 each.
+        let image = ramp(200);
+        let crops = Views::RandomCrops(400).of(&image, 40);
+        let red = |crop: &RgbImage, x: u32| f64::from(crop.get_pixel(x, 20).0[0]);
+        let shown: Vec<f64> = crops.iter().map(|crop| (red(crop, 39) - red(crop, 0)).abs() / 195.0).collect();
+        assert!(shown.iter().all(|share| (0.82..1.01).contains(share)), "{shown:?}");
+        let mean = shown.iter().sum::<f64>() / 400.0;
+        assert!((mean - 0.912).abs() < 0.01, "{mean}"); // the mean of 40 / 40 to 40 / 48
+        let flipped = crops.iter().filter(|crop| red(crop, 0) > red(crop, 39)).count();
+        assert!((160..240).contains(&flipped), "{flipped}");
+        // The least and the most that a crop is moved down by: nothing, and a sixth of the image.
+        let top = |crop: &RgbImage| crop.get_pixel(20, 0).0[1];
+        assert!(crops.iter().map(top).min() < Some(5) && crops.iter().map(top).max() > Some(28));
+    }
+
+    #[test]
+    fn an_image_has_its_own_random_crops_and_the_first_of_more_are_those_of_fewer() {
+        let crops = |image: &RgbImage, count| Views::RandomCrops(count).of(image, 40);
+        assert_eq!(crops(&ramp(50), 9)[..4], crops(&ramp(50), 4));
+        let mut other = ramp(50);
+        other.get_pixel_mut(0, 0).0[2] = 1;
+        assert_ne!(crops(&other, 4), crops(&ramp(50), 4));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use semanticist_data::Views;
 
 use super::models::Stored;
 use super::{ModelChoice, SplitChoice, batch, count};
 use crate::device::Machine;
+use crate::failure;
 
 /// Write the tokens of views of images, for a generator to learn from
 ///
@@ -32,6 +34,9 @@ pub struct CacheTokens {
     /// Which views of each image
     #[arg(long, value_enum, default_value_t = ViewsChoice::Flip)]
     pub views: ViewsChoice,
+    /// How many random crops of each image [default: 20]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub crops: Option<usize>,
     /// How exactly numbers are stored
     #[arg(long, value_enum, default_value_t = Stored::F16)]
     pub store: Stored,
@@ -59,15 +64,28 @@ pub enum ViewsChoice {
     Flip,
     /// Ten crops each at 1.05 and 1.10 of the size, as published
     TenCrop,
+    /// As many as --crops says at 1 to 1.2 of the size, at random places, half of them mirrored
+    RandomCrops,
 }
 
-impl From<ViewsChoice> for Views {
-    fn from(choice: ViewsChoice) -> Self {
-        match choice {
-            ViewsChoice::Center => Self::Center,
-            ViewsChoice::Flip => Self::Flip,
-            ViewsChoice::TenCrop => Self::TenCrop,
+/// How many random crops there are unless a number is asked for: as many as [`Views::TenCrop`] has.
+const RANDOM_CROPS: usize = 20;
+
+impl CacheTokens {
+    /// # Errors
+    /// If a number of random crops is given with other views.
+    pub fn views(&self) -> Result<Views> {
+        if self.crops.is_some() && self.views != ViewsChoice::RandomCrops {
+            return Err(failure::usage(
+                "--crops is of random crops; ask for --views random-crops, or leave it out",
+            ));
         }
+        Ok(match self.views {
+            ViewsChoice::Center => Views::Center,
+            ViewsChoice::Flip => Views::Flip,
+            ViewsChoice::TenCrop => Views::TenCrop,
+            ViewsChoice::RandomCrops => Views::RandomCrops(self.crops.unwrap_or(RANDOM_CROPS)),
+        })
     }
 }
 

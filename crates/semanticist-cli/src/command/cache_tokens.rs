@@ -12,6 +12,7 @@ use crate::args::CacheTokens;
 use crate::output::{self, note};
 
 pub fn run(request: &CacheTokens) -> Result<()> {
+    let views = request.views()?;
     let source = sources::open(&request.inputs, request.split.into())?;
     let precision = request.machine.precision();
     let device = request.machine.start(precision)?;
@@ -22,7 +23,7 @@ pub fn run(request: &CacheTokens) -> Result<()> {
     check_count(tokens, config.tokens, "the model")?;
     let plan = CachePlan {
         info: TokenFileInfo { model_hash: model.hash()?.to_string(), tokens, token_dim: config.token_dim },
-        views: request.views.into(),
+        views,
         stored: request.store.into(),
         computed: precision,
         images: source.len(),
