@@ -3,7 +3,7 @@
 use burn::module::Module;
 use semanticist::Tokens;
 use semanticist::diffusion::{DiffusionConfig, Process};
-use semanticist::generator::HeadProcess;
+use semanticist::generator::{DrawOptions, HeadProcess};
 use semanticist::model::TokenizerModel;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,9 +26,9 @@ pub struct ModelNotes {
 pub fn describe(studio: &Studio, limits: &Limits) -> Value {
     let tokenizers: Vec<Value> = studio.tokenizers.iter().map(|(model, notes)| about(model, notes)).collect();
     let usual = studio.tokenizers[0].0.tokenizer.config.decode_options();
-    let of_drawn = match &studio.generator {
-        Some((model, _)) => model.generator.config.decode_options(usual.clone()),
-        None => usual.clone(),
+    let (drawing, of_drawn) = match &studio.generator.as_ref().map(|(model, _)| &model.generator.config) {
+        Some(config) => (config.draw_options(), config.decode_options(usual.clone())),
+        None => (DrawOptions::default(), usual.clone()),
     };
     let generator = studio.generator.as_ref().map(|(model, notes)| {
         let config = &model.generator.config;
@@ -54,7 +54,7 @@ pub fn describe(studio: &Studio, limits: &Limits) -> Value {
         "samples": studio.samples.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "defaults": {
             "reconstruct": ReconstructSettings::usual(&usual),
-            "generate": GenerateRequest::usual(&of_drawn),
+            "generate": GenerateRequest::usual(drawing, &of_drawn),
         },
         "limits": {
             "body_bytes": limits.body,

@@ -1,6 +1,6 @@
 //! A new image of a class: `generate CLASS OUT.png [GENERATOR.safetensors [TOKENIZER.safetensors]]`.
 
-use semanticist::{DecodeOptions, DeviceSpec, GenerateOptions, Generator, Result, Tokenizer, image};
+use semanticist::{DeviceSpec, GenerateOptions, Generator, Result, Tokenizer, image};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -11,10 +11,11 @@ fn main() -> Result<()> {
 
     let device = DeviceSpec::Cpu.open()?;
     let (generator, tokenizer) = (Generator::open(generator, &device)?, Tokenizer::open(tokenizer, &device)?);
-    let count = generator.config.tokens;
-    let tokens = generator.generate(&[class], &GenerateOptions::usual(count), 0)?; // [1, K, D]
-    let decoded = tokenizer.decode(&tokens, &DecodeOptions::default(), 0)?;
+    let options = GenerateOptions::usual(&generator.config);
+    let tokens = generator.generate(&[class], &options, 0)?; // [1, K, D]
+    let decoding = generator.config.decode_options(tokenizer.config.decode_options());
+    let decoded = tokenizer.decode(&tokens, &decoding, 0)?;
     image::save_png(&image::from_pixels(&decoded)[0], out.as_ref())?;
-    println!("{out}: class {class}, decoded from {count} tokens");
+    println!("{out}: class {class}, decoded from {} tokens", options.tokens);
     Ok(())
 }

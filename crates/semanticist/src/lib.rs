@@ -34,7 +34,7 @@ pub use classifier::{Classifier, ClassifierConfig};
 pub use device::{Device, DeviceSpec};
 pub use diffusion::DecodeOptions;
 pub use error::{Error, Result};
-pub use generator::{GenerateOptions, Generator};
+pub use generator::{DrawOptions, GenerateOptions, Generator};
 pub use model::ModelFile;
 pub use noise::{Noise, Purpose, Seed};
 pub use precision::Precision;

@@ -122,6 +122,7 @@ pub fn generator(name: &str) -> Result<GeneratorConfig> {
             process: HeadProcess::Flow,
         },
         drawn_tokens: None,
+        drawing: None,
         decoding: None,
     })
 }

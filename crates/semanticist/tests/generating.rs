@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::Sampler;
 use semanticist::generator::{
-    GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
-    HeadConfig, HeadProcess, TokenGuidance,
+    DrawOptions, GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule,
+    HeadConditioning, HeadConfig, HeadProcess, TokenGuidance,
 };
 use semanticist::weights::{self, HostTensor, Weights};
 use semanticist::{Noise, Tokens};
@@ -20,6 +20,7 @@ fn config(condition: HeadConditioning, process: HeadProcess) -> GeneratorConfig 
         heads: 4,
         head,
         drawn_tokens: None,
+        drawing: None,
         decoding: None,
     }
 }
@@ -42,13 +43,15 @@ fn flow() -> Generator {
 }
 
 fn options(tokens: usize, scale: f64) -> GenerateOptions {
-    GenerateOptions {
-        tokens,
-        guidance: TokenGuidance { scale, schedule: GuidanceSchedule::Linear },
-        steps: 4,
-        sampler: None,
-        temperature: 1.0,
-    }
+    let guidance = TokenGuidance { scale, schedule: GuidanceSchedule::Linear };
+    GenerateOptions { tokens, drawing: DrawOptions { guidance, steps: 4, sampler: None, temperature: 1.0 } }
+}
+
+/// The first tokens without guidance, drawn otherwise.
+fn otherwise(tokens: usize, change: impl Fn(&mut DrawOptions)) -> GenerateOptions {
+    let mut options = options(tokens, 1.0);
+    change(&mut options.drawing);
+    options
 }
 
 fn generate(generator: &Generator, labels: &[usize], options: &GenerateOptions) -> Tokens {
@@ -88,7 +91,7 @@ fn an_answer_knows_no_later_token() {
 #[test]
 fn guidance_one_is_no_guidance_bit_for_bit() {
     let generator = flow();
-    let none = GenerateOptions { guidance: TokenGuidance::NONE, ..options(5, 1.0) };
+    let none = otherwise(5, |drawing| drawing.guidance = TokenGuidance::NONE);
     let [one, none] = [options(5, 1.0), none].map(|options| generate(&generator, &[0, 2], &options));
     assert_eq!(one.0.into_data(), none.0.into_data());
     // With the same rows on both sides any scale changes nothing but rounding.
@@ -121,7 +124,7 @@ fn no_class_has_a_row_of_its_own() {
     assert!((0..3).all(|class| difference(drawn(class), drawn(3)) > 1e-4));
     // Guidance away from it: at scale 0 of a constant schedule, only it is left.
     let zero = TokenGuidance { scale: 0.0, schedule: GuidanceSchedule::Constant };
-    let unguided = generate(&generator, &[0], &GenerateOptions { guidance: zero, ..options(1, 1.0) }).0;
+    let unguided = generate(&generator, &[0], &otherwise(1, |drawing| drawing.guidance = zero)).0;
     assert!(difference(unguided, drawn(3)) < 1e-5);
 }
 
@@ -129,7 +132,11 @@ fn no_class_has_a_row_of_its_own() {
 fn temperature_scales_the_noise_on_the_way() {
     let generator = flow();
     let with = |temperature, sampler| {
-        generate(&generator, &[0], &GenerateOptions { temperature, sampler, ..options(3, 1.0) }).0
+        let options = otherwise(3, |drawing| {
+            drawing.temperature = temperature;
+            drawing.sampler = sampler;
+        });
+        generate(&generator, &[0], &options).0
     };
     let [cold, warm] = [0.0, 1.0].map(|temperature| with(temperature, None));
     assert!(difference(cold, warm) > 1e-2);
@@ -144,9 +151,9 @@ fn impossible_wishes_are_named() {
         (options(6, 1.0), "6 tokens asked of a generator that draws 1 to 5"),
         (options(0, 1.0), "0 tokens"),
         (options(1, f64::NAN), "guidance scale NaN"),
-        (GenerateOptions { steps: 1, ..options(1, 1.0) }, "use at least 2"),
-        (GenerateOptions { sampler: Some(Sampler::Ddpm), ..options(1, 1.0) }, "use \"sde\", \"euler\""),
-        (GenerateOptions { temperature: -1.0, ..options(1, 1.0) }, "temperature -1"),
+        (otherwise(1, |drawing| drawing.steps = 1), "use at least 2"),
+        (otherwise(1, |drawing| drawing.sampler = Some(Sampler::Ddpm)), "use \"sde\", \"euler\""),
+        (otherwise(1, |drawing| drawing.temperature = -1.0), "temperature -1"),
     ] {
         let error = generator.generate(&[0], &options, 0).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");

@@ -92,6 +92,7 @@ const EXPORTS: &[(&str, &str)] = &[
     ("Device", "device"),
     ("DeviceSpec", "device"),
     ("DecodeOptions", "diffusion"),
+    ("DrawOptions", "generator"),
     ("GenerateOptions", "generator"),
     ("Progress", "progress"),
     ("Noise", "noise"),

@@ -5,7 +5,9 @@ use semanticist::generator::{GeneratorConfig, GeneratorNetworks, TokenGuidance};
 use semanticist::model::GeneratorModel;
 use semanticist::tokenizer::Networks;
 use semanticist::weights::{self, HostTensor, Precision as Stored, Weights};
-use semanticist::{DecodeOptions, GenerateOptions, Generator, Noise, Pixels, Precision, Tokenizer};
+use semanticist::{
+    DecodeOptions, DrawOptions, GenerateOptions, Generator, Noise, Pixels, Precision, Tokenizer,
+};
 
 /// New values for every parameter: initial ones hide blocks behind gates of 0.
 fn drawn<M: burn::module::Module>(networks: M) -> M {
@@ -71,8 +73,9 @@ fn a_tokenizer_does_all_it_did_and_at_other_sizes() {
 
 #[test]
 fn a_generator_draws_nearly_the_same_tokens() {
-    let guidance = TokenGuidance { scale: 2.0, ..GenerateOptions::usual(5).guidance };
-    let options = GenerateOptions { steps: 4, guidance, ..GenerateOptions::usual(5) };
+    let guidance = TokenGuidance { scale: 2.0, ..DrawOptions::default().guidance };
+    let drawing = DrawOptions { steps: 4, guidance, ..DrawOptions::default() };
+    let options = GenerateOptions { tokens: 5, drawing };
     for condition in ["concat", "add"] {
         let exact = generator(condition);
         let rounded = exact.clone().with_precision(Precision::Bfloat16);

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use semanticist::diffusion::Sampler;
-use semanticist::generator::GenerateOptions;
 use semanticist_eval::FeatureKind;
 use semanticist_eval::clip::ClipActivation;
 
-use super::generator::{Decoding, ScheduleChoice};
+use super::generator::{Decoding, TokenDrawing};
 use super::{Decomposing, ModelChoice, Sampling, count, guidance, kept, steps};
 use crate::device::Machine;
 
@@ -291,24 +290,11 @@ pub struct Sweeping {
         allow_negative_numbers = true
     )]
     pub scales: Vec<f64>,
-    /// Whether a scale is the same for all tokens, or grows up to the last, as published
-    #[arg(long, value_enum, default_value_t = GenerateOptions::usual(1).guidance.schedule.into())]
-    pub schedule: ScheduleChoice,
     /// How many tokens are drawn [default: what the generator's file says, else all]
     #[arg(long, value_name = "K", value_parser = count)]
     pub tokens: Option<usize>,
-    /// How often the head looks at a token
-    #[arg(long, value_name = "N", default_value_t = GenerateOptions::usual(1).steps, value_parser = steps)]
-    pub steps: usize,
-    /// sde (as published), ab2, euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
-    /// [default: sde, ddpm]
-    #[arg(long, value_name = "NAME")]
-    pub sampler: Option<Sampler>,
-    /// Multiplies the noise that is added on the way
-    #[arg(
-        long, value_name = "T", default_value_t = GenerateOptions::usual(1).temperature, allow_negative_numbers = true
-    )]
-    pub temperature: f64,
+    #[command(flatten)]
+    pub drawing: TokenDrawing,
     /// What the first picture is drawn from, the next ones follow; also of the subsets of kernel distances
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,

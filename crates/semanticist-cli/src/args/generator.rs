@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use semanticist::diffusion::Sampler;
-use semanticist::generator::{GenerateOptions, GuidanceSchedule};
+use semanticist::generator::GuidanceSchedule;
 
 use super::{ModelChoice, Place, count, guidance, kept, steps};
 use crate::device::Machine;
@@ -57,6 +57,9 @@ pub struct Generate {
     pub generator_preset: Option<String>,
     #[command(flatten)]
     pub drawing: Drawing,
+    /// What the first image is drawn from; the next ones follow
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Drawing")]
+    pub seed: u64,
     #[command(flatten)]
     pub decoding: Decoding,
     #[command(flatten)]
@@ -65,36 +68,35 @@ pub struct Generate {
     pub machine: Machine,
 }
 
-/// What tokens are drawn with unless something else is asked for; how many there are the model says.
-const DRAWING: GenerateOptions = GenerateOptions::usual(1);
-
 /// How tokens are drawn.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Drawing")]
 pub struct Drawing {
-    /// How strongly the class is over-weighted; 1 is not at all
-    #[arg(
-        long, value_name = "SCALE", default_value_t = DRAWING.guidance.scale, allow_negative_numbers = true
-    )]
-    pub guidance: f64,
-    /// Whether that is the same for all tokens, or grows up to the last, as published (with 6)
-    #[arg(long, value_enum, default_value_t = DRAWING.guidance.schedule.into())]
-    pub schedule: ScheduleChoice,
-    /// How often the head looks at a token
-    #[arg(long, value_name = "N", default_value_t = DRAWING.steps, value_parser = steps)]
-    pub steps: usize,
+    /// How strongly the class is over-weighted; 1 is not at all [default: what the generator's file says, usually 4]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+    #[command(flatten)]
+    pub tokens: TokenDrawing,
+}
+
+/// How tokens are drawn at any scale of guidance.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Drawing")]
+pub struct TokenDrawing {
+    /// Whether guidance is the same for all tokens, or grows up to the last, as published (with 6) [default: what the generator's
+    /// file says, usually constant]
+    #[arg(long, value_enum)]
+    pub schedule: Option<ScheduleChoice>,
+    /// How often the head looks at a token [default: likewise, usually 100]
+    #[arg(long, value_name = "N", value_parser = steps)]
+    pub steps: Option<usize>,
     /// sde (as published), ab2, euler or heun; of a head that learnt Gaussian diffusion those of --decode-sampler
-    /// [default: sde, ddpm]
+    /// [default: likewise, usually sde, ddpm]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
-    /// Multiplies the noise that is added on the way
-    #[arg(
-        long, value_name = "T", default_value_t = DRAWING.temperature, allow_negative_numbers = true
-    )]
-    pub temperature: f64,
-    /// What the first image is drawn from; the next ones follow
-    #[arg(long, value_name = "N", default_value = "0")]
-    pub seed: u64,
+    /// Multiplies the noise that is added on the way [default: likewise, usually 1]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f64>,
 }
 
 /// How drawn tokens are decoded.
@@ -126,15 +128,6 @@ impl From<ScheduleChoice> for GuidanceSchedule {
         match choice {
             ScheduleChoice::Linear => Self::Linear,
             ScheduleChoice::Constant => Self::Constant,
-        }
-    }
-}
-
-impl From<GuidanceSchedule> for ScheduleChoice {
-    fn from(schedule: GuidanceSchedule) -> Self {
-        match schedule {
-            GuidanceSchedule::Linear => Self::Linear,
-            GuidanceSchedule::Constant => Self::Constant,
         }
     }
 }

@@ -26,7 +26,7 @@ pub use cache::{CacheFeatures, CacheTokens};
 pub use classifier::{Classify, TrainClassifier};
 pub use devices::Devices;
 pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles, Sweeping};
-pub use generator::{Decoding, Generate, TrainGenerator};
+pub use generator::{Decoding, Drawing, Generate, TokenDrawing, TrainGenerator};
 pub use models::{
     ModelChoice, ModelsCommand, ModelsEdit, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
     PublishedChoice,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use semanticist::weights::Precision;
 
-use super::generator::Decoding;
+use super::generator::{Decoding, Drawing};
 
 /// Which model.
 #[derive(Debug, Clone, Default, Args)]
@@ -129,7 +129,7 @@ pub struct ModelsImport {
 #[command(after_help = "\
 Examples:
   semanticist models edit tokenizer.safetensors --decode-steps 4 --decode-guidance 1 -o sampled.safetensors
-  semanticist models edit generator.safetensors --drawn-tokens 8 -o generator.safetensors")]
+  semanticist models edit generator.safetensors --drawn-tokens 8 --guidance 3 --steps 25 -o generator.safetensors")]
 pub struct ModelsEdit {
     /// A file of a tokenizer or a generator, or what else --model takes elsewhere
     #[arg(value_name = "MODEL")]
@@ -140,6 +140,8 @@ pub struct ModelsEdit {
     /// Of a generator: how many tokens it draws unless another number is asked for
     #[arg(long, value_name = "K", value_parser = super::count)]
     pub drawn_tokens: Option<usize>,
+    #[command(flatten)]
+    pub drawing: Drawing,
     #[command(flatten)]
     pub decoding: Decoding,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use semanticist::diffusion::{DecodeOptions, Guidance, Sampler};
-use semanticist::generator::GeneratorConfig;
+use semanticist::generator::{DrawOptions, GeneratorConfig, TokenGuidance};
 use semanticist::model::{PublishedTokenizer, TokenizerFile, TokenizerModel, Work};
 use semanticist::{ModelFile, TokenizerConfig, presets};
 use semanticist_data::{Source, Split};
@@ -16,7 +16,7 @@ use semanticist_hub::{Kind, Known, Location};
 use semanticist_train::config::read_tokenizer_config;
 
 use super::{preflight, sources};
-use crate::args::{Decoding, ModelChoice, PublishedChoice, Sampling};
+use crate::args::{Decoding, Drawing, ModelChoice, PublishedChoice, Sampling, TokenDrawing};
 use crate::output::note;
 use crate::{failure, fetch};
 
@@ -173,6 +173,39 @@ impl AskedDecoding {
         let options = self.over(usual);
         let evaluations = model.tokenizer.evaluations(&options).map_err(failure::usage)?;
         Ok((options, evaluations))
+    }
+}
+
+impl Drawing {
+    /// The options where `usual` is what is not asked for.
+    pub fn over(&self, usual: DrawOptions) -> DrawOptions {
+        let mut options = self.tokens.over(usual);
+        options.guidance.scale = self.guidance.unwrap_or(options.guidance.scale);
+        options
+    }
+
+    /// Whether anything is.
+    pub fn asked(&self) -> bool {
+        self.guidance.is_some() || self.tokens.asked()
+    }
+}
+
+impl TokenDrawing {
+    fn asked(&self) -> bool {
+        let Self { schedule, steps, sampler, temperature } = self;
+        schedule.is_some() || steps.is_some() || sampler.is_some() || temperature.is_some()
+    }
+
+    /// The options where `usual` is what is not asked for, the scale of guidance among it.
+    pub fn over(&self, usual: DrawOptions) -> DrawOptions {
+        let Self { schedule, steps, sampler, temperature } = *self;
+        let schedule = schedule.map_or(usual.guidance.schedule, Into::into);
+        DrawOptions {
+            guidance: TokenGuidance { schedule, ..usual.guidance },
+            steps: steps.unwrap_or(usual.steps),
+            sampler: sampler.or(usual.sampler),
+            temperature: temperature.unwrap_or(usual.temperature),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use semanticist::diffusion::DecodeOptions;
-use semanticist::generator::{GenerateOptions, TokenGuidance};
+use semanticist::generator::GenerateOptions;
 use semanticist::image::{Fit, RgbImage, save_png, to_pixels};
 use semanticist::model::{GeneratorModel, TokenizerModel, Work};
 use semanticist::{ModelFile, Noise, Purpose, Seed, Tokens, presets};
@@ -149,7 +149,7 @@ impl Maker<'_> {
     }
 
     fn seeds(&self, count: usize) -> Vec<u64> {
-        (0..count as u64).map(|i| self.request.drawing.seed.wrapping_add(i)).collect()
+        (0..count as u64).map(|i| self.request.seed.wrapping_add(i)).collect()
     }
 }
 
@@ -246,14 +246,7 @@ fn options(request: &Generate, model: &GeneratorModel) -> Result<GenerateOptions
     let usual = if request.from.is_some() { config.tokens } else { config.usual_tokens() };
     let tokens = request.tokens.unwrap_or(usual);
     check_count(tokens, config.tokens, "the generator")?;
-    let drawing = &request.drawing;
-    let options = GenerateOptions {
-        tokens,
-        guidance: TokenGuidance { scale: drawing.guidance, schedule: drawing.schedule.into() },
-        steps: drawing.steps,
-        sampler: drawing.sampler,
-        temperature: drawing.temperature,
-    };
+    let options = GenerateOptions { tokens, drawing: request.drawing.over(config.draw_options()) };
     options.validate(config).map_err(failure::usage)?;
     Ok(options)
 }

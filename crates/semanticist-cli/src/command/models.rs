@@ -139,18 +139,22 @@ pub fn import(request: &ModelsImport) -> Result<()> {
 }
 
 pub fn edit(request: &ModelsEdit) -> Result<()> {
-    let ModelsEdit { file, output: path, drawn_tokens, decoding } = request;
+    let ModelsEdit { file, output: path, drawn_tokens, drawing, decoding } = request;
     let asked = decoding.asked();
     let decodes = asked.steps.is_some() || asked.sampler.is_some() || asked.guidance.is_some();
-    if !decodes && drawn_tokens.is_none() {
+    let draws = drawn_tokens.is_some() || drawing.asked();
+    if !decodes && !draws {
         return Err(failure::usage(
-            "nothing is asked to be changed; give --decode-steps, --decode-sampler, --decode-guidance or --drawn-tokens",
+            "nothing is asked to be changed; give an option of how tokens are drawn or decoded, such as --decode-steps (see --help)",
         ));
     }
     output::check_file(path)?;
     match ModelChoice::of(Some(file.clone()), &PublishedChoice::default()).open_any()? {
-        ModelFile::Tokenizer(_) if drawn_tokens.is_some() => {
-            return Err(failure::usage("--drawn-tokens is of generators, and the file holds a tokenizer"));
+        ModelFile::Tokenizer(_) if draws => {
+            return Err(failure::usage(
+                "--drawn-tokens and how tokens are drawn are of generators, and the file holds a tokenizer; a tokenizer's \
+                 steps, sampler and guidance are --decode-steps, --decode-sampler and --decode-guidance",
+            ));
         }
         ModelFile::Tokenizer(file) => {
             let decoding = asked.over(file.config().decode_options());
@@ -164,7 +168,9 @@ pub fn edit(request: &ModelsEdit) -> Result<()> {
                 ));
             }
             let decoding = decodes.then(|| asked.over(had.unwrap_or_default()));
-            file.save_with_defaults(path, decoding, *drawn_tokens)?;
+            let had = file.config().drawing.clone();
+            let drawing = drawing.asked().then(|| drawing.over(had.unwrap_or_default()));
+            file.save_with_defaults(path, decoding, *drawn_tokens, drawing)?;
         }
         other @ (ModelFile::Autoencoder(_) | ModelFile::Classifier(_)) => {
             let kind = other.kind();

@@ -237,6 +237,32 @@ fn as_many_tokens_are_drawn_as_the_generators_file_says() {
 }
 
 #[test]
+fn tokens_are_drawn_as_the_generators_file_says() {
+    let folder = folder();
+    let drawing = r#"{ "drawing": { "steps": 3, "guidance": { "scale": 2.0, "schedule": "linear" } },"#;
+    write(&folder, "said.safetensors", &CONFIG.replacen('{', drawing, 1));
+    let picture = |arguments: &str| {
+        folder
+            .run(&format!("generate --model model.safetensors --class 1 -n 1 --out-dir drawn {arguments}"))
+            .ok();
+        folder.bytes("drawn/tabby-cat.png")
+    };
+    let said = picture("--generator said.safetensors");
+    assert!(
+        said == picture("--generator generator.safetensors --steps 3 --guidance 2 --schedule linear"),
+        "as asked for"
+    );
+    let other = picture("--generator said.safetensors --guidance 6");
+    assert!(other != said);
+    // A finished file is made to say something else: what is not asked for stays.
+    folder.run("models edit said.safetensors --guidance 6 -o edited.safetensors").ok();
+    assert!(other == picture("--generator edited.safetensors"));
+    folder.fails("models edit said.safetensors --sampler ddpm -o x.safetensors", 1, "\"sde\", \"euler\"");
+    folder.fails("models edit said.safetensors -o x.safetensors", 2, "nothing is asked to be changed");
+    folder.fails("models edit model.safetensors --steps 3 -o x.safetensors", 2, "are --decode-steps");
+}
+
+#[test]
 fn a_generator_goes_to_pytorch_and_back() {
     let folder = folder();
     let info = folder.run("models info generator.safetensors --json").json();

@@ -159,7 +159,7 @@ fn how_a_finished_tokenizer_decodes_can_be_changed_and_its_tokens_stay_good() {
     assert!(before.names().eq(after.names()));
     for (asked, code, part) in [
         ("", 2, "nothing is asked"),
-        ("--drawn-tokens 2", 2, "is of generators"),
+        ("--drawn-tokens 2", 2, "are of generators"),
         ("--decode-sampler heun", 1, "\"heun\" is one of flows"),
     ] {
         folder.fails(&format!("models edit model.safetensors {asked} -o x.safetensors"), code, part);

@@ -9,7 +9,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use semanticist::diffusion::{DecodeOptions, Sampler};
-use semanticist::generator::{GenerateOptions, GeneratorConfig, GuidanceSchedule, TokenGuidance};
+use semanticist::generator::{
+    DrawOptions, GenerateOptions, GeneratorConfig, GuidanceSchedule, TokenGuidance,
+};
 use semanticist::image::from_pixels;
 use semanticist::model::GeneratorModel;
 use semanticist::{Noise, Progress, Purpose, Seed, Tokens};
@@ -24,9 +26,6 @@ use crate::problem::{Problem, Result};
 use crate::routes::Desk;
 use crate::worker::{Models, Ticket};
 
-/// What tokens are drawn with unless something else is asked for; how many there are the model says.
-const DRAWING: GenerateOptions = GenerateOptions::usual(1);
-
 /// Steps of pictures that are only shown while others are drawn.
 const PREVIEW_STEPS: usize = 8;
 
@@ -40,14 +39,15 @@ pub struct GenerateRequest {
     count: usize,
     /// How many tokens are drawn, those given included; if not given as the generator's file says, or all.
     tokens: Option<usize>,
-    guidance: f64,
-    schedule: GuidanceSchedule,
-    temperature: f64,
-    steps: usize,
+    /// As the generator's file says if not given, and so is all that follows.
+    guidance: Option<f64>,
+    schedule: Option<GuidanceSchedule>,
+    temperature: Option<f64>,
+    steps: Option<usize>,
     sampler: Option<Sampler>,
     /// What the first picture is drawn from; the next ones follow.
     seed: u64,
-    /// As the generator's file says if not given, else as the tokenizer is made for; likewise the sampler and the guidance.
+    /// As the generator's file says if not given, else as the tokenizer is made for, and so are the two that follow.
     decode_steps: Option<usize>,
     decode_sampler: Option<Sampler>,
     decode_guidance: Option<f64>,
@@ -58,10 +58,15 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
-    /// What is used where drawn tokens are usually decoded so.
-    pub fn usual(decoding: &DecodeOptions) -> Self {
+    /// What is used where tokens are usually drawn and decoded so.
+    pub fn usual(drawing: DrawOptions, decoding: &DecodeOptions) -> Self {
         let DecodeOptions { steps, sampler, guidance } = decoding;
         Self {
+            guidance: Some(drawing.guidance.scale),
+            schedule: Some(drawing.guidance.schedule),
+            temperature: Some(drawing.temperature),
+            steps: Some(drawing.steps),
+            sampler: drawing.sampler,
             decode_steps: Some(*steps),
             decode_sampler: *sampler,
             decode_guidance: Some(guidance.scale),
@@ -73,13 +78,18 @@ impl GenerateRequest {
     fn options(&self, config: &GeneratorConfig) -> GenerateOptions {
         let usual = config.usual_tokens();
         let usual = if self.given.len() < usual { usual } else { config.tokens };
-        GenerateOptions {
-            tokens: self.tokens.unwrap_or(usual),
-            guidance: TokenGuidance { scale: self.guidance, schedule: self.schedule },
-            steps: self.steps,
-            sampler: self.sampler,
-            temperature: self.temperature,
-        }
+        let DrawOptions { guidance, steps, sampler, temperature } = config.draw_options();
+        let guidance = TokenGuidance {
+            scale: self.guidance.unwrap_or(guidance.scale),
+            schedule: self.schedule.unwrap_or(guidance.schedule),
+        };
+        let drawing = DrawOptions {
+            guidance,
+            steps: self.steps.unwrap_or(steps),
+            sampler: self.sampler.or(sampler),
+            temperature: self.temperature.unwrap_or(temperature),
+        };
+        GenerateOptions { tokens: self.tokens.unwrap_or(usual), drawing }
     }
 }
 
@@ -89,11 +99,11 @@ impl Default for GenerateRequest {
             class: "0".into(),
             count: 4,
             tokens: None,
-            guidance: DRAWING.guidance.scale,
-            schedule: DRAWING.guidance.schedule,
-            temperature: DRAWING.temperature,
-            steps: DRAWING.steps,
-            sampler: DRAWING.sampler,
+            guidance: None,
+            schedule: None,
+            temperature: None,
+            steps: None,
+            sampler: None,
             seed: 0,
             decode_steps: None,
             decode_sampler: None,
@@ -114,7 +124,6 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
             "{count} pictures are asked for; from 1 to {most} are drawn at once"
         )));
     }
-    check_steps(request.steps, &desk.limits)?;
     let GenerateRequest { decode_steps, decode_sampler, decode_guidance, .. } = request;
     let Some(config) = &desk.generator else {
         let message = "no generator is loaded; start the server with --generator";
@@ -123,6 +132,7 @@ pub async fn generate(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: B
     let usual = config.decode_options(desk.tokenizers[0].usual.clone());
     let decoding = decode_options(decode_steps, decode_sampler, decode_guidance, &usual, 0, &desk)?;
     let options = request.options(config);
+    check_steps(options.drawing.steps, &desk.limits)?;
     options.validate(config)?;
     desk.worker.stream("generate", move |models, ticket, events| {
         let generator = models.generator.as_ref().expect("its configuration is known");

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use semanticist::image::{Fit, decode, from_pixels, to_pixels};
-use semanticist::{DecodeOptions, Device, GenerateOptions, Seed, Tokens};
+use semanticist::{DecodeOptions, Device, DrawOptions, GenerateOptions, Seed, Tokens};
 use semanticist::{Noise, Purpose};
 use semanticist_eval::spectrum::radial_power;
 use semanticist_eval::sweep::Subject;
@@ -80,7 +80,8 @@ fn pictures_are_drawn_as_the_library_draws_them_and_varied_from_their_first_toke
     let drawn = plain[1].1["pictures"].as_array().unwrap();
     let studio = studio();
     let (generator, _) = studio.generator.unwrap();
-    let options = GenerateOptions { steps: 4, ..GenerateOptions::usual(4) };
+    let drawing = DrawOptions { steps: 4, ..DrawOptions::default() };
+    let options = GenerateOptions { tokens: 4, drawing };
     let expected = generator.generator.generate(&[1, 1], &options, 9).unwrap();
     let found: Vec<f32> = drawn
         .iter()

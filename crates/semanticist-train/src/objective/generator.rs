@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use semanticist::diffusion::Process;
-use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, TokenGuidance};
+use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks};
 use semanticist::model::GeneratorModel;
 use semanticist::nn::Activations;
 use semanticist::weights::{Precision, Weights};
@@ -62,13 +62,14 @@ pub struct GeneratorValidation {
     pub images: usize,
     /// Classes on the sheet of samples, which needs the tokenizer.
     pub samples: usize,
-    /// Guidance scale of the samples.
-    pub guidance: f64,
+    /// Guidance scale of the samples, if not that of [`GeneratorConfig::draw_options`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
 }
 
 impl Default for GeneratorValidation {
     fn default() -> Self {
-        Self { images: 1000, samples: 8, guidance: GenerateOptions::usual(1).guidance.scale }
+        Self { images: 1000, samples: 8, guidance: None }
     }
 }
 
@@ -215,13 +216,13 @@ impl GeneratorObjective {
 
     /// Classes as they are drawn, from their first tokens, one row each.
     fn sample(&self, model: &GeneratorModel, tokenizer: &Tokenizer, path: &Path) -> Result<()> {
-        let GeneratorValidation { samples, guidance: scale, .. } = self.config.validation;
+        let GeneratorValidation { samples, guidance, .. } = self.config.validation;
         let config = &model.generator.config;
-        let GeneratorConfig { tokens, classes, .. } = *config;
+        let classes = config.classes;
         let shown = samples.min(classes);
         let labels: Vec<usize> = (0..shown).map(|row| row * classes / shown).collect();
-        let usual = GenerateOptions::usual(tokens);
-        let options = GenerateOptions { guidance: TokenGuidance { scale, ..usual.guidance }, ..usual };
+        let mut options = GenerateOptions { tokens: config.tokens, drawing: config.draw_options() };
+        options.drawing.guidance.scale = guidance.unwrap_or(options.drawing.guidance.scale);
         let seeds: Vec<u64> = (0..labels.len() as u64).collect();
         let drawn = model.generator.generate(&labels, &options, 0)?;
         let decoding = generation::ImageDecoding {

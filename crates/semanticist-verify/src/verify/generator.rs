@@ -4,8 +4,8 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use semanticist::generator::{
-    GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule, HeadConditioning,
-    HeadConfig, HeadDraws, HeadProcess, TokenGuidance,
+    DrawOptions, GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks, GuidanceSchedule,
+    HeadConditioning, HeadConfig, HeadDraws, HeadProcess, TokenGuidance,
 };
 use semanticist::progress::unobserved;
 use semanticist::weights::{self, names, published};
@@ -71,6 +71,7 @@ impl Sizes {
             heads,
             head,
             drawn_tokens: None,
+            drawing: None,
             decoding: None,
         };
         config.validate().map_err(|error| in_config(recording.path(), &error))?;
@@ -234,7 +235,8 @@ fn compare_generation(
         std::iter::once(start).chain(steps).collect::<Vec<_>>()
     };
     let mut draws = Noise::recorded((0..k).flat_map(of_token));
-    let options = GenerateOptions { tokens: k, guidance, steps, sampler: None, temperature: 1.0 };
+    let drawing = DrawOptions { guidance, steps, sampler: None, temperature: 1.0 };
+    let options = GenerateOptions { tokens: k, drawing };
     let tokens = generator.generate_observed(labels, &options, &mut draws, &mut unobserved)?;
     comparison.compare(recording, &part("tokens"), tokens.0.into(), Kind::Guided(scale));
     Ok(())

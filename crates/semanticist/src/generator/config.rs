@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::DrawOptions;
 use crate::diffusion::{
     DecodeOptions, DiffusionConfig, FlowConfig, GaussianConfig, Prediction, Process, Sampler, Schedule,
 };
@@ -31,6 +32,10 @@ pub struct GeneratorConfig {
     /// the generator what the first ones leave open, fewer look more like photos.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drawn_tokens: Option<usize>,
+    /// How each of them is drawn unless it is said otherwise; how strongly the class is to be over-weighted, and how many steps
+    /// are enough, differs from generator to generator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drawing: Option<DrawOptions>,
     /// How what it draws is decoded unless it is said otherwise, if not as the tokenizer decodes photos: that may be in
     /// few steps, near to a photo, where what is drawn has none to be near to and can as well be a sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +84,8 @@ impl GeneratorConfig {
     /// # Errors
     /// Names the first field that does not fit.
     pub fn validate(&self) -> Result<()> {
-        let Self { tokens, token_dim, classes, width, depth, heads, head, drawn_tokens, decoding } = self;
+        let Self { tokens, token_dim, classes, width, depth, heads, head, drawn_tokens, drawing, decoding } =
+            self;
         let all = [*tokens, *token_dim, *classes, *width, *depth, *heads, head.width, head.depth];
         if all.contains(&0) {
             return Err(Error::Config("the generator: every number must be positive".into()));
@@ -90,6 +96,9 @@ impl GeneratorConfig {
             return Err(Error::Config(format!(
                 "the generator: drawn_tokens {drawn} is not in 1..={tokens}; use one of these, or leave it out"
             )));
+        }
+        if let Some(drawing) = drawing {
+            drawing.validate(head)?;
         }
         if decoding.as_ref().is_some_and(|decoding| decoding.steps == 0) {
             return Err(Error::Config("the generator: decoding takes at least 1 step".into()));
@@ -106,6 +115,11 @@ impl GeneratorConfig {
     /// How many tokens are drawn unless another number is asked for.
     pub fn usual_tokens(&self) -> usize {
         self.drawn_tokens.unwrap_or(self.tokens)
+    }
+
+    /// How each token is drawn unless it is said otherwise.
+    pub fn draw_options(&self) -> DrawOptions {
+        self.drawing.clone().unwrap_or_default()
     }
 
     /// How tokens that it draws are decoded unless it is said otherwise, by a tokenizer that decodes photos as in `usual`.

@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod head;
 mod layers;
+mod options;
 mod transformer;
 
 pub mod guidance;
@@ -15,10 +16,11 @@ pub use cache::KeysValues;
 pub use config::{GeneratorConfig, HeadConditioning, HeadConfig, HeadProcess};
 pub use guidance::{GuidanceSchedule, TokenGuidance};
 pub use head::{Head, HeadPlan};
+pub use options::{DrawOptions, GenerateOptions};
 pub use transformer::Transformer;
 
+use crate::diffusion::SamplingPlan;
 use crate::diffusion::guidance::guide_halves;
-use crate::diffusion::{Sampler, SamplingPlan};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
 use crate::precision::Precision;
@@ -64,54 +66,6 @@ pub struct HeadDraws {
     pub times: Vec<f32>,
     /// `[N, D]`, standard normal.
     pub noise: Tensor<2>,
-}
-
-/// How a class becomes tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GenerateOptions {
-    /// How many of the first tokens are drawn.
-    pub tokens: usize,
-    /// How strongly the class is over-weighted.
-    pub guidance: TokenGuidance,
-    /// Steps from noise to a token; see [`SamplingPlan::evaluations`].
-    pub steps: usize,
-    /// In which way; [`HeadProcess::default_sampler`] if not given.
-    pub sampler: Option<Sampler>,
-    /// Multiplies the noise that stochastic samplers add on the way.
-    pub temperature: f64,
-}
-
-impl GenerateOptions {
-    /// As commands and the samples of training draw `tokens` tokens, unless something else is asked for. At this scale
-    /// the class of nearly half of the built-in generator's pictures can be told; lower ones are nearer to photos (models/README.md).
-    pub const fn usual(tokens: usize) -> Self {
-        let guidance = TokenGuidance { scale: 4.0, schedule: GuidanceSchedule::Constant };
-        Self { tokens, guidance, steps: 100, sampler: None, temperature: 1.0 }
-    }
-
-    /// How each token of this generator is drawn.
-    ///
-    /// # Errors
-    /// As [`SamplingPlan::new`].
-    fn plan(&self, head: &HeadConfig) -> Result<SamplingPlan> {
-        let sampler = self.sampler.unwrap_or(head.process.default_sampler());
-        let plan = SamplingPlan::new(head.process.process(), sampler, self.steps)?;
-        Ok(plan.with_temperature(self.temperature))
-    }
-
-    /// # Errors
-    /// Names the first option that this generator cannot follow.
-    pub fn validate(&self, config: &GeneratorConfig) -> Result<()> {
-        self.guidance.validate()?;
-        let problem = if !(1..=config.tokens).contains(&self.tokens) {
-            format!("{} tokens asked of a generator that draws 1 to {}", self.tokens, config.tokens)
-        } else if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
-            format!("temperature {} is not a number of at least 0; 1 is usual", self.temperature)
-        } else {
-            return self.plan(&config.head).map(|_| ());
-        };
-        Err(Error::Config(problem))
-    }
 }
 
 impl Generator {
@@ -195,10 +149,11 @@ impl Generator {
         options.validate(&self.config)?;
         self.check_labels(labels)?;
         self.check_given(labels, given, options)?;
-        let plan = DrawingPlan::new(self, options)?;
+        let plan = DrawingPlan::new(self, &options.drawing)?;
         let transformer = &self.networks.transformer;
         let count = labels.len();
-        let guided = options.guidance.scale != 1.0;
+        let guidance = options.drawing.guidance;
+        let guided = guidance.scale != 1.0;
         // Without and with a class, to go through the networks in one batch.
         let mut rows = if guided { vec![self.config.no_class(); count] } else { Vec::new() };
         rows.extend(labels);
@@ -211,7 +166,7 @@ impl Generator {
                 Some(given) => given.0.clone().narrow(1, position, 1),
                 None => {
                     let [rows, _, width] = answers.dims();
-                    let scale = options.guidance.scale_of(position, self.config.tokens);
+                    let scale = guidance.scale_of(position, self.config.tokens);
                     let drawn = plan.draw(answers.reshape([rows, width]), count, scale, noise);
                     drawn.reshape([count, 1, self.config.token_dim])
                 }
@@ -258,8 +213,8 @@ struct DrawingPlan<'a> {
 }
 
 impl<'a> DrawingPlan<'a> {
-    fn new(generator: &'a Generator, options: &GenerateOptions) -> Result<Self> {
-        let sampling = options.plan(&generator.config.head)?;
+    fn new(generator: &'a Generator, drawing: &DrawOptions) -> Result<Self> {
+        let sampling = drawing.plan(&generator.config.head)?;
         let head = generator.networks.head.plan(sampling.times());
         Ok(Self { head, sampling, token_dim: generator.config.token_dim })
     }

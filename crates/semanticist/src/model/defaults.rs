@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{CONFIG, GeneratorFile, KIND, Origin, SharedTokens, TRAINING, TokenizerFile, json};
 use crate::diffusion::DecodeOptions;
 use crate::error::{Error, Result};
+use crate::generator::DrawOptions;
 use crate::weights::{self, Dtype, Metadata, Precision};
 
 impl TokenizerFile {
@@ -33,8 +34,8 @@ impl TokenizerFile {
 }
 
 impl GeneratorFile {
-    /// Writes the same model to `path`, which may be its own, with another `model.decoding` or `model.drawn_tokens`; what is not
-    /// given stays, and so do weights as they are stored.
+    /// Writes the same model to `path`, which may be its own, with another `model.decoding`, `model.drawn_tokens` or
+    /// `model.drawing`; what is not given stays, and so do weights as they are stored.
     ///
     /// # Errors
     /// If the new configuration is impossible, or the file cannot be written.
@@ -43,10 +44,12 @@ impl GeneratorFile {
         path: &Path,
         decoding: Option<DecodeOptions>,
         drawn_tokens: Option<usize>,
+        drawing: Option<DrawOptions>,
     ) -> Result<()> {
         let mut config = self.config().clone();
         config.decoding = decoding.or(config.decoding);
         config.drawn_tokens = drawn_tokens.or(config.drawn_tokens);
+        config.drawing = drawing.or(config.drawing);
         config.validate()?;
         save(self.origin(), path, &config, Metadata::new())
     }

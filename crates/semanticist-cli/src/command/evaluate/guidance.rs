@@ -1,7 +1,7 @@
 //! `semanticist evaluate guidance`: what guidance does to generated pictures.
 
 use anyhow::Result;
-use semanticist::generator::{GenerateOptions, TokenGuidance};
+use semanticist::generator::GenerateOptions;
 use semanticist::model;
 use semanticist_eval::findings::{Made, Model};
 use semanticist_eval::measure;
@@ -29,23 +29,20 @@ pub fn run(
     generator.generator = generator.generator.with_precision(precision);
     let tokenizer = model.load_for(model::Work { precision, ..model::Work::default() }, &device)?;
     check_tokens(&generator, &tokenizer)?;
-    let schedule = sweeping.schedule.into();
+    let config = &generator.generator.config;
     let options = GenerateOptions {
-        guidance: TokenGuidance { scale: 1.0, schedule },
-        steps: sweeping.steps,
-        sampler: sweeping.sampler,
-        temperature: sweeping.temperature,
-        ..GenerateOptions::usual(sweeping.tokens.unwrap_or(generator.generator.config.usual_tokens()))
+        tokens: sweeping.tokens.unwrap_or(config.usual_tokens()),
+        drawing: sweeping.drawing.over(config.draw_options()),
     };
     let mut scales = sweeping.scales.clone();
     scales.sort_by(f64::total_cmp);
     scales.dedup();
     for &scale in &scales {
-        let guidance = TokenGuidance { scale, schedule };
-        let asked = GenerateOptions { guidance, ..options.clone() };
-        asked.validate(&generator.generator.config).map_err(failure::usage)?;
+        let mut asked = options.clone();
+        asked.drawing.guidance.scale = scale;
+        asked.validate(config).map_err(failure::usage)?;
     }
-    let (sampling, _) = decoding.plan(&generator.generator.config, &tokenizer)?;
+    let (sampling, _) = decoding.plan(config, &tokenizer)?;
     let compared = Compared::open(comparing, &device)?;
     let data = Data::validation(&on.data)?;
     let training = Data::training(&on.training, &on.data)?;
@@ -67,11 +64,11 @@ pub fn run(
         options: json!({
             "tokenizer": tokenizer.hash()?,
             "scales": scales,
-            "schedule": format!("{schedule:?}").to_lowercase(),
+            "schedule": options.drawing.guidance.schedule,
             "tokens": options.tokens,
-            "steps": options.steps,
-            "sampler": options.sampler.map(|sampler| sampler.to_string()),
-            "temperature": options.temperature,
+            "steps": options.drawing.steps,
+            "sampler": options.drawing.sampler.map(|sampler| sampler.to_string()),
+            "temperature": options.drawing.temperature,
             "decoding": {
                 "steps": sampling.steps,
                 "sampler": sampling.sampler.map(|sampler| sampler.to_string()),

@@ -1,7 +1,7 @@
 //! Pictures that a generator draws at several scales of guidance.
 
 use semanticist::diffusion::DecodeOptions;
-use semanticist::generator::{GenerateOptions, TokenGuidance};
+use semanticist::generator::GenerateOptions;
 use semanticist::model::GeneratorModel;
 use semanticist::{Result, Tokenizer};
 
@@ -44,8 +44,8 @@ impl GuidanceSweep<'_> {
 
     pub(super) fn draw(&self, observe: Observer, row: Row) -> Result<()> {
         for &scale in &self.scales {
-            let guidance = TokenGuidance { scale, ..self.options.guidance };
-            let options = GenerateOptions { guidance, ..self.options.clone() };
+            let mut options = self.options.clone();
+            options.drawing.guidance.scale = scale;
             row(Self::name(scale), &mut |take| {
                 let classes = self.generator.generator.config.classes;
                 let all: Vec<usize> = (0..self.images).collect();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::gradients::Gradients;
 use crate::optimizer::{AdamW, AdamWConfig};
+use semanticist::generator::{DrawOptions, TokenGuidance};
 use semanticist::weights::{self, HostTensor};
 use semanticist_data::tokens::{TokenFileInfo, TokenRecord, TokenWriter};
 
@@ -141,13 +142,13 @@ fn a_class_is_learnt_by_heart_and_drawn() {
     use burn::module::Module;
     let plain =
         Generator { networks: model.generator.networks.valid(), config: model.generator.config.clone() };
-    let options = GenerateOptions {
-        tokens: 3,
+    let drawing = DrawOptions {
         guidance: TokenGuidance::NONE,
         steps: 50,
         sampler: Some(semanticist::diffusion::Sampler::Heun),
         temperature: 1.0,
     };
+    let options = GenerateOptions { tokens: 3, drawing };
     let drawn = plain.generate(&[0, 1], &options, 3).unwrap();
     let drawn = drawn.0.into_data().try_to_vec::<f32>().unwrap();
     let expected = [0.5, 1.5, -1.0, 1.0, 0.2, -0.7];
