@@ -39,7 +39,7 @@ pub struct GenerateRequest {
     count: usize,
     /// How many tokens are drawn, those given included; if not given as the generator's file says, or all.
     tokens: Option<usize>,
-    /// As the generator's file says if not given, and so is all that follows.
+    /// As the generator's file says if not given, and so are the four that follow.
     guidance: Option<f64>,
     schedule: Option<GuidanceSchedule>,
     temperature: Option<f64>,

@@ -11,9 +11,9 @@ use crate::error::Result;
 #[serde(rename_all = "lowercase")]
 pub enum GuidanceSchedule {
     /// Token i of n, counted from 0, has the scale `1 + (s − 1)(i + 1) / n`, as published.
-    #[default]
     Linear,
-    /// All tokens have the same.
+    /// All tokens have the same: the first ones, which set the scene, need to know its class (models/README.md).
+    #[default]
     Constant,
 }
 

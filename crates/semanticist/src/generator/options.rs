@@ -35,7 +35,7 @@ impl Default for DrawOptions {
     /// scale the class of nearly half of the built-in generator's pictures can be told; lower ones are nearer to photos
     /// (models/README.md).
     fn default() -> Self {
-        let guidance = TokenGuidance { scale: 4.0, schedule: GuidanceSchedule::Constant };
+        let guidance = TokenGuidance { scale: 4.0, schedule: GuidanceSchedule::default() };
         Self { guidance, steps: 100, sampler: None, temperature: 1.0 }
     }
 }
@@ -81,5 +81,20 @@ impl GenerateOptions {
             )));
         }
         self.drawing.validate(&config.head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_does_not_say_is_usual() {
+        let said: DrawOptions =
+            serde_json::from_str(r#"{ "steps": 25, "guidance": { "scale": 3.0 } }"#).unwrap();
+        let usual = DrawOptions::default();
+        let guidance = TokenGuidance { scale: 3.0, ..usual.guidance };
+        assert_eq!(said, DrawOptions { steps: 25, guidance, ..usual });
+        assert!(serde_json::from_str::<DrawOptions>(r#"{ "step": 25 }"#).is_err());
     }
 }
