@@ -100,12 +100,16 @@ fn start(limits: Limits, token: Option<&str>) -> Running {
 }
 
 fn start_with(limits: Limits, token: Option<&str>, study: Option<OpenStudy>) -> Running {
+    serve(Studio { study, ..studio() }, limits, token)
+}
+
+fn serve(studio: Studio, limits: Limits, token: Option<&str>) -> Running {
     let settings = Settings {
         address: "127.0.0.1:0".parse().unwrap(),
         token: token.map(String::from),
         limits: Limits { stop_time: Duration::from_millis(200), ..limits },
     };
-    let server = Server::bind(Studio { study, ..studio() }, settings).unwrap();
+    let server = Server::bind(studio, settings).unwrap();
     let address = server.address();
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let thread = std::thread::spawn(move || server.run(async { drop(stopped.await) }).unwrap());

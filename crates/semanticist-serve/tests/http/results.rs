@@ -10,7 +10,7 @@ use semanticist_eval::sweep::Subject;
 use semanticist_serve::Limits;
 use serde_json::{Value, json};
 
-use super::{Running, photo, start, studio};
+use super::{Running, photo, serve, start, studio};
 
 fn bytes(png: &Value) -> Vec<u8> {
     STANDARD.decode(png.as_str().unwrap()).unwrap()
@@ -117,6 +117,26 @@ fn pictures_are_drawn_as_the_library_draws_them_and_varied_from_their_first_toke
         assert_ne!(picture["tokens"][2], drawn[0]["tokens"][2]);
     }
     assert_ne!(pictures[0]["tokens"][3], pictures[1]["tokens"][3]);
+}
+
+#[test]
+fn tokens_are_drawn_as_the_generators_file_says() {
+    let mut studio = studio();
+    let drawing = json!({"steps": 5, "guidance": {"scale": 2.0}});
+    let (generator, _) = studio.generator.as_mut().unwrap();
+    generator.generator.config.drawing = Some(serde_json::from_value(drawing).unwrap());
+    let (said, usual) = (serve(studio, Limits::default(), None), start(Limits::default(), None));
+    let ask = |server: &Running, extra: Value| {
+        let mut body = json!({"class": "cat", "count": 1, "decode_steps": 3});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        events(server, "/api/generate", body.to_string())[1].1["pictures"].clone()
+    };
+    let drawn = ask(&said, json!({}));
+    assert_eq!(drawn, ask(&usual, json!({"steps": 5, "guidance": 2.0})));
+    assert_ne!(drawn, ask(&said, json!({"steps": 4})));
+    let models = said.get("/api/models").ok().json();
+    let defaults = &models["defaults"]["generate"];
+    assert_eq!((&defaults["steps"], &defaults["guidance"]), (&json!(5), &json!(2.0)));
 }
 
 #[test]
