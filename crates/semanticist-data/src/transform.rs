@@ -59,11 +59,15 @@ impl Crop {
 fn largest(image: &RgbImage, size: usize, flip: f32, noise: &mut Noise) -> View {
     let draws = noise.uniform(3);
     let full = resized(image, size);
-    // A draw is below 1, but its product with a large f32 may round up to the bound.
-    let offset = |draw: f32, room: usize| ((draw * (room + 1) as f32) as usize).min(room);
-    let (x, y) = (offset(draws[0], full.0 - size), offset(draws[1], full.1 - size));
+    let (x, y) = (up_to(full.0 - size, draws[0]), up_to(full.1 - size, draws[1]));
     let view = resize_window(image, full, Window { x, y, width: size, height: size }, Filter::Bicubic);
     View::mirrored_if(draws[2] < flip, view)
+}
+
+/// One of the numbers from 0 to `most`, all as likely, for a draw from [0, 1).
+pub(crate) fn up_to(most: usize, draw: f32) -> usize {
+    // A draw is below 1, but its product with a large f32 may round up to the bound.
+    ((draw * (most + 1) as f32) as usize).min(most)
 }
 
 /// Of how many rectangles the first is taken that fits into the image.

@@ -5,6 +5,8 @@ use semanticist::{Noise, Purpose, Seed};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::transform::up_to;
+
 /// Which views of each image there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,11 +81,9 @@ fn ten_crops(image: &RgbImage, size: usize, enlarged: usize) -> Vec<RgbImage> {
 /// mirroring are drawn evenly.
 fn random_crop(image: &RgbImage, size: usize, noise: &mut Noise) -> RgbImage {
     let draws = noise.uniform(4);
-    // A draw is below 1, but its product with a large f32 may round up to the bound.
-    let up_to = |draw: f32, most: usize| ((draw * (most + 1) as f32) as usize).min(most);
-    let room = up_to(draws[0], size * MOST_ENLARGED / 100 - size);
+    let room = up_to(size * MOST_ENLARGED / 100 - size, draws[0]);
     let square = center_crop(image, size + room);
-    let [x, y] = [draws[1], draws[2]].map(|draw| up_to(draw, room) as u32);
+    let [x, y] = [draws[1], draws[2]].map(|draw| up_to(room, draw) as u32);
     let crop = image::imageops::crop_imm(&square, x, y, size as u32, size as u32).to_image();
     if draws[3] < 0.5 { mirrored(&crop) } else { crop }
 }
