@@ -33,12 +33,12 @@ export async function start(loaded) {
 
 function settings() {
   const { seed, steps, guidance, fit } = models.defaults.reconstruct;
-  const samplers = tokenizer.samplers.map((name) => [name, name]);
+  const samplers = [["", "The usual one"], ...tokenizer.samplers.map((name) => [name, name])];
   read = fields(get("settings"), [
     { name: "steps", label: "Steps", value: steps, min: Math.min(2, steps), max: models.limits.steps, step: 1, hint: "More is slower and sharper" },
     { name: "guidance", label: "Emphasis on the tokens", value: guidance, min: 0, max: 20, step: "any", hint: "1 is none" },
     { name: "seed", label: "Seed", value: seed, min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, hint: "Another number, other details" },
-    { name: "sampler", label: "Method", value: samplers[0][0], choices: samplers },
+    { name: "sampler", label: "Method", value: "", choices: samplers },
     { name: "fit", label: "If it is not square", value: fit, choices: [["crop", "Take the middle"], ["pad", "Keep all of it"]] },
   ], () => begin());
   get("settings").addEventListener("submit", (event) => event.preventDefault());
@@ -86,7 +86,8 @@ async function ask(mine, counts, signal) {
   const isFirst = !mine.sheet;
   const begun = performance.now();
   const { steps, guidance, seed, sampler, fit } = mine.chosen;
-  const query = new URLSearchParams({ tokens: counts, steps, guidance, seed, sampler, fit, previews: isFirst ? 6 : 0 });
+  const query = new URLSearchParams({ tokens: counts, steps, guidance, seed, fit, previews: isFirst ? 6 : 0 });
+  if (sampler) query.set("sampler", sampler);
   if (isFirst) get("status").textContent = "Working …";
   await api.events(`api/reconstruct?${query}`, { body: mine.photo.bytes, signal }, {
     begun: async ({ png, tokens }) => {
@@ -211,7 +212,7 @@ function command() {
   for (const name of ["steps", "guidance", "seed", "fit"]) {
     if (chosen[name] !== usual[name]) parts.push(`--${name} ${chosen[name]}`);
   }
-  if (chosen.sampler !== tokenizer.samplers[0]) parts.push(`--sampler ${chosen.sampler}`);
+  if (chosen.sampler) parts.push(`--sampler ${chosen.sampler}`);
   if (argument) parts.push(`--model ${word(argument)}`);
   get("command").textContent = parts.join(" ");
 }

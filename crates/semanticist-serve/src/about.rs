@@ -1,10 +1,10 @@
 //! What people are told of the models: `GET /api/models`.
 
 use burn::module::Module;
-use semanticist::Tokens;
-use semanticist::diffusion::{DiffusionConfig, Process};
+use semanticist::diffusion::DiffusionConfig;
 use semanticist::generator::{DrawOptions, HeadProcess};
 use semanticist::model::TokenizerModel;
+use semanticist::{TokenizerConfig, Tokens};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ fn about(model: &TokenizerModel, notes: &ModelNotes) -> Value {
         "tokens": config.tokens,
         "token_dim": config.token_dim,
         "parameters": tokenizer.networks.num_params(),
-        "samplers": decoder_samplers(&config.diffusion),
+        "samplers": decoder_samplers(config),
         "null_tokens": nested(&null_tokens)[0],
         "training": model.training,
     })
@@ -85,14 +85,17 @@ fn about(model: &TokenizerModel, notes: &ModelNotes) -> Value {
 const GAUSSIAN: &[&str] = &["ddim", "dpm++", "ddpm"];
 const FLOW: &[&str] = &["ab2", "euler", "heun", "sde"];
 
-/// The usual one first.
-fn decoder_samplers(config: &DiffusionConfig) -> Vec<&'static str> {
-    let mut samplers = match config {
+/// The usual one first, and last the one that takes only the steps that it was fitted in.
+fn decoder_samplers(config: &TokenizerConfig) -> Vec<&'static str> {
+    let mut samplers = match config.diffusion {
         DiffusionConfig::Gaussian(_) => GAUSSIAN.to_vec(),
         DiffusionConfig::Flow(_) => FLOW.to_vec(),
     };
-    let usual = Process::new(config).map(|process| process.default_sampler().to_string());
+    let usual = config.process().map(|process| process.default_sampler().to_string());
     samplers.sort_by_key(|&name| !usual.as_ref().is_ok_and(|usual| usual == name));
+    if !config.fitted_samplers.is_empty() {
+        samplers.push("fitted");
+    }
     samplers
 }
 
@@ -105,14 +108,21 @@ fn names(names: &[String], count: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use semanticist::diffusion::{FlowConfig, FlowPrediction};
+    use semanticist::diffusion::{FittedSampler, FlowConfig, FlowPrediction};
+    use semanticist::presets;
 
     use super::*;
 
     #[test]
     fn samplers_begin_with_the_usual_one() {
-        let flow = |prediction| DiffusionConfig::Flow(FlowConfig { prediction, ..FlowConfig::default() });
-        assert_eq!(decoder_samplers(&flow(FlowPrediction::Velocity)), ["ab2", "euler", "heun", "sde"]);
-        assert_eq!(decoder_samplers(&flow(FlowPrediction::AverageVelocity)), ["euler", "ab2", "heun", "sde"]);
+        let published = presets::tokenizer("b-128x32").unwrap();
+        let of = |prediction, fitted_samplers| {
+            let diffusion = DiffusionConfig::Flow(FlowConfig { prediction, ..FlowConfig::default() });
+            decoder_samplers(&TokenizerConfig { diffusion, fitted_samplers, ..published.clone() })
+        };
+        assert_eq!(of(FlowPrediction::Velocity, Vec::new()), ["ab2", "euler", "heun", "sde"]);
+        assert_eq!(of(FlowPrediction::AverageVelocity, Vec::new()), ["euler", "ab2", "heun", "sde"]);
+        let euler = FittedSampler { guidance: 1.0, shares: vec![0.0], weights: vec![vec![1.0, 1.0]] };
+        assert_eq!(of(FlowPrediction::Velocity, vec![euler]), ["ab2", "euler", "heun", "sde", "fitted"]);
     }
 }

@@ -51,8 +51,9 @@ fn runs_that_begin_with_the_built_in_tokenizer_have_its_sizes() {
     let metadata = weights::load(&file).unwrap().1;
     let built_in: TokenizerConfig = serde_json::from_str(&metadata["config"]).unwrap();
     for name in ["tokenizer-tiny-refined.toml", "tokenizer-tiny-few-steps.toml"] {
-        // How it is decoded is the run's to say.
-        let model = TokenizerConfig { decoding: built_in.decoding.clone(), ..read(name).model };
+        // How it is decoded is the run's to say, and samplers are fitted to what has learnt.
+        let TokenizerConfig { decoding, fitted_samplers, .. } = built_in.clone();
+        let model = TokenizerConfig { decoding, fitted_samplers, ..read(name).model };
         assert_eq!(model, built_in, "{name}");
     }
 }

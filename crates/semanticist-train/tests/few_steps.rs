@@ -189,6 +189,7 @@ fn a_run_of_average_velocities_goes_on_exactly_and_may_be_in_parts() {
     assert!(error.contains("average velocities") && !folder.path("p").exists(), "{error}");
 }
 
+const FITTED: &str = "model.fitted_samplers=[{ guidance = 1.0, shares = [0.0], weights = [[1.0, 1.0]] }]";
 const TEACHER: &str = "objective.distillation.teacher=teacher/model.safetensors";
 
 #[test]
@@ -271,6 +272,7 @@ fn what_does_not_fit_is_said() {
         (&[TEACHER, "objective.distillation.teachr=a"], "unknown field"),
         (&[TEACHER, "model.decoder.blocks.depth=1"], "model.decoder.blocks.depth: was 2, is 1"),
         (&["model.decoding={ steps = 1 }"], "ddim-trailing"),
+        (&["model.diffusion={ kind = \"flow\" }", FITTED], "were fitted to a decoder that had learnt"),
     ] {
         let error = folder.refused("run", settings);
         assert!(error.contains(part), "{settings:?}: {error}");

@@ -75,6 +75,7 @@ pub fn tokenizer(name: &str) -> Result<TokenizerConfig> {
         autoencoder: AutoencoderConfig::preset("kl-f16-c16")?,
         diffusion: DiffusionConfig::default(),
         decoding: None,
+        fitted_samplers: Vec::new(),
     })
 }
 

@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::autoencoder::{Autoencoder, AutoencoderConfig};
-use crate::decoder::{Decoder, DecoderConfig, LatentShape};
-use crate::diffusion::guidance::guide_halves;
-use crate::diffusion::{DecodeOptions, DiffusionConfig, Process};
+use crate::decoder::{Decoder, DecoderCondition, DecoderConfig, LatentShape};
+use crate::diffusion::guidance::{Guidance, guide_halves};
+use crate::diffusion::{DecodeOptions, DiffusionConfig, FittedSampler, Process};
 use crate::encoder::{Encoder, EncoderConfig, TokenShape};
 use crate::error::{Error, Result};
 use crate::noise::{Noise, Purpose, Seed};
@@ -42,6 +42,9 @@ pub struct TokenizerConfig {
     /// learnt few steps learnt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoding: Option<DecodeOptions>,
+    /// Samplers of few steps that were fitted to this decoder; training it further makes them stale.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fitted_samplers: Vec<FittedSampler>,
 }
 
 fn default_token_epsilon() -> f64 {
@@ -63,8 +66,9 @@ impl TokenizerConfig {
         self.encoder.validate(self.image_size)?;
         self.autoencoder.validate()?;
         self.diffusion.validate()?;
+        let process = self.process()?;
         if let Some(decoding) = &self.decoding {
-            decoding.plan(&Process::new(&self.diffusion)?)?;
+            decoding.plan(&process)?;
         }
         self.decoder.validate(self.autoencoder.latent_size(self.image_size)?)
     }
@@ -89,6 +93,14 @@ impl TokenizerConfig {
     /// K and D.
     pub fn token_shape(&self) -> TokenShape {
         TokenShape { count: self.tokens, dim: self.token_dim }
+    }
+
+    /// How latents are noised, with the samplers that were fitted to undo it.
+    ///
+    /// # Errors
+    /// If there is no such process, or a sampler does not fit it.
+    pub fn process(&self) -> Result<Process> {
+        Process::new(&self.diffusion)?.with_fitted(&self.fitted_samplers)
     }
 
     /// How it is decoded unless it is said otherwise.
@@ -250,7 +262,7 @@ impl Tokenizer {
     /// # Errors
     /// If the options do not fit the process.
     pub fn evaluations(&self, options: &DecodeOptions) -> Result<usize> {
-        Ok(options.plan(&Process::new(&self.config.diffusion)?)?.evaluations())
+        Ok(options.plan(&self.config.process()?)?.evaluations())
     }
 
     /// [`Tokenizer::decode_observed`] from the noise `start` to the latents; `noise` gives what the sampler adds on
@@ -287,26 +299,15 @@ impl Tokenizer {
         watcher: Watcher<Pixels>,
     ) -> Result<Latents> {
         self.check_tokens(tokens, keep)?;
-        let process = Process::new(&self.config.diffusion)?;
+        let process = self.config.process()?;
         let plan = options.plan(&process)?;
         let [b, channels, ..] = start.dims();
-        let decoder = &self.networks.decoder;
-        let with_tokens = decoder.condition(tokens, keep);
-        // Without and with tokens, to go through the network in one batch.
-        let both = (options.guidance.scale != 1.0).then(|| {
-            let twice = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
-            decoder.condition(&twice, &[vec![0; b], keep.to_vec()].concat())
-        });
+        let guided = GuidedDecoder::new(&self.networks.decoder, tokens, keep, options.guidance);
         let mut progress = Progress { done: 0, total: plan.evaluations() };
         let latents = plan.try_run(start, noise, |x, index| {
             let (time, span) = (plan.times()[index], plan.spans()[index]);
             let noisy = x.clone();
-            let output = match &both {
-                Some(both) if options.guidance.is_active(time) => {
-                    guide_halves(decoder.step(x, time, span, both), options.guidance.scale, channels)
-                }
-                _ => decoder.step(x, time, span, &with_tokens),
-            };
+            let output = guided.step(x, time, span);
             progress.done += 1;
             let so_far = || {
                 let prediction = output.clone().narrow(1, 0, channels);
@@ -316,6 +317,38 @@ impl Tokenizer {
             go_on(watcher(progress, &so_far)).map(|()| output)
         })?;
         Ok(Latents(latents))
+    }
+
+    /// Fits a sampler of `steps` steps to the decoder, as it decodes these tokens, of which each image has its first `keep[i]`,
+    /// with this guidance scale. The observer is told of every evaluation of the decoder.
+    ///
+    /// # Shapes
+    /// `tokens`: `[B, k, D]`, `keep`: B numbers; 64 images are plenty
+    ///
+    /// # Errors
+    /// As [`FittedSampler::fit`] and [`Tokenizer::decode`], or if the observer ends it.
+    pub fn fit_sampler(
+        &self,
+        steps: usize,
+        guidance: f64,
+        (tokens, keep): (&Tokens, &[usize]),
+        seed: u64,
+        observer: Observer,
+    ) -> Result<FittedSampler> {
+        self.check_tokens(tokens, keep)?;
+        let guidance = Guidance::constant(guidance);
+        guidance.validate()?;
+        let LatentShape { channels, side, .. } = self.config.latent_shape()?;
+        let seed = Seed::new(seed).of(Purpose::Latents);
+        let mut noise = Noise::per_sample((0..tokens.batch() as u64).map(|image| seed.at(image)));
+        let start = noise.normal([tokens.batch(), channels, side, side], &tokens.0.device());
+        let guided = GuidedDecoder::new(&self.networks.decoder, tokens, keep, guidance);
+        let mut progress = Progress { done: 0, total: FittedSampler::evaluations_to_fit(steps) };
+        FittedSampler::fit(&Process::new(&self.config.diffusion)?, steps, guidance.scale, start, |x, time| {
+            let output = guided.step(x, time, 0.0);
+            progress.done += 1;
+            go_on(observer(progress)).map(|()| output)
+        })
     }
 
     fn check_tokens(&self, tokens: &Tokens, keep: &[usize]) -> Result<()> {
@@ -329,5 +362,36 @@ impl Tokenizer {
             return Ok(());
         };
         Err(Error::Input(problem))
+    }
+}
+
+/// A decoder with the tokens of all its steps.
+struct GuidedDecoder<'a> {
+    decoder: &'a Decoder,
+    guidance: Guidance,
+    with_tokens: DecoderCondition,
+    /// Without and with tokens, to go through the network in one batch.
+    both: Option<DecoderCondition>,
+}
+
+impl<'a> GuidedDecoder<'a> {
+    fn new(decoder: &'a Decoder, tokens: &Tokens, keep: &[usize], guidance: Guidance) -> Self {
+        let both = (guidance.scale != 1.0).then(|| {
+            let twice = Tokens(Tensor::cat(vec![tokens.0.clone(), tokens.0.clone()], 0)); // [2 B, k, D]
+            decoder.condition(&twice, &[vec![0; keep.len()], keep.to_vec()].concat())
+        });
+        Self { decoder, guidance, with_tokens: decoder.condition(tokens, keep), both }
+    }
+
+    /// `[B, C, h, w]` at a time → `[B, outputs C, h, w]`
+    fn step(&self, x: Tensor<4>, time: f32, span: f32) -> Tensor<4> {
+        let channels = x.dims()[1];
+        match &self.both {
+            Some(both) if self.guidance.is_active(time) => {
+                let output = self.decoder.step(x, time, span, both);
+                guide_halves(output, self.guidance.scale, channels)
+            }
+            _ => self.decoder.step(x, time, span, &self.with_tokens),
+        }
     }
 }

@@ -118,6 +118,7 @@ fn tokenizer_config() -> TokenizerConfig {
         autoencoder: AutoencoderConfig::Kl(config()),
         diffusion: DiffusionConfig::default(),
         decoding: None,
+        fitted_samplers: Vec::new(),
     }
 }
 

@@ -28,8 +28,8 @@ pub use devices::Devices;
 pub use evaluate::{ClipChoice, Comparing, EvaluateCommand, Images, Measuring, PerceptualFiles, Sweeping};
 pub use generator::{Decoding, Drawing, Generate, TokenDrawing, TrainGenerator};
 pub use models::{
-    ModelChoice, ModelsCommand, ModelsEdit, ModelsExport, ModelsImport, ModelsInfo, ModelsList, ModelsPull,
-    PublishedChoice,
+    ModelChoice, ModelsCommand, ModelsEdit, ModelsExport, ModelsFitSampler, ModelsImport, ModelsInfo,
+    ModelsList, ModelsPull, PublishedChoice,
 };
 pub use quantised::{Decomposing, QuantisedChoice};
 pub use runs::Runs;
@@ -99,6 +99,7 @@ impl Command {
             Self::Reconstruct(request) => &request.machine,
             Self::Encode(request) => &request.machine,
             Self::Decode(request) => &request.machine,
+            Self::Models { command: ModelsCommand::FitSampler(request) } => &request.machine,
             Self::Models { .. } => return None,
             Self::Train { command: TrainCommand::Tokenizer(request) } => &request.machine,
             Self::Train { command: TrainCommand::Autoencoder(request) } => &request.machine,
@@ -373,7 +374,8 @@ pub struct Sampling {
     #[arg(long, value_name = "N", value_parser = steps)]
     pub steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a model that learnt a flow
-    /// ab2 (second order), euler, heun or sde [default: what the model was made for, usually ddim, ab2]
+    /// ab2 (second order), euler, heun, sde or fitted (by `models fit-sampler`, in the steps that it was fitted in)
+    /// [default: what the model was made for, usually ddim; of a flow fitted if it fits, else ab2]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all [default: what the model was made for, usually 1.5]

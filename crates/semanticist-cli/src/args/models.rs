@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use semanticist::weights::Precision;
 
 use super::generator::{Decoding, Drawing};
+use crate::device::Machine;
 
 /// Which model.
 #[derive(Debug, Clone, Default, Args)]
@@ -47,6 +48,7 @@ pub enum ModelsCommand {
     Info(ModelsInfo),
     Import(ModelsImport),
     Edit(ModelsEdit),
+    FitSampler(ModelsFitSampler),
     Export(ModelsExport),
 }
 
@@ -144,6 +146,46 @@ pub struct ModelsEdit {
     pub drawing: Drawing,
     #[command(flatten)]
     pub decoding: Decoding,
+}
+
+/// Fit samplers of few steps to a tokenizer's decoder, which then decodes as well in fewer steps
+///
+/// Which parts of the noise and of the decoder's answers so far make up the next step, and when the decoder is asked, is chosen
+/// for this decoder, so that it ends where many steps would: a minute or two instead of a training, and no weight changes. Of a
+/// decoder that learnt a flow. The file decodes so in as many steps and with the guidance that were fitted, unless another
+/// --sampler is asked for.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  semanticist models fit-sampler tokenizer.safetensors --data photos/ --steps 2,4,8 --guidance 1 -o fitted.safetensors
+  semanticist decode tokens.safetensors --model fitted.safetensors --steps 4 --guidance 1 -o pictures")]
+pub struct ModelsFitSampler {
+    /// A tokenizer's file, or what else --model takes elsewhere
+    #[arg(value_name = "MODEL")]
+    pub file: PathBuf,
+    /// Photos to decode, as `train` takes them; half of those that are read are for a check on others
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub data: Vec<PathBuf>,
+    /// How many steps, a sampler for each; those of as many steps that the file has are replaced
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "4", value_parser = super::steps)]
+    pub steps: Vec<usize>,
+    /// The guidance scale that they are for [default: what the model was made for, usually 1.5]
+    #[arg(long, value_name = "SCALE", value_parser = super::guidance, allow_negative_numbers = true)]
+    pub guidance: Option<f64>,
+    /// How many photos to fit to, each with 1, 2, 4 … of its tokens in turn
+    #[arg(long, value_name = "N", default_value = "64", value_parser = super::count)]
+    pub images: usize,
+    /// The noise that they are decoded from
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// The model file to write; MODEL itself is replaced when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 /// Write a model's networks under their published names, for PyTorch

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
-use semanticist::diffusion::{DecodeOptions, Process, Sampler};
+use semanticist::diffusion::{DecodeOptions, Sampler};
 use semanticist::files::write_atomically;
 use semanticist::image::save_png;
 use semanticist::model::{self, TokenizerModel};
@@ -247,11 +247,11 @@ impl<'a> Evaluation<'a> {
             scales = vec![1.0, self.model.tokenizer.config.decode_options().guidance.scale];
             scales.dedup();
         }
-        let usual = Process::new(&self.model.tokenizer.config.diffusion)?.default_sampler();
+        let process = self.model.tokenizer.config.process()?;
         for scale in scales {
             let asked = AskedDecoding { steps: Some(steps), sampler, guidance: Some(scale) };
             let (options, evaluations) = asked.plan(&self.model)?;
-            let sampler = options.sampler.unwrap_or(usual);
+            let sampler = options.sampler_for(&process);
             let name = format!("{sampler} × {steps}, guidance {scale}");
             self.decodings.push((Decoding { name, options }, evaluations));
         }

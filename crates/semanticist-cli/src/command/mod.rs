@@ -8,6 +8,7 @@ pub mod decode;
 mod devices;
 pub mod encode;
 pub mod evaluate;
+mod fit_sampler;
 pub mod generate;
 pub mod list;
 pub mod models;
@@ -55,6 +56,7 @@ fn compute(command: Command, ranks: &Ranks) -> Result<()> {
         Command::Models { command: ModelsCommand::Info(request) } => models::info(&request),
         Command::Models { command: ModelsCommand::Import(request) } => models::import(&request),
         Command::Models { command: ModelsCommand::Edit(request) } => models::edit(&request),
+        Command::Models { command: ModelsCommand::FitSampler(request) } => fit_sampler::run(&request),
         Command::Models { command: ModelsCommand::Export(request) } => models::export(&request),
         Command::Train { command: TrainCommand::Tokenizer(request) } => train::tokenizer(&request, ranks),
         Command::Train { command: TrainCommand::Autoencoder(request) } => train::autoencoder(&request, ranks),

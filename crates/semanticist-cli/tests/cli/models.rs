@@ -1,5 +1,7 @@
 //! `models` and `verify`.
 
+use semanticist::diffusion::{DiffusionConfig, FlowConfig};
+
 use super::Folder;
 
 #[test]
@@ -163,6 +165,65 @@ fn how_a_finished_tokenizer_decodes_can_be_changed_and_its_tokens_stay_good() {
         ("--decode-sampler heun", 1, "\"heun\" is one of flows"),
     ] {
         folder.fails(&format!("models edit model.safetensors {asked} -o x.safetensors"), code, part);
+    }
+}
+
+#[test]
+fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
+    let folder = Folder::new();
+    folder.model_of(DiffusionConfig::Flow(FlowConfig::default()), "flow.safetensors", 1);
+    folder.photos(&["p/1.png", "p/2.png", "p/3.png", "p/4.png", "p/5.png", "p/6.png"]);
+    folder.run("encode p -o t.parquet --model flow.safetensors").ok();
+    let fit = "models fit-sampler flow.safetensors --data p --images 3 --steps 3,2 --guidance 1";
+    let json = folder.run(&format!("{fit} -o fitted.safetensors --json")).json();
+    for (row, steps) in json["rows"].as_array().unwrap().iter().zip([3, 2]) {
+        let [before, fitted] = ["before_psnr", "fitted_psnr"].map(|name| row[name].as_f64().unwrap());
+        assert!(row["steps"] == steps && fitted > before, "{row}");
+        assert_eq!((&row["before"], row["shares"].as_array().unwrap().len()), (&"ab2".into(), steps));
+    }
+    let decoded = |arguments: &str| {
+        folder.run(&format!("decode t.parquet -o decoded --overwrite --model {arguments}")).ok();
+        folder.bytes("decoded/1.png")
+    };
+    let usual = decoded("fitted.safetensors --steps 2 --guidance 1");
+    assert!(usual == decoded("fitted.safetensors --steps 2 --guidance 1 --sampler fitted"));
+    assert!(usual != decoded("flow.safetensors --steps 2 --guidance 1"));
+    // Of other guidance and other steps nothing was fitted.
+    for other in ["--steps 2 --guidance 2", "--steps 4 --guidance 1"] {
+        assert!(
+            decoded(&format!("fitted.safetensors {other}")) == decoded(&format!("flow.safetensors {other}"))
+        );
+    }
+    // One of as many steps is replaced, the other stays.
+    let again = fit.replace("flow", "fitted").replace("3,2 --guidance 1", "2 --guidance 2");
+    let text = folder.run(&format!("{again} -o fitted.safetensors")).ok().stdout;
+    assert!(text.contains("fitted to 3 photos with guidance 2") && text.contains("done: fitted"), "{text}");
+    let json = folder.run("models info fitted.safetensors --json").json();
+    let there = json["config"]["fitted_samplers"].as_array().unwrap();
+    let there: Vec<_> =
+        there.iter().map(|it| (it["shares"].as_array().unwrap().len(), &it["guidance"])).collect();
+    assert_eq!(there, [(2, &2.0.into()), (3, &1.0.into())]);
+    for (asked, code, part) in [
+        ("models fit-sampler model.safetensors --data p -o x.safetensors", 2, "fitted to flows"),
+        (
+            "models fit-sampler flow.safetensors --data p --steps 2,3,2 -o x.safetensors",
+            2,
+            "2 is there twice",
+        ),
+        ("models fit-sampler flow.safetensors --data p/1.png -o x.safetensors", 1, "give two or more"),
+        (
+            "decode t.parquet -o x --model fitted.safetensors --sampler fitted --steps 4",
+            2,
+            "fitted to it take 2, 3",
+        ),
+        (
+            "decode t.parquet -o x --model flow.safetensors --sampler fitted --steps 4",
+            2,
+            "none was fitted to it",
+        ),
+        ("reconstruct p/1.png --model model.safetensors --sampler fitted --steps 4", 2, "is one of flows"),
+    ] {
+        folder.fails(asked, code, part);
     }
 }
 

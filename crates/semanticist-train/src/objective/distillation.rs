@@ -113,7 +113,8 @@ impl Distillation {
         teacher: Tokenizer,
         device: &Device,
     ) -> Result<LearningTokenizer> {
-        let untold = TokenizerConfig { decoding: None, ..teacher.config.clone() };
+        let untold =
+            TokenizerConfig { decoding: None, fitted_samplers: Vec::new(), ..teacher.config.clone() };
         let differences = crate::changes::between(&untold, model);
         if !differences.is_empty() {
             let list: String = differences.iter().map(|change| format!("\n  model.{change}")).collect();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use semanticist::diffusion::Process;
 use semanticist::generator::{GenerateOptions, Generator, GeneratorConfig, GeneratorNetworks};
 use semanticist::model::GeneratorModel;
 use semanticist::nn::Activations;
@@ -188,7 +187,7 @@ impl GeneratorObjective {
         if let Some(tokenizer) = &tokenizer {
             let tokenizer = &tokenizer.config;
             let decoding = config.model.decode_options(tokenizer.decode_options());
-            decoding.plan(&Process::new(&tokenizer.diffusion)?)?;
+            decoding.plan(&tokenizer.process()?)?;
         }
         Ok(Self { training, validation, tokenizer, config: config.clone() })
     }

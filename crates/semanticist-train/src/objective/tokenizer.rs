@@ -71,6 +71,13 @@ impl TokenizerLoss {
         self.nested_guidance.validate()?;
         self.linear_readout.map_or(Ok(()), |readout| readout.validate())?;
         self.repa.as_ref().map_or(Ok(()), |repa| repa.validate(model.decoder.repa, data))?;
+        if !model.fitted_samplers.is_empty() {
+            return Err(Error::Config(
+                "model.fitted_samplers were fitted to a decoder that had learnt; leave them out, and fit them to what comes of \
+                 this run"
+                    .into(),
+            ));
+        }
         let average = match model.diffusion {
             DiffusionConfig::Flow(flow) if model.diffusion.tells_span() => Some(flow),
             _ => None,

@@ -85,6 +85,7 @@ impl Preset {
             },
             diffusion: DiffusionConfig::default(),
             decoding: None,
+            fitted_samplers: Vec::new(),
         }
     }
 

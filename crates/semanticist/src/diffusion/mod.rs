@@ -10,6 +10,7 @@ mod process;
 pub mod schedule;
 
 mod average;
+mod fitted;
 mod flow;
 mod gaussian;
 mod loss;
@@ -22,6 +23,7 @@ mod sampler;
 pub use config::{
     DiffusionConfig, FlowConfig, FlowPrediction, GaussianConfig, Prediction, Schedule, TrainingTimes,
 };
+pub use fitted::FittedSampler;
 pub use guidance::Guidance;
 pub use plan::SamplingPlan;
 pub use process::{Corrupted, Denoised, Losses, Process};

@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::flow::Flow;
 use super::gaussian::Gaussian;
-use super::{DiffusionConfig, FlowPrediction, Sampler};
-use crate::{Noise, Result};
+use super::{DiffusionConfig, FittedSampler, FlowPrediction, Guidance, Sampler};
+use crate::{Error, Noise, Result};
 
 /// A noising process, ready to compute with.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +66,32 @@ impl Process {
         }))
     }
 
+    /// The same with samplers that were fitted to the network that learnt it.
+    ///
+    /// # Errors
+    /// If one of them is impossible, two take as many steps, or the process is not a flow.
+    pub fn with_fitted(self, samplers: &[FittedSampler]) -> Result<Self> {
+        for (i, sampler) in samplers.iter().enumerate() {
+            sampler.validate()?;
+            let steps = sampler.steps();
+            if samplers[..i].iter().any(|other| other.steps() == steps) {
+                return Err(Error::Config(format!(
+                    "two fitted samplers take {steps} steps; leave one of them"
+                )));
+            }
+        }
+        match self.0 {
+            Kind::Flow(mut flow) => {
+                flow.fitted = samplers.to_vec();
+                Ok(Self(Kind::Flow(flow)))
+            }
+            Kind::Gaussian(_) if samplers.is_empty() => Ok(self),
+            Kind::Gaussian(_) => Err(Error::Config(
+                "fitted samplers are of flows, and this is Gaussian diffusion; leave them out".into(),
+            )),
+        }
+    }
+
     /// How many numbers the network gives per channel: the prediction, and the variance if one is learned.
     pub fn outputs_per_channel(&self) -> usize {
         match &self.0 {
@@ -82,13 +108,25 @@ impl Process {
         output.narrow(1, 0, channels)
     }
 
-    /// The sampler that is used unless another is asked for: one question per step, and no noise on the way. In a flow it is
+    /// The sampler that is used where none was fitted: one question per step, and no noise on the way. In a flow it is
     /// of second order, except where the network's answers are averages over Euler's steps.
     pub fn default_sampler(&self) -> Sampler {
         match &self.0 {
             Kind::Gaussian(_) => Sampler::Ddim { eta: 0.0 },
             Kind::Flow(flow) if flow.prediction() == FlowPrediction::AverageVelocity => Sampler::Euler,
             Kind::Flow(_) => Sampler::AdamsBashforth,
+        }
+    }
+
+    /// The sampler of so many steps with this guidance that is used unless another is asked for: one that was fitted to the
+    /// network with it, else [`Process::default_sampler`].
+    pub fn usual_sampler(&self, steps: usize, guidance: &Guidance) -> Sampler {
+        let fits = |fitted: &FittedSampler| {
+            fitted.steps() == steps && *guidance == Guidance::constant(fitted.guidance)
+        };
+        match &self.0 {
+            Kind::Flow(flow) if flow.fitted.iter().any(fits) => Sampler::Fitted,
+            _ => self.default_sampler(),
         }
     }
 

@@ -9,8 +9,8 @@ use crate::{Error, Result};
 
 /// Which way leads from noise to data: the first four in Gaussian diffusion, the others in a flow.
 ///
-/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler`, `heun` or
-/// `ab2`.
+/// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler`, `heun`,
+/// `ab2` or `fitted`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sampler {
@@ -41,6 +41,9 @@ pub enum Sampler {
     /// That of Adams and Bashforth with two steps: of second order, one evaluation per step. It goes on as the last
     /// two velocities say; its first step is Euler's. Steps are shorter near noise.
     AdamsBashforth,
+    /// The one that was fitted to this network in as many steps ([`FittedSampler`](super::FittedSampler)): one evaluation per
+    /// step.
+    Fitted,
 }
 
 impl fmt::Display for Sampler {
@@ -55,6 +58,7 @@ impl fmt::Display for Sampler {
             Self::Euler => f.write_str("euler"),
             Self::Heun => f.write_str("heun"),
             Self::AdamsBashforth => f.write_str("ab2"),
+            Self::Fitted => f.write_str("fitted"),
         }
     }
 }
@@ -63,7 +67,7 @@ impl fmt::Display for Sampler {
 pub(super) const GAUSSIAN: &str =
     "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, \"ddim-trailing\" or \"dpm++\"";
 /// The same of a flow.
-pub(super) const FLOW: &str = "\"sde\", \"euler\", \"heun\" or \"ab2\"";
+pub(super) const FLOW: &str = "\"sde\", \"euler\", \"heun\", \"ab2\" or \"fitted\"";
 
 impl FromStr for Sampler {
     type Err = Error;
@@ -79,6 +83,7 @@ impl FromStr for Sampler {
             "euler" => Some(Self::Euler),
             "heun" => Some(Self::Heun),
             "ab2" => Some(Self::AdamsBashforth),
+            "fitted" => Some(Self::Fitted),
             _ => name.strip_prefix("ddim:").and_then(eta).map(|eta| Self::Ddim { eta }),
         }
         .ok_or_else(|| {
@@ -107,7 +112,7 @@ impl From<Sampler> for String {
 pub struct DecodeOptions {
     /// Steps from noise to data, as few as the sampler allows; see [`SamplingPlan::evaluations`].
     pub steps: usize,
-    /// In which way; [`Process::default_sampler`] if not given.
+    /// In which way; [`Process::usual_sampler`] if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted.
@@ -134,7 +139,12 @@ impl DecodeOptions {
     /// As [`SamplingPlan::new`], and if the guidance is impossible.
     pub fn plan(&self, process: &Process) -> Result<SamplingPlan> {
         self.guidance.validate()?;
-        SamplingPlan::new(process, self.sampler.unwrap_or(process.default_sampler()), self.steps)
+        SamplingPlan::new(process, self.sampler_for(process), self.steps)
+    }
+
+    /// The sampler of a process under these options.
+    pub fn sampler_for(&self, process: &Process) -> Sampler {
+        self.sampler.unwrap_or_else(|| process.usual_sampler(self.steps, &self.guidance))
     }
 }
 
@@ -144,9 +154,8 @@ mod tests {
 
     #[test]
     fn names_lead_to_samplers_and_back() {
-        for name in
-            ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++", "sde", "euler", "heun", "ab2"]
-        {
+        let gaussian = ["ddpm", "ddim", "ddim:0.5", "ddim:1", "ddim-trailing", "dpm++"];
+        for name in gaussian.into_iter().chain(["sde", "euler", "heun", "ab2", "fitted"]) {
             assert_eq!(name.parse::<Sampler>().unwrap().to_string(), name);
         }
         for name in ["", "DDPM", "ddim:", "ddim:2", "ddim:-0.1", "ddim:nan", "dpm", "rk4"] {

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{CONFIG, GeneratorFile, KIND, Origin, SharedTokens, TRAINING, TokenizerFile, json};
-use crate::diffusion::DecodeOptions;
+use crate::diffusion::{DecodeOptions, FittedSampler};
 use crate::error::{Error, Result};
 use crate::generator::DrawOptions;
+use crate::tokenizer::TokenizerConfig;
 use crate::weights::{self, Dtype, Metadata, Precision};
 
 impl TokenizerFile {
@@ -19,6 +20,23 @@ impl TokenizerFile {
     /// # Errors
     /// If it is a checkpoint as published, it cannot be decoded like this, or the file cannot be written.
     pub fn save_with_decoding(self, path: &Path, decoding: DecodeOptions) -> Result<()> {
+        self.save_changed(path, |config| config.decoding = Some(decoding))
+    }
+
+    /// Likewise with samplers that were fitted to its decoder, which replace those of as many steps that it has.
+    ///
+    /// # Errors
+    /// As [`Self::save_with_decoding`].
+    pub fn save_with_fitted_samplers(self, path: &Path, samplers: Vec<FittedSampler>) -> Result<()> {
+        self.save_changed(path, |config| {
+            let had = &mut config.fitted_samplers;
+            had.retain(|old| samplers.iter().all(|new| new.steps() != old.steps()));
+            had.extend(samplers);
+            had.sort_by_key(FittedSampler::steps);
+        })
+    }
+
+    fn save_changed(self, path: &Path, change: impl FnOnce(&mut TokenizerConfig)) -> Result<()> {
         let origin = self.origin();
         if !origin.metadata.contains_key(KIND) {
             return Err(origin.error(
@@ -26,7 +44,7 @@ impl TokenizerFile {
             ));
         }
         let mut config = self.config().clone();
-        config.decoding = Some(decoding);
+        change(&mut config);
         config.validate()?;
         let history = with_shared_tokens(origin, config.tokens)?;
         save(origin, path, &config, Metadata::from([(TRAINING.into(), json(&history))]))

@@ -42,7 +42,11 @@ impl GaussianPlan {
             Sampler::Ddim { eta } => (Way::Implicit { eta }, Respacing::Even(steps)),
             Sampler::DdimTrailing => (Way::Implicit { eta: 0.0 }, Respacing::Trailing(steps)),
             Sampler::DpmSolverPlusPlus => (Way::Multistep, Respacing::Quadratic(steps)),
-            Sampler::EulerMaruyama | Sampler::Euler | Sampler::Heun | Sampler::AdamsBashforth => {
+            Sampler::EulerMaruyama
+            | Sampler::Euler
+            | Sampler::Heun
+            | Sampler::AdamsBashforth
+            | Sampler::Fitted => {
                 return Err(Error::Config(format!(
                     "the sampler \"{sampler}\" is one of flows, and this is Gaussian diffusion; use {GAUSSIAN}"
                 )));

@@ -1,0 +1,148 @@
+//! `semanticist models fit-sampler`: few steps that end where many would.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use semanticist::diffusion::{DecodeOptions, FittedSampler, Guidance, Sampler};
+use semanticist::image::{RgbImage, to_pixels};
+use semanticist::model::Work;
+use semanticist::{Noise, Pixels, Purpose, Seed, Tokenizer, Tokens};
+use semanticist_data::Split;
+use semanticist_eval::generation::powers;
+use semanticist_eval::quality;
+use semanticist_eval::reconstruction::validation_images;
+use serde::Serialize;
+
+use super::sources;
+use crate::args::{ModelChoice, ModelsFitSampler, PublishedChoice};
+use crate::progress::Progress;
+use crate::{failure, output};
+
+/// Steps of the pictures that others are compared with.
+const MANY: usize = 50;
+
+#[derive(Serialize)]
+struct Report {
+    guidance: f64,
+    /// How many photos it was fitted to, and checked on as many others.
+    photos: usize,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    steps: usize,
+    /// At which shares of the way from noise to data the decoder is asked.
+    shares: Vec<f64>,
+    /// The sampler that was used so far.
+    before: Sampler,
+    /// Mean PSNR to the pictures of many steps.
+    before_psnr: f64,
+    fitted_psnr: f64,
+}
+
+pub fn run(request: &ModelsFitSampler) -> Result<()> {
+    let ModelsFitSampler { steps, seed, images, .. } = request;
+    if let Some(twice) = steps.iter().enumerate().find(|(i, count)| steps[..*i].contains(count)) {
+        return Err(failure::usage(format!("--steps {0} is there twice; name it once", twice.1)));
+    }
+    output::check_file(&request.output)?;
+    let choice = ModelChoice::of(Some(request.file.clone()), &PublishedChoice::default());
+    let precision = request.machine.precision();
+    let device = request.machine.start(precision)?;
+    let work = Work { encode: *images, decode: 2 * images, precision };
+    let mut tokenizer = choice.load_for(work, &device)?.tokenizer;
+    let before = tokenizer.config.process()?.default_sampler();
+    let scale = request.guidance.unwrap_or(tokenizer.config.decode_options().guidance.scale);
+
+    let source = sources::open(&request.data, Split::Train)?;
+    let photos = validation_images(&source, 2 * images, tokenizer.config.image_size)?;
+    let (fitted_to, others): (Vec<_>, Vec<_>) = photos.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
+    if others.is_empty() {
+        bail!("one photo alone could be read of the data; give two or more");
+    }
+    let fitted_to = Part::new(fitted_to, &tokenizer, &device)?;
+    let others = Part::new(others, &tokenizer, &device)?;
+
+    let total = steps.iter().map(|&steps| FittedSampler::evaluations_to_fit(steps)).sum();
+    let progress = Progress::new(total, "fitting");
+    let mut samplers = Vec::new();
+    for &steps in steps {
+        let part = (&fitted_to.tokens, fitted_to.keep.as_slice());
+        let fitted = tokenizer.fit_sampler(steps, scale, part, *seed, &mut progress.observer(1));
+        samplers.push(fitted.map_err(failure::usage)?);
+    }
+    drop(progress);
+    tokenizer.config.fitted_samplers = samplers.clone();
+
+    let progress = Progress::of_steps(others.keep.len() * (MANY + 2 * steps.iter().sum::<usize>()));
+    let decoded = |sampler, steps| {
+        let options = DecodeOptions { steps, sampler: Some(sampler), guidance: Guidance::constant(scale) };
+        others.decoded(&tokenizer, &options, *seed, &progress)
+    };
+    let end = decoded(before, MANY)?;
+    let psnr = |pictures: &Pixels| {
+        let all = quality::compare(&end, pictures);
+        all.iter().map(|quality| quality.psnr).sum::<f64>() / all.len() as f64
+    };
+    let mut rows = Vec::new();
+    for sampler in &samplers {
+        rows.push(Row {
+            steps: sampler.steps(),
+            shares: sampler.shares.clone(),
+            before,
+            before_psnr: psnr(&decoded(before, sampler.steps())?),
+            fitted_psnr: psnr(&decoded(Sampler::Fitted, sampler.steps())?),
+        });
+    }
+    drop(progress);
+    choice.open()?.save_with_fitted_samplers(&request.output, samplers)?;
+    let report = Report { guidance: scale, photos: fitted_to.keep.len(), rows };
+    if request.json {
+        return output::print_json(&report);
+    }
+    output::print(&format!("{}\ndone: {}", text(&report)?, request.output.display()))
+}
+
+/// Photos as tokens, each with 1, 2, 4 … of them in turn.
+struct Part {
+    tokens: Tokens,
+    keep: Vec<usize>,
+}
+
+impl Part {
+    fn new(photos: Vec<(usize, RgbImage)>, tokenizer: &Tokenizer, device: &Device) -> Result<Self> {
+        let photos = photos.into_iter().map(|(_, photo)| photo).collect::<Vec<_>>();
+        let all = tokenizer.config.tokens;
+        let tokens = tokenizer.encode(&to_pixels(&photos, device), all)?;
+        let keep = powers(all).into_iter().cycle().take(photos.len()).collect();
+        Ok(Self { tokens, keep })
+    }
+
+    fn decoded(
+        &self,
+        tokenizer: &Tokenizer,
+        options: &DecodeOptions,
+        seed: u64,
+        progress: &Progress,
+    ) -> Result<Pixels> {
+        let seed = Seed::new(seed).of(Purpose::Latents);
+        let mut noise = Noise::per_sample((0..self.keep.len() as u64).map(|photo| seed.at(photo)));
+        let mut observer = progress.observer(self.keep.len());
+        Ok(tokenizer.decode_observed(&self.tokens, &self.keep, options, &mut noise, &mut observer)?)
+    }
+}
+
+fn text(report: &Report) -> Result<String> {
+    let Report { guidance, photos, rows } = report;
+    let before = rows.first().map_or_else(String::new, |row| row.before.to_string());
+    let mut text = format!(
+        "fitted to {photos} photos with guidance {guidance}; PSNR to the pictures of {MANY} steps, of as many others\n\n"
+    );
+    writeln!(text, "{:>5}  {:>9}  {:>9}", "steps", format!("{before} dB"), "fitted dB")?;
+    for Row { steps, before_psnr, fitted_psnr, .. } in rows {
+        writeln!(text, "{steps:>5}  {before_psnr:>9.2}  {fitted_psnr:>9.2}")?;
+    }
+    Ok(text)
+}
