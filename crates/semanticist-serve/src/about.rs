@@ -122,7 +122,7 @@ mod tests {
         };
         assert_eq!(of(FlowPrediction::Velocity, Vec::new()), ["ab2", "euler", "heun", "sde"]);
         assert_eq!(of(FlowPrediction::AverageVelocity, Vec::new()), ["euler", "ab2", "heun", "sde"]);
-        let euler = FittedSampler { guidance: 1.0, shares: vec![0.0], weights: vec![vec![1.0, 1.0]] };
+        let euler = FittedSampler { guidance: 1.0, times: vec![0.0], weights: vec![vec![1.0, 1.0]] };
         assert_eq!(of(FlowPrediction::Velocity, vec![euler]), ["ab2", "euler", "heun", "sde", "fitted"]);
     }
 }

@@ -189,7 +189,7 @@ fn a_run_of_average_velocities_goes_on_exactly_and_may_be_in_parts() {
     assert!(error.contains("average velocities") && !folder.path("p").exists(), "{error}");
 }
 
-const FITTED: &str = "model.fitted_samplers=[{ guidance = 1.0, shares = [0.0], weights = [[1.0, 1.0]] }]";
+const FITTED: &str = "model.fitted_samplers=[{ guidance = 1.0, times = [0.0], weights = [[1.0, 1.0]] }]";
 const TEACHER: &str = "objective.distillation.teacher=teacher/model.safetensors";
 
 #[test]

@@ -108,7 +108,7 @@ pub struct Decoding {
     #[arg(long, alias = "paint-steps", value_name = "N", value_parser = steps)]
     pub decode_steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a tokenizer that learnt a flow
-    /// ab2 (second order), euler, heun, sde or fitted [default: likewise, usually ddim; of a flow fitted if it fits, else ab2]
+    /// ab2 (second order), euler, heun or sde; of either fitted [default: likewise, usually fitted where it fits, else ddim, ab2]
     #[arg(long, alias = "paint-sampler", value_name = "NAME")]
     pub decode_sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all [default: likewise, usually 1.5]

@@ -374,8 +374,8 @@ pub struct Sampling {
     #[arg(long, value_name = "N", value_parser = steps)]
     pub steps: Option<usize>,
     /// ddim, ddim:ETA (ETA from 0 to 1), ddim-trailing (for few steps), ddpm or dpm++; of a model that learnt a flow
-    /// ab2 (second order), euler, heun, sde or fitted (by `models fit-sampler`, in the steps that it was fitted in)
-    /// [default: what the model was made for, usually ddim; of a flow fitted if it fits, else ab2]
+    /// ab2 (second order), euler, heun or sde; of either fitted (by `models fit-sampler`, in the steps that were fitted)
+    /// [default: what the model was made for, usually fitted where it fits, else ddim, ab2]
     #[arg(long, value_name = "NAME")]
     pub sampler: Option<Sampler>,
     /// How strongly the tokens are over-weighted; 1 is not at all [default: what the model was made for, usually 1.5]

@@ -151,9 +151,8 @@ pub struct ModelsEdit {
 /// Fit samplers of few steps to a tokenizer's decoder, which then decodes as well in fewer steps
 ///
 /// Which parts of the noise and of the decoder's answers so far make up the next step, and when the decoder is asked, is chosen
-/// for this decoder, so that it ends where many steps would: a minute or two instead of a training, and no weight changes. Of a
-/// decoder that learnt a flow. The file decodes so in as many steps and with the guidance that were fitted, unless another
-/// --sampler is asked for.
+/// for this decoder, so that it ends where many steps would: minutes instead of a training, and no weight changes. The
+/// file decodes so in as many steps and with the guidance that were fitted, unless another --sampler is asked for.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

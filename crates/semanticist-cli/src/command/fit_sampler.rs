@@ -33,8 +33,8 @@ struct Report {
 #[derive(Serialize)]
 struct Row {
     steps: usize,
-    /// At which shares of the way from noise to data the decoder is asked.
-    shares: Vec<f64>,
+    /// When the decoder is asked, as it is told the time.
+    times: Vec<f32>,
     /// The sampler that was used so far.
     before: Sampler,
     /// Mean PSNR to the pictures of many steps.
@@ -53,7 +53,8 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     let device = request.machine.start(precision)?;
     let work = Work { encode: *images, decode: 2 * images, precision };
     let mut tokenizer = choice.load_for(work, &device)?.tokenizer;
-    let before = tokenizer.config.process()?.default_sampler();
+    let process = tokenizer.config.process()?;
+    let (before, exact) = (process.default_sampler(), process.exact_sampler());
     let scale = request.guidance.unwrap_or(tokenizer.config.decode_options().guidance.scale);
 
     let source = sources::open(&request.data, Split::Train)?;
@@ -81,7 +82,7 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
         let options = DecodeOptions { steps, sampler: Some(sampler), guidance: Guidance::constant(scale) };
         others.decoded(&tokenizer, &options, *seed, &progress)
     };
-    let end = decoded(before, MANY)?;
+    let end = decoded(exact, MANY)?;
     let psnr = |pictures: &Pixels| {
         let all = quality::compare(&end, pictures);
         all.iter().map(|quality| quality.psnr).sum::<f64>() / all.len() as f64
@@ -90,7 +91,7 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     for sampler in &samplers {
         rows.push(Row {
             steps: sampler.steps(),
-            shares: sampler.shares.clone(),
+            times: sampler.times.clone(),
             before,
             before_psnr: psnr(&decoded(before, sampler.steps())?),
             fitted_psnr: psnr(&decoded(Sampler::Fitted, sampler.steps())?),

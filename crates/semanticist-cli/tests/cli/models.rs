@@ -179,7 +179,7 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
     for (row, steps) in json["rows"].as_array().unwrap().iter().zip([3, 2]) {
         let [before, fitted] = ["before_psnr", "fitted_psnr"].map(|name| row[name].as_f64().unwrap());
         assert!(row["steps"] == steps && fitted > before, "{row}");
-        assert_eq!((&row["before"], row["shares"].as_array().unwrap().len()), (&"ab2".into(), steps));
+        assert_eq!((&row["before"], row["times"].as_array().unwrap().len()), (&"ab2".into(), steps));
     }
     let decoded = |arguments: &str| {
         folder.run(&format!("decode t.parquet -o decoded --overwrite --model {arguments}")).ok();
@@ -201,10 +201,10 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
     let json = folder.run("models info fitted.safetensors --json").json();
     let there = json["config"]["fitted_samplers"].as_array().unwrap();
     let there: Vec<_> =
-        there.iter().map(|it| (it["shares"].as_array().unwrap().len(), &it["guidance"])).collect();
+        there.iter().map(|it| (it["times"].as_array().unwrap().len(), &it["guidance"])).collect();
     assert_eq!(there, [(2, &2.0.into()), (3, &1.0.into())]);
     for (asked, code, part) in [
-        ("models fit-sampler model.safetensors --data p -o x.safetensors", 2, "fitted to flows"),
+        ("models fit-sampler flow.safetensors --data p --steps 17 -o x.safetensors", 2, "use 1 to 16"),
         (
             "models fit-sampler flow.safetensors --data p --steps 2,3,2 -o x.safetensors",
             2,
@@ -221,7 +221,11 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
             2,
             "none was fitted to it",
         ),
-        ("reconstruct p/1.png --model model.safetensors --sampler fitted --steps 4", 2, "is one of flows"),
+        (
+            "reconstruct p/1.png --model model.safetensors --sampler fitted --steps 4",
+            2,
+            "none was fitted to it",
+        ),
     ] {
         folder.fails(asked, code, part);
     }

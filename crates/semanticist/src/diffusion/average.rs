@@ -36,7 +36,7 @@ impl Process {
         step: f64,
         ask: impl Fn(Tensor<D>, &[f32], &[f32]) -> Tensor<D>,
     ) -> Tensor<D> {
-        let Kind::Flow(flow) = &self.0 else { panic!("Gaussian diffusion has no average velocity") };
+        let Kind::Flow(flow) = &self.kind else { panic!("Gaussian diffusion has no average velocity") };
         assert_eq!(flow.prediction(), FlowPrediction::AverageVelocity, "the network gives no averages");
         let Corrupted { noisy, times, .. } = example;
         assert_eq!(spans.len(), times.len(), "one span per sample");

@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::process::{Corrupted, Denoised, Losses, mean_per_sample, per_sample};
-use super::{FittedSampler, FlowConfig, FlowPrediction, TrainingTimes};
+use super::{FlowConfig, FlowPrediction, TrainingTimes};
 use crate::{Noise, Result};
 
 /// The least rest of the way, `1 − t`, that a clean prediction is divided by (JiT, arXiv 2511.13720, section
@@ -15,14 +15,12 @@ const LEAST_REST: f64 = 0.05;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Flow {
     config: FlowConfig,
-    /// Samplers that were fitted to the network.
-    pub fitted: Vec<FittedSampler>,
 }
 
 impl Flow {
     pub fn new(config: &FlowConfig) -> Result<Self> {
         config.validate()?;
-        Ok(Self { config: *config, fitted: Vec::new() })
+        Ok(Self { config: *config })
     }
 
     pub fn prediction(&self) -> FlowPrediction {

@@ -14,7 +14,11 @@ use crate::{Error, Noise, Result};
 
 /// A noising process, ready to compute with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Process(pub(super) Kind);
+pub struct Process {
+    pub(super) kind: Kind,
+    /// Samplers that were fitted to the network.
+    pub(super) fitted: Vec<FittedSampler>,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
@@ -60,19 +64,20 @@ impl Process {
     /// # Errors
     /// If there is no such process.
     pub fn new(config: &DiffusionConfig) -> Result<Self> {
-        Ok(Self(match config {
+        let kind = match config {
             DiffusionConfig::Gaussian(config) => Kind::Gaussian(Gaussian::new(config)?),
             DiffusionConfig::Flow(config) => Kind::Flow(Flow::new(config)?),
-        }))
+        };
+        Ok(Self { kind, fitted: Vec::new() })
     }
 
     /// The same with samplers that were fitted to the network that learnt it.
     ///
     /// # Errors
-    /// If one of them is impossible, two take as many steps, or the process is not a flow.
+    /// If one of them does not fit the process, or two take as many steps.
     pub fn with_fitted(self, samplers: &[FittedSampler]) -> Result<Self> {
         for (i, sampler) in samplers.iter().enumerate() {
-            sampler.validate()?;
+            sampler.validate(&self)?;
             let steps = sampler.steps();
             if samplers[..i].iter().any(|other| other.steps() == steps) {
                 return Err(Error::Config(format!(
@@ -80,21 +85,12 @@ impl Process {
                 )));
             }
         }
-        match self.0 {
-            Kind::Flow(mut flow) => {
-                flow.fitted = samplers.to_vec();
-                Ok(Self(Kind::Flow(flow)))
-            }
-            Kind::Gaussian(_) if samplers.is_empty() => Ok(self),
-            Kind::Gaussian(_) => Err(Error::Config(
-                "fitted samplers are of flows, and this is Gaussian diffusion; leave them out".into(),
-            )),
-        }
+        Ok(Self { fitted: samplers.to_vec(), ..self })
     }
 
     /// How many numbers the network gives per channel: the prediction, and the variance if one is learned.
     pub fn outputs_per_channel(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(_) => 2,
             Kind::Flow(_) => 1,
         }
@@ -111,7 +107,7 @@ impl Process {
     /// The sampler that is used where none was fitted: one question per step, and no noise on the way. In a flow it is
     /// of second order, except where the network's answers are averages over Euler's steps.
     pub fn default_sampler(&self) -> Sampler {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(_) => Sampler::Ddim { eta: 0.0 },
             Kind::Flow(flow) if flow.prediction() == FlowPrediction::AverageVelocity => Sampler::Euler,
             Kind::Flow(_) => Sampler::AdamsBashforth,
@@ -124,16 +120,21 @@ impl Process {
         let fits = |fitted: &FittedSampler| {
             fitted.steps() == steps && *guidance == Guidance::constant(fitted.guidance)
         };
-        match &self.0 {
-            Kind::Flow(flow) if flow.fitted.iter().any(fits) => Sampler::Fitted,
-            _ => self.default_sampler(),
+        if self.fitted.iter().any(fits) { Sampler::Fitted } else { self.default_sampler() }
+    }
+
+    /// The sampler that ends nearest to where the way without noise leads, the more steps the nearer: of second order.
+    pub fn exact_sampler(&self) -> Sampler {
+        match &self.kind {
+            Kind::Gaussian(_) => Sampler::DpmSolverPlusPlus,
+            Kind::Flow(_) => Sampler::AdamsBashforth,
         }
     }
 
     /// The sampler whose steps a network can learn, even a single one: each leads straight on from one answer, without
     /// noise on the way.
     pub fn few_step_sampler(&self) -> Sampler {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(_) => Sampler::DdimTrailing,
             Kind::Flow(_) => Sampler::Euler,
         }
@@ -141,7 +142,7 @@ impl Process {
 
     /// The times of `count` samples of training.
     pub fn draw_times(&self, count: usize, noise: &mut Noise) -> Vec<f32> {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(gaussian) => {
                 noise.below(count, gaussian.tables.steps()).into_iter().map(|t| t as f32).collect()
             }
@@ -149,9 +150,17 @@ impl Process {
         }
     }
 
+    /// The time of pure noise, and one that is beyond all that the network is asked at.
+    pub(super) fn ends(&self) -> [f64; 2] {
+        match &self.kind {
+            Kind::Gaussian(gaussian) => [gaussian.tables.steps() as f64 - 1.0, -1.0],
+            Kind::Flow(flow) => [0.0, flow.time(1.0).into()],
+        }
+    }
+
     /// How many places [`Process::time_of_place`] spreads over the process.
     pub fn places(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(gaussian) => gaussian.tables.steps(),
             Kind::Flow(_) => 1000,
         }
@@ -159,7 +168,7 @@ impl Process {
 
     /// The time of one of the [`Process::places`], which lie evenly, for losses without chance.
     pub fn time_of_place(&self, place: usize) -> f32 {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(_) => place as f32,
             Kind::Flow(flow) => flow.time((place as f64 + 0.5) / self.places() as f64),
         }
@@ -173,7 +182,7 @@ impl Process {
     /// # Panics
     /// If there are not N times, or the process has no such time.
     pub fn corrupt<const D: usize>(&self, clean: Tensor<D>, noise: Tensor<D>, times: &[f32]) -> Corrupted<D> {
-        let noisy = match &self.0 {
+        let noisy = match &self.kind {
             Kind::Gaussian(gaussian) => {
                 gaussian.corrupt(clean.clone(), noise.clone(), &gaussian.positions(times))
             }
@@ -184,7 +193,7 @@ impl Process {
 
     /// What the network should predict about `example`: `[N, C, ..]`.
     pub fn target<const D: usize>(&self, example: &Corrupted<D>) -> Tensor<D> {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(gaussian) => gaussian.target(example),
             Kind::Flow(flow) => flow.target(example),
         }
@@ -198,7 +207,7 @@ impl Process {
     /// # Panics
     /// If the output has another number of channels.
     pub fn loss<const D: usize>(&self, output: Tensor<D>, example: &Corrupted<D>) -> Losses {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(gaussian) => gaussian.loss(output, example),
             Kind::Flow(flow) => flow.loss(output, example),
         }
@@ -214,7 +223,7 @@ impl Process {
         prediction: Tensor<D>,
         times: &[f32],
     ) -> Denoised<D> {
-        match &self.0 {
+        match &self.kind {
             Kind::Gaussian(gaussian) => gaussian.denoised(noisy, prediction, &gaussian.positions(times)),
             Kind::Flow(flow) => flow.denoised(noisy, prediction, times),
         }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Guidance, Process, SamplingPlan};
 use crate::{Error, Result};
 
-/// Which way leads from noise to data: the first four in Gaussian diffusion, the others in a flow.
+/// Which way leads from noise to data: the first four in Gaussian diffusion, the next ones in a
+/// flow, the last one in either.
 ///
 /// Written as `ddpm`, `ddim` (η = 0), `ddim:0.5` (η = 0.5), `ddim-trailing`, `dpm++`, `sde`, `euler`, `heun`,
 /// `ab2` or `fitted`.
@@ -65,7 +66,7 @@ impl fmt::Display for Sampler {
 
 /// The names that fit Gaussian diffusion, as messages list them.
 pub(super) const GAUSSIAN: &str =
-    "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, \"ddim-trailing\" or \"dpm++\"";
+    "\"ddpm\", \"ddim\", \"ddim:ETA\" with ETA from 0 to 1, \"ddim-trailing\", \"dpm++\" or \"fitted\"";
 /// The same of a flow.
 pub(super) const FLOW: &str = "\"sde\", \"euler\", \"heun\", \"ab2\" or \"fitted\"";
 

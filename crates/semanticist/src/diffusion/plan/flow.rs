@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::diffusion::flow::Flow;
 use crate::diffusion::sampler::FLOW;
-use crate::diffusion::{FittedSampler, FlowPrediction, Sampler};
+use crate::diffusion::{FlowPrediction, Sampler};
 use crate::{Error, Noise, Result};
 
 /// Where the published stochastic sampler ends its grid; one last step of the rest has no noise.
@@ -21,7 +21,7 @@ pub(super) struct FlowPlan {
     shares: Vec<f32>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Way {
     EulerMaruyama,
     Euler,
@@ -30,8 +30,6 @@ enum Way {
     /// Heun's whose last step is Euler's. Where the network predicts the data it says nothing of the velocity at
     /// the end, where it is given them (as in JiT).
     HeunThenEuler,
-    /// Rows of [`FittedSampler::weights`].
-    Fitted(Vec<Vec<f64>>),
 }
 
 impl FlowPlan {
@@ -55,16 +53,13 @@ impl FlowPlan {
                 let shifted = |t: f32| (f64::from(t) / (f64::from(t) + SHIFT * (1.0 - f64::from(t)))) as f32;
                 (Way::AdamsBashforth, before_the_end().into_iter().map(shifted).collect())
             }
-            Sampler::Fitted => {
-                let FittedSampler { shares, weights, .. } = fitted(flow, steps)?;
-                (Way::Fitted(weights.clone()), shares.iter().map(|&share| share as f32).collect())
-            }
             Sampler::Heun => match flow.prediction() {
                 FlowPrediction::Velocity | FlowPrediction::AverageVelocity => {
                     (Way::Heun, even(1.0, steps + 1))
                 }
                 FlowPrediction::Clean => (Way::HeunThenEuler, before_the_end()),
             },
+            Sampler::Fitted => unreachable!("a plan of its own"),
             Sampler::Ddpm | Sampler::Ddim { .. } | Sampler::DdimTrailing | Sampler::DpmSolverPlusPlus => {
                 return Err(Error::Config(format!(
                     "the sampler \"{sampler}\" is one of Gaussian diffusion, and this is a flow; use {FLOW}"
@@ -82,7 +77,7 @@ impl FlowPlan {
     /// averages.
     pub fn spans(&self) -> Vec<f32> {
         let averages = self.flow.prediction() == FlowPrediction::AverageVelocity;
-        let span = match &self.way {
+        let span = match self.way {
             Way::Euler if averages => self.flow.time(self.length()),
             _ => 0.0,
         };
@@ -90,8 +85,8 @@ impl FlowPlan {
     }
 
     pub fn evaluations(&self) -> usize {
-        match &self.way {
-            Way::EulerMaruyama | Way::Euler | Way::AdamsBashforth | Way::Fitted(_) => self.shares.len(),
+        match self.way {
+            Way::EulerMaruyama | Way::Euler | Way::AdamsBashforth => self.shares.len(),
             Way::Heun => 2 * (self.shares.len() - 1),
             Way::HeunThenEuler => 2 * self.shares.len() - 1,
         }
@@ -111,7 +106,7 @@ impl FlowPlan {
         let last = self.shares.len() - 1;
         let length = self.length();
         let mut x = start;
-        match &self.way {
+        match self.way {
             Way::EulerMaruyama => return self.stochastic(x, temperature, noise, velocity),
             Way::Euler => {
                 for index in 0..=last {
@@ -135,22 +130,13 @@ impl FlowPlan {
                     before = Some((here, length));
                 }
             }
-            Way::Fitted(weights) => {
-                // The noise, then every velocity so far.
-                let mut known = vec![x.clone()];
-                for (index, row) in weights.iter().enumerate() {
-                    known.push(velocity(x, index)?);
-                    let parts = known.iter().zip(row).map(|(part, &weight)| part.clone() * weight);
-                    x = parts.reduce(|sum, part| sum + part).expect("the noise is there");
-                }
-            }
             Way::Heun | Way::HeunThenEuler => {
                 for index in 0..last {
                     let here = velocity(x.clone(), index)?;
                     let there = velocity(x.clone() + here.clone() * length, index + 1)?;
                     x = x + (here + there) * (length / 2.0);
                 }
-                if let Way::HeunThenEuler = &self.way {
+                if let Way::HeunThenEuler = self.way {
                     x = x.clone() + velocity(x, last)? * length;
                 }
             }
@@ -187,18 +173,6 @@ impl FlowPlan {
     fn length(&self) -> f64 {
         self.shares.get(1).map_or(1.0, |&second| f64::from(second) - f64::from(self.shares[0]))
     }
-}
-
-/// The sampler of so many steps that was fitted to the network.
-fn fitted(flow: &Flow, steps: usize) -> Result<&FittedSampler> {
-    flow.fitted.iter().find(|sampler| sampler.steps() == steps).ok_or_else(|| {
-        let there = flow.fitted.iter().map(|sampler| sampler.steps().to_string()).collect::<Vec<_>>();
-        let there = match there.is_empty() {
-            true => "none was fitted to it".to_string(),
-            false => format!("those that were fitted to it take {}", there.join(", ")),
-        };
-        Error::Config(format!("this model has no fitted sampler of {steps} steps: {there}"))
-    })
 }
 
 #[cfg(test)]

@@ -42,11 +42,8 @@ impl GaussianPlan {
             Sampler::Ddim { eta } => (Way::Implicit { eta }, Respacing::Even(steps)),
             Sampler::DdimTrailing => (Way::Implicit { eta: 0.0 }, Respacing::Trailing(steps)),
             Sampler::DpmSolverPlusPlus => (Way::Multistep, Respacing::Quadratic(steps)),
-            Sampler::EulerMaruyama
-            | Sampler::Euler
-            | Sampler::Heun
-            | Sampler::AdamsBashforth
-            | Sampler::Fitted => {
+            Sampler::Fitted => unreachable!("a plan of its own"),
+            Sampler::EulerMaruyama | Sampler::Euler | Sampler::Heun | Sampler::AdamsBashforth => {
                 return Err(Error::Config(format!(
                     "the sampler \"{sampler}\" is one of flows, and this is Gaussian diffusion; use {GAUSSIAN}"
                 )));

@@ -10,8 +10,8 @@ use burn::tensor::Tensor;
 use self::flow::FlowPlan;
 use self::gaussian::GaussianPlan;
 use super::process::Kind;
-use super::{Process, Sampler};
-use crate::{Noise, Result};
+use super::{FittedSampler, Process, Sampler};
+use crate::{Error, Noise, Result};
 
 /// A sampler with the times it will visit: checked, ready to run any number of times.
 #[derive(Debug, Clone)]
@@ -29,14 +29,20 @@ pub struct SamplingPlan {
 enum Walk {
     Gaussian(GaussianPlan),
     Flow(FlowPlan),
+    Fitted(FittedSampler),
 }
 
 impl SamplingPlan {
     /// # Errors
     /// If the sampler does not fit the process, which then has others; if there are fewer steps than the
-    /// sampler needs, 1 or 2, or more than the process has.
+    /// sampler needs, 1 or 2, or more than the process has, or none was fitted that takes as many.
     pub fn new(process: &Process, sampler: Sampler, steps: usize) -> Result<Self> {
-        let (walk, times, spans) = match &process.0 {
+        if sampler == Sampler::Fitted {
+            let fitted = fitted(process, steps)?;
+            let (times, spans) = (fitted.times.clone(), vec![0.0; steps]);
+            return Ok(Self { walk: Walk::Fitted(fitted), times, spans, temperature: 1.0 });
+        }
+        let (walk, times, spans) = match &process.kind {
             Kind::Gaussian(gaussian) => {
                 let plan = GaussianPlan::new(gaussian, sampler, steps)?;
                 let times = plan.times();
@@ -71,7 +77,7 @@ impl SamplingPlan {
     /// How often [`SamplingPlan::run`] evaluates the network.
     pub fn evaluations(&self) -> usize {
         match &self.walk {
-            Walk::Gaussian(_) => self.times.len(),
+            Walk::Gaussian(_) | Walk::Fitted(_) => self.times.len(),
             Walk::Flow(plan) => plan.evaluations(),
         }
     }
@@ -106,6 +112,19 @@ impl SamplingPlan {
         match &self.walk {
             Walk::Gaussian(plan) => plan.run(start, self.temperature, noise, ask),
             Walk::Flow(plan) => plan.run(start, self.temperature, noise, ask),
+            Walk::Fitted(sampler) => sampler.run(start, ask),
         }
     }
+}
+
+/// The sampler of so many steps that was fitted to the network.
+fn fitted(process: &Process, steps: usize) -> Result<FittedSampler> {
+    process.fitted.iter().find(|sampler| sampler.steps() == steps).cloned().ok_or_else(|| {
+        let there = process.fitted.iter().map(|sampler| sampler.steps().to_string()).collect::<Vec<_>>();
+        let there = match there.is_empty() {
+            true => "none was fitted to it".to_string(),
+            false => format!("those that were fitted to it take {}", there.join(", ")),
+        };
+        Error::Config(format!("this model has no fitted sampler of {steps} steps: {there}"))
+    })
 }
