@@ -54,6 +54,9 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     let work = Work { encode: *images, decode: 2 * images, precision };
     let mut tokenizer = choice.load_for(work, &device)?.tokenizer;
     let process = tokenizer.config.process()?;
+    for &steps in steps {
+        FittedSampler::check_steps(&process, steps).map_err(failure::usage)?;
+    }
     let (before, exact) = (process.default_sampler(), process.exact_sampler());
     let scale = request.guidance.unwrap_or(tokenizer.config.decode_options().guidance.scale);
 
@@ -71,8 +74,7 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     let mut samplers = Vec::new();
     for &steps in steps {
         let part = (&fitted_to.tokens, fitted_to.keep.as_slice());
-        let fitted = tokenizer.fit_sampler(steps, scale, part, *seed, &mut progress.observer(1));
-        samplers.push(fitted.map_err(failure::usage)?);
+        samplers.push(tokenizer.fit_sampler(steps, scale, part, *seed, &mut progress.observer(1))?);
     }
     drop(progress);
     tokenizer.config.fitted_samplers = samplers.clone();

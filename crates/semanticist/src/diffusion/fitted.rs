@@ -63,6 +63,16 @@ impl FittedSampler {
         Err(Error::Config(format!("a fitted sampler: {problem}; fit it again")))
     }
 
+    /// # Errors
+    /// If no sampler of so many steps can be fitted to what learnt the process.
+    pub fn check_steps(process: &Process, steps: usize) -> Result<()> {
+        let most = MOST_STEPS.min(process.places() / 2);
+        if (1..=most).contains(&steps) {
+            return Ok(());
+        }
+        Err(Error::Config(format!("a fitted sampler of {steps} steps; use 1 to {most}")))
+    }
+
     /// How often [`FittedSampler::fit`] asks the network at most.
     pub fn evaluations_to_fit(steps: usize) -> usize {
         WAY_STEPS + steps + MOVES.len() * steps * steps.saturating_sub(1)
@@ -80,7 +90,7 @@ impl FittedSampler {
     /// `ask`: `[N, C, ..]` and a time → `[N, outputs C, ..]`
     ///
     /// # Errors
-    /// If it is to take no step or too many, or the process has too few; the first of the network.
+    /// As [`FittedSampler::check_steps`]; if the network gives what is no number; its first.
     pub fn fit<const D: usize>(
         process: &Process,
         steps: usize,
@@ -88,13 +98,9 @@ impl FittedSampler {
         start: Tensor<D>,
         mut ask: impl FnMut(Tensor<D>, f32) -> Result<Tensor<D>>,
     ) -> Result<Self> {
-        let way_steps = WAY_STEPS.min(process.places());
-        let most = MOST_STEPS.min(way_steps / 2);
-        if !(1..=most).contains(&steps) {
-            return Err(Error::Config(format!("a fitted sampler of {steps} steps; use 1 to {most}")));
-        }
+        Self::check_steps(process, steps)?;
         let (shape, device) = (start.dims(), start.device());
-        let way = Way::followed(process, way_steps, start, &mut ask)?;
+        let way = Way::followed(process, WAY_STEPS.min(process.places()), start, &mut ask)?;
         let mut predict = |place: &[f32], time: f32| {
             let x = Tensor::from_data(TensorData::new(place.to_vec(), shape), &device);
             ask(x, time).map(|output| values(process.prediction(output, shape[1])))
@@ -204,7 +210,7 @@ impl Attempt {
             let target = &way.places[next.unwrap_or(way.times.len())];
             let known = [way.start()].into_iter().chain(predictions.iter().map(Vec::as_slice));
             let known = known.collect::<Vec<_>>();
-            let row = least_squares(&known, target);
+            let row = least_squares(&known, target)?;
             let place = weighted(&known, &row);
             weights.push(row);
             let Some(next) = next else {
@@ -226,18 +232,26 @@ impl Attempt {
 }
 
 /// The weights with which `known` come nearest to `target`.
-fn least_squares(known: &[&[f32]], target: &[f32]) -> Vec<f64> {
+///
+/// # Errors
+/// If there is a number that is not finite, of which no factor could be found.
+fn least_squares(known: &[&[f32]], target: &[f32]) -> Result<Vec<f64>> {
     let product =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
     let mut normal = DMatrix::from_fn(known.len(), known.len(), |i, j| product(known[i], known[j]));
     let right = DVector::from_fn(known.len(), |i, _| product(known[i], target));
+    if !normal.iter().chain(right.iter()).all(|product| product.is_finite()) {
+        return Err(Error::Data(
+            "the network gave what are not finite numbers; its weights are damaged, or guidance is too strong".into(),
+        ));
+    }
     for i in 0..known.len() {
         normal[(i, i)] *= 1.0 + RIDGE;
     }
     // A part that is nothing but rounding has no weight.
     let nothing = NOTHING * normal.trace();
     let solved = normal.svd(true, true).solve(&right, nothing).expect("both factors are computed");
-    solved.iter().copied().collect()
+    Ok(solved.iter().copied().collect())
 }
 
 fn weighted(parts: &[&[f32]], weights: &[f64]) -> Vec<f32> {
@@ -415,6 +429,9 @@ mod tests {
         assert!(twice.unwrap_err().to_string().contains("two fitted samplers take 2 steps"));
         let other = gaussian(Prediction::Noise).with_fitted(&[euler()]);
         assert!(other.unwrap_err().to_string().contains("that of pure noise, 999"));
+        let nan = |x: Tensor<2>, _| Ok(x * f32::NAN);
+        let fitted = FittedSampler::fit(&flow(FlowPrediction::Velocity), 2, 1.0, starts(1), nan);
+        assert!(fitted.unwrap_err().to_string().contains("not finite numbers"));
         for steps in [0, 17] {
             let process = flow(FlowPrediction::Velocity);
             let fitted = FittedSampler::fit(&process, steps, 1.0, starts(1), |x, _| Ok(x));
