@@ -62,12 +62,12 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
 
     let source = sources::open(&request.data, Split::Train)?;
     let photos = validation_images(&source, 2 * images, tokenizer.config.image_size)?;
-    let (fitted_to, others): (Vec<_>, Vec<_>) = photos.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
-    if others.is_empty() {
+    if photos.len() < 2 {
         bail!("one photo alone could be read of the data; give two or more");
     }
-    let fitted_to = Part::new(fitted_to, &tokenizer, &device)?;
-    let others = Part::new(others, &tokenizer, &device)?;
+    let every_other = |first| photos.iter().skip(first).step_by(2).cloned().collect::<Vec<_>>();
+    let fitted_to = Part::new(&every_other(0), &tokenizer, &device)?;
+    let others = Part::new(&every_other(1), &tokenizer, &device)?;
 
     let total = steps.iter().map(|&steps| FittedSampler::evaluations_to_fit(steps)).sum();
     let progress = Progress::new(total, "fitting");
@@ -115,10 +115,9 @@ struct Part {
 }
 
 impl Part {
-    fn new(photos: Vec<(usize, RgbImage)>, tokenizer: &Tokenizer, device: &Device) -> Result<Self> {
-        let photos = photos.into_iter().map(|(_, photo)| photo).collect::<Vec<_>>();
+    fn new(photos: &[RgbImage], tokenizer: &Tokenizer, device: &Device) -> Result<Self> {
         let all = tokenizer.config.tokens;
-        let tokens = tokenizer.encode(&to_pixels(&photos, device), all)?;
+        let tokens = tokenizer.encode(&to_pixels(photos, device), all)?;
         let keep = powers(all).into_iter().cycle().take(photos.len()).collect();
         Ok(Self { tokens, keep })
     }
