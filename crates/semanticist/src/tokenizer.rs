@@ -320,7 +320,7 @@ impl Tokenizer {
     }
 
     /// Fits a sampler of `steps` steps to the decoder, as it decodes these tokens, of which each image has its first `keep[i]`,
-    /// with this guidance scale. The observer is told of every evaluation of the decoder.
+    /// with this guidance scale and from `noise`. The observer is told of every evaluation of the decoder.
     ///
     /// # Shapes
     /// `tokens`: `[B, k, D]`, `keep`: B numbers; 64 images are plenty
@@ -332,15 +332,13 @@ impl Tokenizer {
         steps: usize,
         guidance: f64,
         (tokens, keep): (&Tokens, &[usize]),
-        seed: u64,
+        noise: &mut Noise,
         observer: Observer,
     ) -> Result<FittedSampler> {
         self.check_tokens(tokens, keep)?;
         let guidance = Guidance::constant(guidance);
         guidance.validate()?;
         let LatentShape { channels, side, .. } = self.config.latent_shape()?;
-        let seed = Seed::new(seed).of(Purpose::Latents);
-        let mut noise = Noise::per_sample((0..tokens.batch() as u64).map(|image| seed.at(image)));
         let start = noise.normal([tokens.batch(), channels, side, side], &tokens.0.device());
         let guided = GuidedDecoder::new(&self.networks.decoder, tokens, keep, guidance);
         let mut progress = Progress { done: 0, total: FittedSampler::evaluations_to_fit(steps) };

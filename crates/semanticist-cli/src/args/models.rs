@@ -152,7 +152,8 @@ pub struct ModelsEdit {
 ///
 /// Which parts of the noise and of the decoder's answers so far make up the next step, and when the decoder is asked, is chosen
 /// for this decoder, so that it ends where many steps would: minutes instead of a training, and no weight changes. The
-/// file decodes so in as many steps and with the guidance that were fitted, unless another --sampler is asked for.
+/// file decodes so in as many steps and with the guidance that were fitted, unless it names a sampler itself (model.decoding)
+/// or another --sampler is asked for.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -74,7 +74,8 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     let mut samplers = Vec::new();
     for &steps in steps {
         let part = (&fitted_to.tokens, fitted_to.keep.as_slice());
-        samplers.push(tokenizer.fit_sampler(steps, scale, part, *seed, &mut progress.observer(1))?);
+        let mut noise = fitted_to.noise(*seed);
+        samplers.push(tokenizer.fit_sampler(steps, scale, part, &mut noise, &mut progress.observer(1))?);
     }
     drop(progress);
     tokenizer.config.fitted_samplers = samplers.clone();
@@ -129,10 +130,20 @@ impl Part {
         seed: u64,
         progress: &Progress,
     ) -> Result<Pixels> {
-        let seed = Seed::new(seed).of(Purpose::Latents);
-        let mut noise = Noise::per_sample((0..self.keep.len() as u64).map(|photo| seed.at(photo)));
         let mut observer = progress.observer(self.keep.len());
-        Ok(tokenizer.decode_observed(&self.tokens, &self.keep, options, &mut noise, &mut observer)?)
+        Ok(tokenizer.decode_observed(
+            &self.tokens,
+            &self.keep,
+            options,
+            &mut self.noise(seed),
+            &mut observer,
+        )?)
+    }
+
+    /// Each photo's own.
+    fn noise(&self, seed: u64) -> Noise {
+        let seed = Seed::new(seed).of(Purpose::Latents);
+        Noise::per_sample((0..self.keep.len() as u64).map(|photo| seed.at(photo)))
     }
 }
 
