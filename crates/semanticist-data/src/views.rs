@@ -21,6 +21,9 @@ pub enum Views {
     /// So many crops at 1 to 1.2 of the size, at random places, half of them mirrored. They are drawn from the image's
     /// own pixels: the same image has the same ones in every data set, and the first of more are those of fewer.
     RandomCrops(usize),
+    /// As [`Views::RandomCrops`], at 1 to 1.8 of the size: what is learnt from these is learnt by heart less, and what is shown is
+    /// nearer than in the images.
+    ZoomedCrops(usize),
 }
 
 /// How much larger than the views the images of [`Views::TenCrop`] are, in percent.
@@ -29,6 +32,9 @@ const ENLARGED: [usize; 2] = [105, 110];
 /// How much larger than the views the images of [`Views::RandomCrops`] are at most, in percent.
 const MOST_ENLARGED: usize = 120;
 
+/// The same of [`Views::ZoomedCrops`], which show a third of an image at least.
+const MOST_ZOOMED: usize = 180;
+
 impl Views {
     /// How many there are per image.
     pub fn count(self) -> usize {
@@ -36,7 +42,7 @@ impl Views {
             Self::Center => 1,
             Self::Flip => 2,
             Self::TenCrop => 10 * ENLARGED.len(),
-            Self::RandomCrops(count) => count,
+            Self::RandomCrops(count) | Self::ZoomedCrops(count) => count,
         }
     }
 
@@ -55,10 +61,8 @@ impl Views {
             Self::TenCrop => {
                 ENLARGED.iter().flat_map(|percent| ten_crops(image, size, size * percent / 100)).collect()
             }
-            Self::RandomCrops(count) => {
-                let mut noise = Seed::new(number_of(image)).of(Purpose::Augmentation).noise();
-                (0..count).map(|_| random_crop(image, size, &mut noise)).collect()
-            }
+            Self::RandomCrops(count) => random_crops(image, size, MOST_ENLARGED, count),
+            Self::ZoomedCrops(count) => random_crops(image, size, MOST_ZOOMED, count),
         }
     }
 }
@@ -77,15 +81,19 @@ fn ten_crops(image: &RgbImage, size: usize, enlarged: usize) -> Vec<RgbImage> {
     [cut(&square), cut(&mirrored(&square))].concat()
 }
 
-/// A square of `size` pixels from the evaluation crop at a size between that and [`MOST_ENLARGED`]: size, place and
+/// Squares of `size` pixels from the evaluation crop at a size between that and `percent` of it: size, place and
 /// mirroring are drawn evenly.
-fn random_crop(image: &RgbImage, size: usize, noise: &mut Noise) -> RgbImage {
-    let draws = noise.uniform(4);
-    let room = up_to(size * MOST_ENLARGED / 100 - size, draws[0]);
-    let square = center_crop(image, size + room);
-    let [x, y] = [draws[1], draws[2]].map(|draw| up_to(room, draw) as u32);
-    let crop = image::imageops::crop_imm(&square, x, y, size as u32, size as u32).to_image();
-    if draws[3] < 0.5 { mirrored(&crop) } else { crop }
+fn random_crops(image: &RgbImage, size: usize, percent: usize, count: usize) -> Vec<RgbImage> {
+    let mut noise = Seed::new(number_of(image)).of(Purpose::Augmentation).noise();
+    let mut crop = || {
+        let draws = noise.uniform(4);
+        let room = up_to(size * percent / 100 - size, draws[0]);
+        let square = center_crop(image, size + room);
+        let [x, y] = [draws[1], draws[2]].map(|draw| up_to(room, draw) as u32);
+        let crop = image::imageops::crop_imm(&square, x, y, size as u32, size as u32).to_image();
+        if draws[3] < 0.5 { mirrored(&crop) } else { crop }
+    };
+    (0..count).map(|_| crop()).collect()
 }
 
 /// A number that tells an image from others.
@@ -125,7 +133,9 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_counted_and_all_of_the_size() {
-        for views in [Views::Center, Views::Flip, Views::TenCrop, Views::RandomCrops(3)] {
+        for views in
+            [Views::Center, Views::Flip, Views::TenCrop, Views::RandomCrops(3), Views::ZoomedCrops(2)]
+        {
             let found = views.of(&ramp(50), 40);
             assert_eq!(found.len(), views.count());
             assert!(found.iter().all(|view| view.dimensions() == (40, 40)));
@@ -136,19 +146,26 @@ mod tests {
 
     #[test]
     fn random_crops_are_parts_of_all_sizes_and_places_and_half_of_them_mirrored() {
-        // Enlarged by the most, 40 pixels become 48: a crop shows 40 / 48 to all of the 200 columns, whose red rises by 1 each.
-        let image = ramp(200);
-        let crops = Views::RandomCrops(400).of(&image, 40);
-        let red = |crop: &RgbImage, x: u32| f64::from(crop.get_pixel(x, 20).0[0]);
-        let shown: Vec<f64> = crops.iter().map(|crop| (red(crop, 39) - red(crop, 0)).abs() / 195.0).collect();
-        assert!(shown.iter().all(|share| (0.82..1.01).contains(share)), "{shown:?}");
-        let mean = shown.iter().sum::<f64>() / 400.0;
-        assert!((mean - 0.912).abs() < 0.01, "{mean}"); // the mean of 40 / 40 to 40 / 48
-        let flipped = crops.iter().filter(|crop| red(crop, 0) > red(crop, 39)).count();
-        assert!((160..240).contains(&flipped), "{flipped}");
-        // The least and the most that a crop is moved down by: nothing, and a sixth of the image.
-        let top = |crop: &RgbImage| crop.get_pixel(20, 0).0[1];
-        assert!(crops.iter().map(top).min() < Some(5) && crops.iter().map(top).max() > Some(28));
+        // Enlarged by the most, 40 pixels become 48 or 72: a crop shows 40 / 48 or 40 / 72 to all of the 200 columns, whose red
+        // rises by 1 each. The means are those of 40 / 40 to 40 / 48 and to 40 / 72; the most that a crop is moved down by is
+        // a sixth of the image, and four ninths.
+        for (views, least, mean, lowest) in
+            [(Views::RandomCrops(400), 0.82, 0.912, 28), (Views::ZoomedCrops(400), 0.54, 0.735, 72)]
+        {
+            let image = ramp(200);
+            let crops = views.of(&image, 40);
+            let red = |crop: &RgbImage, x: u32| f64::from(crop.get_pixel(x, 20).0[0]);
+            let shown: Vec<f64> =
+                crops.iter().map(|crop| (red(crop, 39) - red(crop, 0)).abs() / 195.0).collect();
+            assert!(shown.iter().all(|share| (least..1.01).contains(share)), "{views:?}: {shown:?}");
+            let shown = shown.iter().sum::<f64>() / 400.0;
+            assert!((shown - mean).abs() < 0.02, "{views:?}: {shown}");
+            let flipped = crops.iter().filter(|crop| red(crop, 0) > red(crop, 39)).count();
+            assert!((160..240).contains(&flipped), "{views:?}: {flipped}");
+            let top = |crop: &RgbImage| crop.get_pixel(20, 0).0[1];
+            let (least, most) = (crops.iter().map(top).min(), crops.iter().map(top).max());
+            assert!(least < Some(5) && most > Some(lowest), "{views:?}: {least:?} to {most:?}");
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn builtin_tokenizer() -> Result<TokenizerFile> {
 }
 
 fn builtin_file(builtin: &'static Builtin) -> Result<TokenizerFile> {
-    Ok(ModelFile::from_bytes(BUILTIN, builtin.bytes)?.into_tokenizer()?)
+    Ok(ModelFile::from_bytes(builtin.name, builtin.bytes)?.into_tokenizer()?)
 }
 
 impl PublishedChoice {

@@ -27,6 +27,8 @@ struct Report {
     guidance: f64,
     /// How many photos it was fitted to, and checked on as many others.
     photos: usize,
+    /// The sampler that was used so far.
+    before: Sampler,
     rows: Vec<Row>,
 }
 
@@ -35,8 +37,6 @@ struct Row {
     steps: usize,
     /// When the decoder is asked, as it is told the time.
     times: Vec<f32>,
-    /// The sampler that was used so far.
-    before: Sampler,
     /// Mean PSNR to the pictures of many steps.
     before_psnr: f64,
     fitted_psnr: f64,
@@ -95,14 +95,13 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
         rows.push(Row {
             steps: sampler.steps(),
             times: sampler.times.clone(),
-            before,
             before_psnr: psnr(&decoded(before, sampler.steps())?),
             fitted_psnr: psnr(&decoded(Sampler::Fitted, sampler.steps())?),
         });
     }
     drop(progress);
     choice.open()?.save_with_fitted_samplers(&request.output, samplers)?;
-    let report = Report { guidance: scale, photos: fitted_to.keep.len(), rows };
+    let report = Report { guidance: scale, photos: fitted_to.keep.len(), before, rows };
     if request.json {
         return output::print_json(&report);
     }
@@ -148,8 +147,7 @@ impl Part {
 }
 
 fn text(report: &Report) -> Result<String> {
-    let Report { guidance, photos, rows } = report;
-    let before = rows.first().map_or_else(String::new, |row| row.before.to_string());
+    let Report { guidance, photos, before, rows } = report;
     let mut text = format!(
         "fitted to {photos} photos with guidance {guidance}; PSNR to the pictures of {MANY} steps, of as many others\n\n"
     );

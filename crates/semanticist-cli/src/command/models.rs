@@ -239,15 +239,22 @@ fn text(info: &Info) -> Result<String> {
     Ok(text)
 }
 
-/// One line per number, indented below the name of its table.
+/// One line per number or list of numbers, indented below the name of its table or its place in a list, from 1.
 pub fn tree(text: &mut String, value: &Value, depth: usize) -> std::fmt::Result {
     let indent = "  ".repeat(depth);
-    let Value::Object(entries) = value else {
-        return writeln!(text, "{indent}{value}");
+    let entries: Vec<(String, &Value)> = match value {
+        Value::Object(entries) => entries.iter().map(|(name, value)| (name.clone(), value)).collect(),
+        Value::Array(parts) => (1..).zip(parts).map(|(place, part)| (place.to_string(), part)).collect(),
+        _ => return writeln!(text, "{indent}{value}"),
     };
     for (name, value) in entries {
+        let branches = match value {
+            Value::Object(_) => true,
+            Value::Array(parts) => parts.iter().any(|part| part.is_object() || part.is_array()),
+            _ => false,
+        };
         match value {
-            Value::Object(_) => {
+            _ if branches => {
                 writeln!(text, "{indent}{name}")?;
                 tree(text, value, depth + 1)?;
             }

@@ -33,7 +33,9 @@ fn a_cache_holds_every_image_in_its_views_and_is_not_mixed_with_another() {
     assert!(folder.content() == before);
     folder.fails(&format!("{cache} --tokens 5"), 2, "use 1 to 4");
     folder.fails(&format!("{cache} --views flip --crops 3"), 2, "--views random-crops");
-    let random = "cache-tokens p -o random --model model.safetensors --views random-crops --crops 3";
-    assert!(folder.run(random).ok().stderr.contains("3 images × 3 views"));
+    for views in ["random-crops", "zoomed-crops"] {
+        let drawn = format!("cache-tokens p -o {views} --model model.safetensors --views {views} --crops 3");
+        assert!(folder.run(&drawn).ok().stderr.contains("3 images × 3 views"));
+    }
     folder.fails("cache-tokens p -o model.safetensors", 1, "is a file");
 }

@@ -121,6 +121,7 @@ fn what_cannot_be_drawn_is_said() {
         1,
         "holds one generator, expected one tokenizer",
     );
+    folder.fails("reconstruct --model tiny-generator", 1, "tiny-generator: holds one generator");
 }
 
 #[test]
