@@ -1,7 +1,7 @@
 //! The crops of an image whose tokens a generator learns from.
 
 use semanticist::image::{RgbImage, center_crop};
-use semanticist::{Noise, Purpose, Seed};
+use semanticist::{Purpose, Seed};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
