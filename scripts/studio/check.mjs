@@ -221,7 +221,7 @@ try {
     await shot(page, `studio-${look.name}-compare.png`, look.phone ? 620 : 0);
     await generate(page);
     await isAccessible(page, "Generate");
-    await shot(page, `studio-${look.name}-generate.png`, look.phone ? 620 : 0);
+    await shot(page, `studio-${look.name}-generate.png`, look.phone ? 1020 : 0);
     await page.run(`location.hash = "#about"`);
     await page.until(`document.querySelectorAll("#models section").length === 3`);
     await page.run(`document.querySelectorAll("#models details").forEach((one) => (one.open = true))`);
