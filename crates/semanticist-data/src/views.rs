@@ -32,7 +32,7 @@ const ENLARGED: [usize; 2] = [105, 110];
 /// How much larger than the views the images of [`Views::RandomCrops`] are at most, in percent.
 const MOST_ENLARGED: usize = 120;
 
-/// The same of [`Views::ZoomedCrops`], which show a third of an image at least.
+/// The same of [`Views::ZoomedCrops`], which show three tenths of an image at least.
 const MOST_ZOOMED: usize = 180;
 
 impl Views {

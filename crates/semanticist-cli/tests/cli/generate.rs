@@ -138,7 +138,14 @@ fn a_generator_is_trained_on_cached_tokens_and_draws() {
     let train = "train generator run.toml --tokens cache --model model.safetensors --out run";
     let run = folder.run(train).ok();
     assert!(run.stderr.contains("step 3: validation loss"), "{}", run.stderr);
-    assert!(folder.path("run/samples/step-00000003.png").is_file());
+    // Samples are drawn as `model.drawing` says: the usual temperature changes none, another all.
+    let samples =
+        |run: &str| std::fs::read(folder.path(&format!("{run}/samples/step-00000003.png"))).unwrap();
+    for temperature in ["1", "0"] {
+        let set = format!("--out t{temperature} --set model.drawing.temperature={temperature}");
+        folder.run(&train.replace("--out run", &set)).ok();
+    }
+    assert!(samples("t1") == samples("run") && samples("t0") != samples("run"));
     for (arguments, part) in [
         (train.to_string(), "--resume"),
         (format!("{train} --set model.tokens=5"), "asks for 5 of 4"),
