@@ -172,7 +172,10 @@ pub struct ModelsFitSampler {
     /// The guidance scale that they are for [default: what the model was made for, usually 1.5]
     #[arg(long, value_name = "SCALE", value_parser = super::guidance, allow_negative_numbers = true)]
     pub guidance: Option<f64>,
-    /// How many photos to fit to, each with 1, 2, 4 … of its tokens in turn
+    /// From how many of the first tokens photos are decoded for it, in turn [default: 1, 2, 4 … all]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = super::kept)]
+    pub tokens: Vec<usize>,
+    /// How many photos to fit to
     #[arg(long, value_name = "N", default_value = "64", value_parser = super::count)]
     pub images: usize,
     /// The noise that they are decoded from

@@ -9,7 +9,6 @@ use semanticist::image::{RgbImage, to_pixels};
 use semanticist::model::Work;
 use semanticist::{Noise, Pixels, Purpose, Seed, Tokenizer, Tokens};
 use semanticist_data::Split;
-use semanticist_eval::generation::powers;
 use semanticist_eval::quality;
 use semanticist_eval::reconstruction::validation_images;
 use serde::Serialize;
@@ -25,6 +24,8 @@ const MANY: usize = 50;
 #[derive(Serialize)]
 struct Report {
     guidance: f64,
+    /// From how many tokens photos are decoded, in turn.
+    tokens: Vec<usize>,
     /// How many photos it was fitted to, and checked on as many others.
     photos: usize,
     /// The sampler that was used so far.
@@ -60,14 +61,15 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     let (before, exact) = (process.default_sampler(), process.exact_sampler());
     let scale = request.guidance.unwrap_or(tokenizer.config.decode_options().guidance.scale);
 
+    let counts = super::choice::counts(&request.tokens, tokenizer.config.tokens)?;
     let source = sources::open(&request.data, Split::Train)?;
     let photos = validation_images(&source, 2 * images, tokenizer.config.image_size)?;
     if photos.len() < 2 {
         bail!("one photo alone could be read of the data; give two or more");
     }
     let every_other = |first| photos.iter().skip(first).step_by(2).cloned().collect::<Vec<_>>();
-    let fitted_to = Part::new(&every_other(0), &tokenizer, &device)?;
-    let others = Part::new(&every_other(1), &tokenizer, &device)?;
+    let fitted_to = Part::new(&every_other(0), &counts, &tokenizer, &device)?;
+    let others = Part::new(&every_other(1), &counts, &tokenizer, &device)?;
 
     let total = steps.iter().map(|&steps| FittedSampler::evaluations_to_fit(steps)).sum();
     let progress = Progress::new(total, "fitting");
@@ -101,24 +103,23 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     }
     drop(progress);
     choice.open()?.save_with_fitted_samplers(&request.output, samplers)?;
-    let report = Report { guidance: scale, photos: fitted_to.keep.len(), before, rows };
+    let report = Report { guidance: scale, tokens: counts, photos: fitted_to.keep.len(), before, rows };
     if request.json {
         return output::print_json(&report);
     }
     output::print(&format!("{}\ndone: {}", text(&report)?, request.output.display()))
 }
 
-/// Photos as tokens, each with 1, 2, 4 … of them in turn.
+/// Photos as tokens, and from how many of these each is decoded.
 struct Part {
     tokens: Tokens,
     keep: Vec<usize>,
 }
 
 impl Part {
-    fn new(photos: &[RgbImage], tokenizer: &Tokenizer, device: &Device) -> Result<Self> {
-        let all = tokenizer.config.tokens;
-        let tokens = tokenizer.encode(&to_pixels(photos, device), all)?;
-        let keep = powers(all).into_iter().cycle().take(photos.len()).collect();
+    fn new(photos: &[RgbImage], counts: &[usize], tokenizer: &Tokenizer, device: &Device) -> Result<Self> {
+        let tokens = tokenizer.encode(&to_pixels(photos, device), tokenizer.config.tokens)?;
+        let keep = counts.iter().copied().cycle().take(photos.len()).collect();
         Ok(Self { tokens, keep })
     }
 
@@ -147,9 +148,10 @@ impl Part {
 }
 
 fn text(report: &Report) -> Result<String> {
-    let Report { guidance, photos, before, rows } = report;
+    let Report { guidance, tokens, photos, before, rows } = report;
+    let tokens = tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "fitted to {photos} photos with guidance {guidance}; PSNR to the pictures of {MANY} steps, of as many others\n\n"
+        "fitted to {photos} photos with guidance {guidance}, of {tokens} tokens in turn; PSNR to the pictures of {MANY} steps, of as many others\n\n"
     );
     writeln!(text, "{:>5}  {:>9}  {:>9}", "steps", format!("{before} dB"), "fitted dB")?;
     for Row { steps, before_psnr, fitted_psnr, .. } in rows {

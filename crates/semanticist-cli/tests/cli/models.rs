@@ -181,7 +181,10 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
         assert!(row["steps"] == steps && fitted > before, "{row}");
         assert_eq!(row["times"].as_array().unwrap().len(), steps);
     }
-    assert_eq!(json["before"], "ab2");
+    assert_eq!((&json["before"], &json["tokens"]), (&"ab2".into(), &serde_json::json!([1, 2, 4])));
+    // From other numbers of tokens another is fitted.
+    let few = folder.run(&format!("{fit} --tokens 1,2 -o few.safetensors --json")).json();
+    assert!(few["tokens"] == serde_json::json!([1, 2]) && few["rows"] != json["rows"], "{few}");
     let decoded = |arguments: &str| {
         folder.run(&format!("decode t.parquet -o decoded --overwrite --model {arguments}")).ok();
         folder.bytes("decoded/1.png")
@@ -215,6 +218,7 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
             "2 is there twice",
         ),
         ("models fit-sampler flow.safetensors --data p/1.png -o x.safetensors", 1, "give two or more"),
+        ("models fit-sampler flow.safetensors --data p --tokens 5 -o x.safetensors", 2, "use 0 to 4"),
         (
             "decode t.parquet -o x --model fitted.safetensors --sampler fitted --steps 4",
             2,
