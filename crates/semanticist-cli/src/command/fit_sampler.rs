@@ -103,7 +103,9 @@ pub fn run(request: &ModelsFitSampler) -> Result<()> {
     }
     drop(progress);
     choice.open()?.save_with_fitted_samplers(&request.output, samplers)?;
-    let report = Report { guidance: scale, tokens: counts, photos: fitted_to.keep.len(), before, rows };
+    // Fewer photos than counts leave the last ones out.
+    let tokens = fitted_to.keep.iter().copied().take(counts.len()).collect();
+    let report = Report { guidance: scale, tokens, photos: fitted_to.keep.len(), before, rows };
     if request.json {
         return output::print_json(&report);
     }

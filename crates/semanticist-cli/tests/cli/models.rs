@@ -185,6 +185,9 @@ fn a_sampler_is_fitted_to_a_flow_and_decodes_where_it_fits() {
     // From other numbers of tokens another is fitted.
     let few = folder.run(&format!("{fit} --tokens 1,2 -o few.safetensors --json")).json();
     assert!(few["tokens"] == serde_json::json!([1, 2]) && few["rows"] != json["rows"], "{few}");
+    let short = fit.replace("--images 3", "--images 2");
+    let short = folder.run(&format!("{short} --tokens 4,2,1 -o few.safetensors --json")).json();
+    assert_eq!(short["tokens"], serde_json::json!([4, 2]));
     let decoded = |arguments: &str| {
         folder.run(&format!("decode t.parquet -o decoded --overwrite --model {arguments}")).ok();
         folder.bytes("decoded/1.png")
